@@ -1,0 +1,73 @@
+"""One request for work: what is asked, by whom, until when."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+Overflow = Literal["block", "coalesce", "drop_oldest"]
+
+
+def new_id() -> str:
+    """Return a fresh call id: 16 random bytes, in hexadecimal (32 characters)."""
+    return os.urandom(16).hex()
+
+
+@dataclass(slots=True, frozen=True)
+class Buffer:
+    """How the call's channel behaves when its reader is slow.
+
+    Args:
+        size: tokens that may wait, at least 1; with ``max_size`` this is where the buffer starts.
+        overflow: ``"block"`` stops the reading of the LM's socket, ``"coalesce"`` merges tokens of
+            one field (up to ``max_bytes``, then blocks), ``"drop_oldest"`` drops tokens and counts them.
+        max_size: the upper bound of an adaptive buffer, or ``None`` for a fixed one.
+        max_bytes: the bound of a coalescing buffer, in bytes of text.
+    """
+
+    size: int = 64
+    overflow: Overflow = "block"
+    max_size: int | None = None
+    max_bytes: int = 1 << 20
+
+    def __post_init__(self) -> None:
+        if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:
+            raise ValueError(f"buffer size must be a whole number of tokens, at least 1; got {self.size!r}")
+        if self.overflow not in ("block", "coalesce", "drop_oldest"):
+            raise ValueError(f"overflow must be 'block', 'coalesce' or 'drop_oldest'; got {self.overflow!r}")
+        if self.max_size is not None and self.max_size < self.size:
+            raise ValueError(f"max_size ({self.max_size}) must not be below size ({self.size})")
+        if self.max_bytes < 1:
+            raise ValueError(f"max_bytes must be at least 1; got {self.max_bytes!r}")
+
+
+@dataclass(slots=True)
+class Call:
+    """What a :class:`~dspy_live.core.service.Service` is opened with.
+
+    Args:
+        inputs: the program's inputs by field name; for an LM service the request's own fields.
+        id: unique in this process and, being random, everywhere.
+        deadline: a time on the runtime's clock (seconds, monotonic), or ``None``.
+        stream: true when somebody takes tokens; false lets the LM answer in one piece.
+        restartable: true when the door can take words back (it understands ``Restart``).
+        config: LM options for this call alone, such as ``rollout_id`` or ``temperature``.
+        buffer: the bounds of the call's channel.
+        attributes: anything else, by name: the API key's id, a trace parent, the program's name.
+            Layers read and add; nothing in the core gives a name a meaning.
+    """
+
+    inputs: Mapping[str, Any]
+    id: str = field(default_factory=new_id)
+    deadline: float | None = None
+    stream: bool = True
+    restartable: bool = True
+    config: Mapping[str, Any] = field(default_factory=dict)
+    buffer: Buffer = field(default_factory=Buffer)
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+    def but(self, **changes: Any) -> Call:
+        """Return a copy with some fields changed; the id stays, it is still the same call."""
+        return replace(self, **changes)

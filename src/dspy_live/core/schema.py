@@ -1,0 +1,93 @@
+"""A program's inputs and outputs as data, so that a server needs to know nothing else of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dspy_live.core.errors import InputError
+
+Convert = Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One input or output field.
+
+    Args:
+        name: its name in the signature.
+        type: the annotation as a person would write it: ``"str"``, ``"list[int]"``, ``"dspy.Image"``.
+        json_schema: its JSON Schema.
+        description: for people; empty when the signature says nothing.
+        required: false when it has a default or accepts ``None``.
+        default: its default as a JSON value, when there is one.
+        convert: turns a JSON value into what the program takes; raises ``ValueError`` with a
+            message for people. ``None`` passes the value through.
+    """
+
+    name: str
+    type: str = "str"
+    json_schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"})
+    description: str = ""
+    required: bool = True
+    default: Any = None
+    convert: Convert | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def is_text(self) -> bool:
+        """True for a plain ``str`` field: the ones that stream as tokens."""
+        return self.type == "str"
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What a program takes and gives. Field order is the signature's."""
+
+    name: str
+    inputs: tuple[Field, ...]
+    outputs: tuple[Field, ...]
+    description: str = ""
+    open: bool = False
+    """True when the inputs could not be found out: any keyword is passed through."""
+
+    @property
+    def last_text_output(self) -> str | None:
+        """The last ``str`` output, or ``None``: what a door that shows one text shows."""
+        return next((f.name for f in reversed(self.outputs) if f.is_text), None)
+
+    def check(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Check a JSON object against the inputs and convert its values.
+
+        Returns a new dict in the signature's order. Raises :class:`InputError` that names the first
+        field that does not fit and what was expected.
+        """
+        if self.open:
+            return dict(values)
+        known = {f.name for f in self.inputs}
+        for name in values:
+            if name not in known:
+                raise InputError(
+                    f"unknown field {name!r}; this program takes {_names(self.inputs)}", field=name, expected=sorted(known)
+                )
+        out: dict[str, Any] = {}
+        for f in self.inputs:
+            if f.name not in values:
+                if f.required:
+                    raise InputError(f"missing field {f.name!r} ({f.type})", field=f.name, expected=f.type)
+                continue
+            out[f.name] = _converted(f, values[f.name])
+        return out
+
+
+def _converted(f: Field, value: Any) -> Any:
+    if f.convert is None:
+        return value
+    try:
+        return f.convert(value)
+    except ValueError as exc:
+        raise InputError(f"field {f.name!r} must be {f.type}: {exc}", field=f.name, expected=f.type) from None
+
+
+def _names(fields: tuple[Field, ...]) -> str:
+    return ", ".join(f"{f.name!r} ({f.type})" for f in fields) or "no inputs"
