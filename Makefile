@@ -1,0 +1,70 @@
+# make setup   .venv, exactly as requirements.lock says
+# make serve   that, and serves the demo on http://127.0.0.1:8000 (TARGET=…, ARGS=… for others)
+# make test    that, and every check that CI runs
+# make bench   the benchmarks          make soak   load with faults, for SOAK_SECONDS (300)
+# make docs    the site, in site/      make clean  removes what was built
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+BIN := .venv/bin
+TARGET ?= examples/demo.py:program
+ARGS ?=
+SOAK_SECONDS ?= 300
+CODE := src tests examples scripts bench
+
+.PHONY: help setup serve test check format lint types floors pytest rust system bench docs soak lock clean
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+setup:
+	@bash scripts/setup.sh
+
+serve: setup
+	@exec $(BIN)/dspy-live serve $(TARGET) $(ARGS)
+
+# pytest comes last so that its closing line closes the run.
+test: check rust pytest
+
+check: format lint types floors
+
+format: setup
+	$(BIN)/ruff format --check $(CODE)
+
+lint: setup
+	$(BIN)/ruff check $(CODE)
+
+types: setup
+	$(BIN)/mypy
+
+floors: setup
+	$(BIN)/lint-imports --no-logo
+
+system:
+	@bash scripts/install_system.sh
+
+rust: setup
+	@bash scripts/check_rust.sh
+
+pytest: setup system
+	$(BIN)/python -m pytest $(ARGS)
+
+bench: setup
+	$(BIN)/python bench/run.py $(ARGS)
+
+soak: setup
+	$(BIN)/python bench/soak.py --seconds $(SOAK_SECONDS) $(ARGS)
+
+docs: setup
+	$(BIN)/mkdocs build --strict --quiet --site-dir site
+	@echo "docs: site/index.html"
+
+# Written anew from pyproject.toml; the project names no package index.
+lock: setup
+	@bash scripts/lock.sh
+
+clean:
+	rm -rf .venv .cache site build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache rust/target
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

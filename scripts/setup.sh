@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Make .venv exactly as requirements.lock says. Does nothing when nothing has changed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+venv=.venv
+stamp=$venv/.dspy-live-stamp
+uv_version=0.13.8
+
+find_python() {
+  local candidate
+  for candidate in ${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11}; do
+    if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      "$candidate" -c 'import sys; print(sys.executable)'
+      return
+    fi
+  done
+  echo "setup: Python 3.11 or later is needed; set PYTHON=/path/to/python3.11" >&2
+  exit 1
+}
+
+# uv from the path when there is one, else one of our own beside the caches.
+find_uv() {
+  if command -v uv >/dev/null 2>&1; then
+    command -v uv
+    return
+  fi
+  local home=.cache/uv-venv
+  if ! "$home/bin/uv" --version >/dev/null 2>&1; then
+    rm -rf "$home"
+    "$1" -m venv "$home" >&2 || {
+      echo "setup: '$1 -m venv' failed; on Debian install python3-venv" >&2
+      exit 1
+    }
+    "$home/bin/python" -m pip install --quiet --disable-pip-version-check "uv==$uv_version" >&2
+  fi
+  echo "$home/bin/uv"
+}
+
+python=$(find_python)
+wanted=$({
+  "$python" -c 'import sys; print(sys.version, sys.executable)'
+  pwd
+  cat requirements.lock pyproject.toml scripts/setup.sh
+} | "$python" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')
+
+if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && "$venv/bin/python" -c '' 2>/dev/null; then
+  exit 0
+fi
+
+echo "setup: making $venv (the first time takes a minute or two)" >&2
+uv=$(find_uv "$python")
+if ! "$venv/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+  rm -rf "$venv"
+  "$uv" venv --quiet --python "$python" "$venv"
+fi
+"$uv" pip sync --quiet --require-hashes --python "$venv/bin/python" requirements.lock
+# No build isolation: what builds the package is pinned by the lock file too.
+"$uv" pip install --quiet --no-deps --no-build-isolation --python "$venv/bin/python" --editable .
+"$uv" pip check --quiet --python "$venv/bin/python"
+echo "$wanted" >"$stamp"

@@ -1,0 +1,23 @@
+"""What every test relies on. The environment is set here, before anything imports dspy."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+
+_HOME = tempfile.mkdtemp(prefix="dspy-live-tests-")
+atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
+
+# dspy opens its disk cache, and litellm its price table, when they are imported.
+os.environ["DSPY_CACHEDIR"] = os.path.join(_HOME, "cache")  # noqa: PTH118
+os.environ["DSPY_LIVE_HOME"] = os.path.join(_HOME, "live")  # noqa: PTH118
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "true"
+
+# A developer's own keys, proxies and settings must never decide what a test does.
+for _name in list(os.environ):
+    if _name.endswith("_API_KEY") or _name.startswith(("DSPY_LIVE_LM", "DSPY_LIVE_API", "OPENAI_")):
+        del os.environ[_name]
+    elif _name.lower() in ("http_proxy", "https_proxy", "all_proxy"):
+        del os.environ[_name]
