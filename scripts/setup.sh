@@ -5,7 +5,6 @@ cd "$(dirname "$0")/.."
 
 venv=.venv
 stamp=$venv/.dspy-live-stamp
-uv_version=0.13.8
 
 find_python() {
   local candidate
@@ -32,7 +31,7 @@ find_uv() {
       echo "setup: '$1 -m venv' failed; on Debian install python3-venv" >&2
       exit 1
     }
-    "$home/bin/python" -m pip install --quiet --disable-pip-version-check "uv==$uv_version" >&2
+    "$home/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r scripts/uv.lock >&2
   fi
   echo "$home/bin/uv"
 }
@@ -41,7 +40,7 @@ python=$(find_python)
 wanted=$({
   "$python" -c 'import sys; print(sys.version, sys.executable)'
   pwd
-  cat requirements.lock pyproject.toml scripts/setup.sh
+  cat requirements.lock pyproject.toml scripts/setup.sh scripts/uv.lock
 } | "$python" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')
 
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && "$venv/bin/python" -c '' 2>/dev/null; then

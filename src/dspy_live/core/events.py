@@ -22,14 +22,14 @@ class _Event(msgspec.Struct, frozen=True, tag_field="type"):
     pass
 
 
-class Started(_Event, tag="started"):
+class Started(_Event, frozen=True, tag="started"):
     """The run has a slot and begins. Always the first event of a program's run."""
 
     run: str
     program: str = ""
 
 
-class Status(_Event, tag="status"):
+class Status(_Event, frozen=True, tag="status"):
     """A line for a human about what the program is doing; never dropped, never blocks."""
 
     message: str
@@ -37,7 +37,7 @@ class Status(_Event, tag="status"):
     stage: Stage | None = None
 
 
-class Token(_Event, tag="token", gc=False):
+class Token(_Event, frozen=True, tag="token", gc=False):
     """Text of one ``str`` output field, decoded, as it arrives.
 
     ``predictor`` is the predictor's path in the program (``"rag.answer"``), ``lm_call`` the number
@@ -53,7 +53,7 @@ class Token(_Event, tag="token", gc=False):
     last: bool = False
 
 
-class Partial(_Event, tag="partial"):
+class Partial(_Event, frozen=True, tag="partial"):
     """The value of a typed output field so far: a scalar once, a container as it grows.
 
     ``final`` says that the value is complete as far as the parser can tell; it replaces all earlier
@@ -67,7 +67,7 @@ class Partial(_Event, tag="partial"):
     final: bool = False
 
 
-class Restart(_Event, tag="restart"):
+class Restart(_Event, frozen=True, tag="restart"):
     """Everything that LM call ``lm_call`` has said so far in ``fields`` is void.
 
     Sent when an LM call is retried, when an adapter falls back to another format, and when the
@@ -81,7 +81,7 @@ class Restart(_Event, tag="restart"):
     fields: tuple[str, ...] = ()
 
 
-class Reasoning(_Event, tag="reasoning", gc=False):
+class Reasoning(_Event, frozen=True, tag="reasoning", gc=False):
     """Text of the model's own reasoning channel, as it arrives; not part of any field."""
 
     text: str
@@ -89,7 +89,7 @@ class Reasoning(_Event, tag="reasoning", gc=False):
     lm_call: int
 
 
-class Tool(_Event, tag="tool"):
+class Tool(_Event, frozen=True, tag="tool"):
     """A tool is called (``call``), has returned (``result``) or has raised (``error``).
 
     ``id`` joins the two. ``arguments`` are the keyword arguments of the call, ``result`` the value
@@ -105,7 +105,7 @@ class Tool(_Event, tag="tool"):
     module: str = ""
 
 
-class Usage(_Event, tag="usage"):
+class Usage(_Event, frozen=True, tag="usage"):
     """What one LM call used. Tokens are counts; ``cost`` is US dollars, ``None`` when unknown.
 
     ``cached`` is true when the reply came from the response cache: it used nothing.
@@ -125,14 +125,14 @@ class Usage(_Event, tag="usage"):
     estimated: bool = False
 
 
-class Custom(_Event, tag="custom"):
+class Custom(_Event, frozen=True, tag="custom"):
     """What the program's own code sent with ``emit(name, data)``. ``data`` must be JSON-encodable."""
 
     name: str
     data: Any = None
 
 
-class Predicted(_Event, tag="prediction"):
+class Predicted(_Event, frozen=True, tag="prediction"):
     """The program's result, the last event of a run that succeeds.
 
     ``outputs`` is one JSON-encodable value per output field; ``value`` is the program's own object
@@ -143,7 +143,7 @@ class Predicted(_Event, tag="prediction"):
     value: Any = None
 
 
-class TextDelta(_Event, tag="text", gc=False):
+class TextDelta(_Event, frozen=True, tag="text", gc=False):
     """A piece of an LM's raw text. LM services send these; a program's run does so on request."""
 
     text: str
@@ -151,7 +151,7 @@ class TextDelta(_Event, tag="text", gc=False):
     predictor: str = ""
 
 
-class Completion(_Event, tag="completion"):
+class Completion(_Event, frozen=True, tag="completion"):
     """An LM's whole reply: the last event of an LM service. ``response`` is provider-shaped."""
 
     response: Any

@@ -68,7 +68,9 @@ class Schema:
         for name in values:
             if name not in known:
                 raise InputError(
-                    f"unknown field {name!r}; this program takes {_names(self.inputs)}", field=name, expected=sorted(known)
+                    f"unknown field {name!r}; this program takes {_names(self.inputs)}",
+                    field=name,
+                    expected=sorted(known),
                 )
         out: dict[str, Any] = {}
         for f in self.inputs:

@@ -9,22 +9,22 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from dspy_live.core.call import Call
 from dspy_live.core.events import Completion, Event, Predicted
 
-T_co = TypeVar("T_co", covariant=True)
+T = TypeVar("T")
 
 
 @runtime_checkable
-class Receiver(Protocol[T_co]):
+class Receiver(Protocol[T]):
     """The reading end of a stream. One reader at a time; it ends, or it raises the failure.
 
     ``async for event in receiver`` is the usual way. :meth:`receive_many` is for a reader that
     writes: it waits once and takes all that is ready.
     """
 
-    def __aiter__(self) -> AsyncIterator[T_co]: ...
+    def __aiter__(self) -> AsyncIterator[T]: ...
 
-    async def __anext__(self) -> T_co: ...
+    async def __anext__(self) -> T: ...
 
-    async def receive_many(self) -> list[T_co]:
+    async def receive_many(self) -> list[T]:
         """Wait until something is there and take all of it. An empty list is the end.
 
         Raises the stream's failure after everything that came before it was taken.
