@@ -1,0 +1,155 @@
+"""What one exchange with an LM used, and who has to know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+CacheUse = Literal["hit", "miss", "off"]
+
+
+class LMUsage(msgspec.Struct, frozen=True, gc=False):
+    """Token counts of one exchange, as the provider reported them.
+
+    ``prompt_tokens`` counts the whole prompt: ``cached_tokens`` (read from the provider's prompt cache) and
+    ``cache_write_tokens`` (written to it) are parts of it. ``reasoning_tokens`` is a part of
+    ``completion_tokens``. ``estimated`` is true when the provider reported nothing and the counts are a guess.
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    estimated: bool = False
+
+    @classmethod
+    def parse(cls, raw: object) -> LMUsage | None:
+        """Read the ``usage`` of an OpenAI-style reply: a mapping, or an object with the same attributes.
+
+        Returns ``None`` when neither the prompt nor the completion is counted. A count that is not a whole number
+        of at least 0 is taken as not reported; a part is never larger than its whole. A missing total is the sum.
+        """
+        prompt = _count(raw, "prompt_tokens", "input_tokens")
+        completion = _count(raw, "completion_tokens", "output_tokens")
+        if prompt is None and completion is None:
+            return None
+        prompt, completion = prompt or 0, completion or 0
+        total = _count(raw, "total_tokens")
+        given = _first(raw, "prompt_tokens_details", "input_tokens_details")
+        made = _first(raw, "completion_tokens_details", "output_tokens_details")
+        cached = _count(given, "cached_tokens")
+        if cached is None:
+            cached = _count(raw, "cached_tokens", "cache_read_input_tokens", "prompt_cache_hit_tokens")
+        written = _count(given, "cache_creation_tokens", "cache_write_tokens")
+        if written is None:
+            written = _count(raw, "cache_creation_input_tokens", "cache_write_tokens")
+        reasoning = _count(made, "reasoning_tokens")
+        if reasoning is None:
+            reasoning = _count(raw, "reasoning_tokens")
+        cached = min(cached or 0, prompt)
+        return cls(
+            prompt,
+            completion,
+            prompt + completion if total is None else total,
+            cached,
+            min(written or 0, prompt - cached),
+            min(reasoning or 0, completion),
+        )
+
+    @classmethod
+    def estimate(cls, prompt_characters: int, completion_characters: int) -> LMUsage:
+        """Guess the counts from lengths of text, at four characters a token, rounded up; marked as estimated."""
+        prompt, completion = -(-prompt_characters // 4), -(-completion_characters // 4)
+        return cls(prompt, completion, prompt + completion, estimated=True)
+
+    def __add__(self, other: LMUsage) -> LMUsage:
+        """Return the sum of two counts; it is estimated when a part of it is."""
+        return LMUsage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.total_tokens + other.total_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.cache_write_tokens + other.cache_write_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+            self.estimated or other.estimated,
+        )
+
+    def __bool__(self) -> bool:
+        """True when anything was used."""
+        return bool(self.total_tokens or self.prompt_tokens or self.completion_tokens)
+
+
+NOTHING = LMUsage()
+
+
+class LMRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One exchange with an LM, or one answer from the cache, for the books.
+
+    One record per request that was sent: a retry is a record of its own, and so is the try that failed.
+
+    Args:
+        model: as the LM names it (``"openai/gpt-4o-mini"``).
+        run: the run's id, empty outside of any run.
+        program: the run's program, by name.
+        predictor: the predictor's path in the program (``"rag.answer"``).
+        modules: the paths of the modules around the predictor, outermost first; each has its share.
+        lm_call: the number of the LM call within the run, counted from 1.
+        usage: zero for an answer from the cache and for a request that failed before it was served.
+        cost: US dollars; ``None`` when unknown.
+        cache: ``"hit"``, ``"miss"`` (looked up, not there) or ``"off"`` (not looked up; so is a retry).
+        error: the class name of the failure, or ``None``.
+        latency: seconds from the request to the end of the reply.
+        ttft: seconds to the first piece of the reply, ``None`` when there was none.
+        key: the id of the API key that the run belongs to; never the key itself.
+    """
+
+    model: str
+    run: str = ""
+    program: str = ""
+    predictor: str = ""
+    modules: tuple[str, ...] = ()
+    lm_call: int = 0
+    usage: LMUsage = NOTHING
+    cost: float | None = None
+    cache: CacheUse = "off"
+    error: str | None = None
+    latency: float = 0.0
+    ttft: float | None = None
+    key: str = ""
+
+
+class Meter(Protocol):
+    """Something that counts what LM calls use, and may refuse the next one. Called from any thread; must be quick."""
+
+    def check(self) -> None:
+        """Called before an LM call is sent. Raises :class:`~dspy_live.core.errors.BudgetExceeded` to refuse it."""
+        ...
+
+    def record(self, record: LMRecord) -> None:
+        """Count one exchange. Must not raise."""
+        ...
+
+
+def _first(source: object, *names: str) -> Any:
+    # dict first: asking an abstract class costs a microsecond, and this runs on every reply.
+    named = isinstance(source, dict) or isinstance(source, Mapping)  # noqa: SIM101
+    for name in names:
+        value = source.get(name) if named else getattr(source, name, None)  # type: ignore[attr-defined]
+        if value is not None:
+            return value
+    return None
+
+
+def _count(source: object, *names: str) -> int | None:
+    if source is None:
+        return None
+    value = _first(source, *names)
+    if type(value) is int:
+        return value if value >= 0 else None
+    if isinstance(value, float) and value >= 0 and value.is_integer():
+        return int(value)
+    return None
