@@ -1,0 +1,1 @@
+"""Deciding without doing: no async, no clock, no globals."""
