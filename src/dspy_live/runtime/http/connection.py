@@ -1,0 +1,225 @@
+"""One connection: bytes from a socket to one exchange after another."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+import httptools
+
+HEAD_LIMIT = 64 * 1024
+"""Most bytes of a reply's head, and of anything that is not body, that we take: a real head has about 1 KB."""
+
+_BODYLESS = (204, 304)
+
+
+class Reader(Protocol):
+    """Whom a connection tells what it read; an exchange."""
+
+    def begin(self, status: int, headers: dict[str, str]) -> None: ...
+    def received(self, data: bytes) -> None: ...
+    def finished(self) -> None: ...
+    def malformed(self, reason: str) -> None: ...
+    def lost(self, reason: str, received: bool) -> None: ...
+
+
+class Connection(asyncio.Protocol):
+    """An HTTP/1.1 client connection. It serves one :class:`Reader` at a time.
+
+    ``on_lost`` is called once, when the socket is gone, whoever closed it.
+    """
+
+    def __init__(self, on_lost: Callable[[Connection], None]) -> None:
+        self.transport: asyncio.Transport | None = None
+        self.reader: Reader | None = None
+        self.keep_alive = False
+        self.keep_alive_hint: float | None = None
+        self.expires = 0.0
+        self.served = 0  # exchanges that ended well
+        self.route: object = None
+        self._on_lost = on_lost
+        self._parts: list[bytes] = []
+        # The parser looks this up by name. A list's own method costs no Python frame per chunk.
+        self.on_body = self._parts.append
+        self._parser = httptools.HttpResponseParser(self)
+        self._feed = self._parser.feed_data
+        self._reset()
+
+    def _reset(self) -> None:
+        self._headers: dict[str, str] = {}
+        self._status = 0
+        self._other = 0  # bytes since the last piece of body
+        self._head_size = 0
+        self._headed = False
+        self._complete = False
+        self._until_eof = False
+        self._received = False
+        self._middle = False  # the head was handed on, the end has not come: only body is expected
+        self._fault = ""
+
+    # What the pool and the exchange use
+
+    def start(self, reader: Reader, head: bytes, body: bytes) -> None:
+        """Send a request and read its reply into ``reader``."""
+        assert self.transport is not None
+        self._reset()
+        self.reader = reader
+        if len(body) <= 65536:
+            self.transport.write(head + body)
+        else:
+            self.transport.write(head)
+            self.transport.write(body)
+
+    @property
+    def reusable(self) -> bool:
+        """True when the last exchange is over and the next one may begin."""
+        transport = self.transport
+        return (
+            self.keep_alive
+            and not self._fault
+            and transport is not None
+            and not transport.is_closing()
+            and transport.get_write_buffer_size() == 0
+        )
+
+    def abort(self) -> None:
+        """Close the socket at once and tell the reader nothing."""
+        self.reader = None
+        self._middle = False
+        if self.transport is not None:
+            self.transport.abort()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._feed(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
+            self._stop(exc)
+        if self._middle:
+            parts = self._parts
+            if parts:
+                piece = parts[0] if len(parts) == 1 else b"".join(parts)
+                parts.clear()
+                self._other = 0
+                self.reader.received(piece)  # type: ignore[union-attr]
+            else:
+                self._count_other(len(data))
+            return
+        self._turn(len(data))
+
+    def eof_received(self) -> None:
+        if self._until_eof and not self._complete:
+            self._complete = True
+            self._turn(0)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._on_lost(self)
+        reader, self.reader = self.reader, None
+        if reader is not None:
+            if self._until_eof and exc is None:
+                reader.finished()
+            else:
+                reason = "the peer closed the connection" if exc is None else f"the connection broke ({exc})"
+                reader.lost(reason, self._received)
+        self._parts.clear()
+
+    # httptools callbacks. They only note; what follows from it happens after the feed, so that an
+    # error raised by a reader never passes through the parser.
+
+    def on_message_begin(self) -> None:
+        if self._complete or self.reader is None:
+            raise ValueError("more than one reply to one request")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_size += len(name) + len(value) + 4
+        if self._head_size > HEAD_LIMIT:
+            self._too_large()
+        elif not self._headed:
+            key = name.decode("latin-1").lower()
+            text = value.decode("latin-1")
+            old = self._headers.get(key)
+            self._headers[key] = text if old is None else f"{old}, {text}"
+
+    def on_headers_complete(self) -> None:
+        if self._complete:
+            return
+        status = self._parser.get_status_code()
+        if 100 <= status < 200 and status != 101:
+            self._headers = {}
+            return
+        self._status = status
+        self._headed = True
+        self._read_framing(status)
+
+    def on_message_complete(self) -> None:
+        if self._headed:
+            self._complete = True
+            self._middle = False
+
+    # The slow path: the head, the end, and all that is wrong
+
+    def _read_framing(self, status: int) -> None:
+        headers = self._headers
+        coding = headers.get("transfer-encoding", "").strip().lower()
+        if coding not in ("", "chunked", "identity"):
+            self._fault = f"it uses the transfer coding {coding[:40]!r}, which we do not take"
+        self.keep_alive = self._parser.should_keep_alive()
+        self.keep_alive_hint = _timeout_of(headers.get("keep-alive", ""))
+        self._until_eof = coding != "chunked" and "content-length" not in headers and status not in _BODYLESS
+
+    def _turn(self, size: int) -> None:
+        reader = self.reader
+        if reader is None:
+            self._fault = self._fault or "unasked bytes"
+            self.abort()
+            return
+        self._received = self._received or size > 0
+        if self._headed and self._status:
+            status, self._status = self._status, 0
+            if not self._fault:
+                reader.begin(status, self._headers)
+        if self._parts:
+            piece = b"".join(self._parts)
+            self._parts.clear()
+            size = 0
+            if self.reader is reader and not self._fault:
+                reader.received(piece)
+        if self.reader is not reader:  # it left, in one of the calls above
+            return
+        if self._complete:
+            self.reader = None
+            reader.finished()
+        elif self._fault:
+            reader.malformed(self._fault)
+        else:
+            self._middle = self._headed
+            self._count_other(size)
+
+    def _stop(self, exc: Exception) -> None:
+        if not self._complete:
+            self._fault = self._fault or f"its reply is not valid HTTP/1.1 ({exc or type(exc).__name__})"
+            self._middle = False
+        else:
+            self.keep_alive = False  # there was more than our reply: whose it is, nobody knows
+
+    def _count_other(self, size: int) -> None:
+        self._other += size
+        if self._other > HEAD_LIMIT and self.reader is not None:
+            self._too_large()
+            self.reader.malformed(self._fault)
+
+    def _too_large(self) -> None:
+        self._fault = f"its reply's head is larger than {HEAD_LIMIT // 1024} KB"
+
+
+def _timeout_of(keep_alive: str) -> float | None:
+    for part in keep_alive.split(","):
+        name, _, value = part.partition("=")
+        if name.strip().lower() == "timeout" and value.strip().isdigit():
+            return float(value)
+    return None

@@ -1,0 +1,61 @@
+"""What can go wrong between us and an HTTP peer. Every message names ``host:port`` and no credential."""
+
+from __future__ import annotations
+
+
+class TransportError(Exception):
+    """Base of the transport's errors.
+
+    Args:
+        where: ``host:port`` of the endpoint, with the proxy when there is one.
+        reason: what happened, for people.
+        received: true when at least one byte of the reply had come: asking again may then
+            repeat work that the endpoint has done.
+    """
+
+    def __init__(self, where: str, reason: str, *, received: bool = False) -> None:
+        super().__init__(f"{where}: {reason}")
+        self.where = where
+        self.reason = reason
+        self.received = received
+
+
+class ConnectFailed(TransportError):
+    """No connection: unknown host, refused, a proxy that says no, or TLS that fails."""
+
+
+class ConnectTimeout(ConnectFailed):
+    """No connection within the connect timeout, which covers DNS, TCP, proxy and TLS."""
+
+
+class ConnectionBroken(TransportError):
+    """The connection ended before the reply did."""
+
+
+class FirstByteTimeout(TransportError):
+    """No byte of the reply's body within the first-byte timeout after the request was sent."""
+
+
+class IdleTimeout(TransportError):
+    """The body began and then fell silent for longer than the idle timeout."""
+
+
+class ProtocolError(TransportError):
+    """The peer's bytes are not HTTP/1.1 as we take it: malformed, too large, an unknown coding."""
+
+
+class Redirected(ProtocolError):
+    """The endpoint answered with a redirect, which is never followed. ``location`` has no query."""
+
+    def __init__(self, where: str, status: int, location: str) -> None:
+        super().__init__(where, f"redirect ({status}) to {location}; use that address as the API base", received=True)
+        self.status = status
+        self.location = location
+
+
+class BodyTooLarge(TransportError):
+    """The body is longer than the reader's limit."""
+
+
+class PoolClosed(TransportError):
+    """The pool was closed while the exchange ran, or before it began."""

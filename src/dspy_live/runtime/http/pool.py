@@ -1,0 +1,232 @@
+"""Keep-alive connections of one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from dspy_live.runtime.http.connect import Connector
+from dspy_live.runtime.http.connection import Connection
+from dspy_live.runtime.http.errors import PoolClosed
+from dspy_live.runtime.http.exchange import Exchange, Timeouts
+from dspy_live.runtime.http.proxy import Proxies, Proxy
+from dspy_live.runtime.http.request import Target, parse_target, request_head
+from dspy_live.runtime.http.tls import TlsOptions
+
+_DEFAULT_TIMEOUTS = Timeouts()
+_DEFAULT_TLS = TlsOptions()
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What a kept connection is good for; two requests with equal routes may share one."""
+
+    scheme: str
+    host: str
+    port: int
+    proxy: Proxy | None
+    tls: TlsOptions
+
+    @property
+    def where(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        through = f" (through the proxy {self.proxy.where})" if self.proxy is not None else ""
+        return f"{host}:{self.port}{through}"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStatistics:
+    """Connections now (``open``, of them ``idle``; ``exchanges`` under way) and since the start."""
+
+    open: int
+    idle: int
+    exchanges: int
+    connects: int
+    reuses: int
+    stale: int
+    total_exchanges: int
+
+
+class HttpPool:
+    """HTTP/1.1 connections of one event loop, kept between requests. There is no cap.
+
+    Args:
+        loop: the loop that it is for; the running one when ``None``.
+        keep: seconds that an unused connection is kept.
+        proxies: URL by scheme (``http``, ``https``, ``all``, and ``no`` for exceptions); ``None`` takes
+            the environment's as it is when the pool is made.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        keep: float = 30.0,
+        proxies: Mapping[str, str] | None = None,
+    ) -> None:
+        # Weak, because the per-loop registry must not keep a loop alive through its value.
+        self._loop = weakref.ref(loop or asyncio.get_running_loop())
+        self._keep = keep
+        self._proxies = Proxies(proxies)
+        self._connector = Connector()
+        self._idle: dict[Route, dict[Connection, None]] = {}
+        self._open: set[Connection] = set()
+        self._exchanges: set[Exchange] = set()
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._emptied: asyncio.Future[None] | None = None
+        self._closed = False
+        self._connects = self._reuses = self._stale = self._total = 0
+
+    def exchange(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        timeouts: Timeouts = _DEFAULT_TIMEOUTS,
+        on_body: Callable[[bytes], None] | None = None,
+        *,
+        tls: TlsOptions = _DEFAULT_TLS,
+    ) -> Exchange:
+        """Prepare one request; nothing is sent before ``async with``.
+
+        Args:
+            method: any but HEAD and CONNECT.
+            url: ``http://`` or ``https://``.
+            headers: ``Host``, ``Content-Length``, ``Accept-Encoding`` (identity) and ``User-Agent`` are
+                added where missing.
+            body: the whole body.
+            timeouts: see :class:`Timeouts`.
+            on_body: may be given later, on the exchange; until then at most 256 KB wait.
+            tls: how an https endpoint is checked.
+
+        Raises ``ValueError`` for a URL or header that cannot be sent.
+        """
+        if method not in _METHODS:
+            raise ValueError(f"method must be one of {', '.join(_METHODS)}; got {method!r}")
+        target = parse_target(url)
+        proxy = self._proxies.proxy_for(target)
+        plain = proxy is not None and target.scheme == "http"
+        extra = f"Proxy-Authorization: {proxy.auth}\r\n" if plain and proxy is not None and proxy.auth else ""
+        head = request_head(method, target, headers or {}, len(body), absolute=plain, extra=extra)
+        return Exchange(self, _route(target, proxy, tls), head, body, timeouts, on_body)
+
+    @property
+    def closed(self) -> bool:
+        """True after :meth:`aclose`."""
+        return self._closed
+
+    def statistics(self) -> PoolStatistics:
+        """Return counts; cheap."""
+        return PoolStatistics(
+            open=len(self._open),
+            idle=sum(len(kept) for kept in self._idle.values()),
+            exchanges=len(self._exchanges),
+            connects=self._connects,
+            reuses=self._reuses,
+            stale=self._stale,
+            total_exchanges=self._total,
+        )
+
+    async def aclose(self) -> None:
+        """Close every connection and wait until the sockets are gone. Running exchanges fail with :class:`PoolClosed`."""
+        self._closed = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        for exchange in list(self._exchanges):
+            exchange._fail(PoolClosed(exchange.where, "the connection pool was closed"))
+        self._idle.clear()
+        for connection in list(self._open):
+            connection.abort()
+        if self._open:
+            self._emptied = self._emptied or asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._emptied)
+
+    # For the exchange
+
+    async def _acquire(self, exchange: Exchange, route: Route, connect: float | None) -> Connection:
+        if self._loop() is not asyncio.get_running_loop():
+            raise RuntimeError("this pool belongs to another event loop; use pool_for_running_loop()")
+        if self._closed:
+            raise PoolClosed(route.where, "the connection pool is closed")
+        self._exchanges.add(exchange)
+        self._total += 1
+        kept = self._idle.get(route)
+        while kept:
+            connection, _ = kept.popitem()
+            if connection.reusable:
+                self._reuses += 1
+                return connection
+            connection.abort()
+        try:
+            return await self._connect(route, connect)
+        except BaseException:
+            self._exchanges.discard(exchange)
+            raise
+
+    async def _connect(self, route: Route, limit: float | None) -> Connection:
+        connection = Connection(self._lost)
+        await self._connector.connect(route, connection, limit)
+        if self._closed:
+            connection.abort()
+            raise PoolClosed(route.where, "the connection pool is closed")
+        self._connects += 1
+        self._open.add(connection)
+        return connection
+
+    def _release(self, route: Route, connection: Connection) -> None:
+        keep = self._keep
+        if connection.keep_alive_hint is not None:
+            # A second less than the server promises, so that its close and our next request rarely meet.
+            keep = min(keep, connection.keep_alive_hint - 1)
+        if self._closed or keep <= 0 or not connection.reusable:
+            connection.abort()
+            return
+        loop = asyncio.get_running_loop()
+        connection.served += 1
+        connection.route = route
+        connection.expires = loop.time() + keep
+        self._idle.setdefault(route, {})[connection] = None
+        if self._sweeper is None:
+            self._sweeper = loop.call_later(min(keep, 1.0), self._sweep)
+
+    def _left(self, exchange: Exchange) -> None:
+        self._exchanges.discard(exchange)
+
+    def _went_stale(self) -> None:
+        self._stale += 1
+
+    # Inside
+
+    def _lost(self, connection: Connection) -> None:
+        self._open.discard(connection)
+        kept = self._idle.get(connection.route)  # type: ignore[call-overload]
+        if kept is not None:
+            kept.pop(connection, None)
+        if not self._open and self._emptied is not None and not self._emptied.done():
+            self._emptied.set_result(None)
+
+    def _sweep(self) -> None:
+        """Close what has been idle for too long. Runs only while something is idle."""
+        self._sweeper = None
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        soonest: float | None = None
+        for route, kept in list(self._idle.items()):
+            for connection in [c for c in kept if c.expires <= now]:
+                del kept[connection]
+                connection.abort()
+            if not kept:
+                del self._idle[route]
+            for connection in kept:
+                soonest = connection.expires if soonest is None else min(soonest, connection.expires)
+        if soonest is not None:
+            self._sweeper = loop.call_later(max(soonest - now, 0.05), self._sweep)
+
+
+def _route(target: Target, proxy: Proxy | None, tls: TlsOptions) -> Route:
+    return Route(target.scheme, target.host, target.port, proxy, tls if target.scheme == "https" else _DEFAULT_TLS)
