@@ -1,0 +1,128 @@
+"""Plausible English without end: a small grammar over word lists, seeded, about the question's own words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from random import Random
+
+from dspy_live.simulator.tokens import pieces
+
+NOUNS = (
+    "evidence context structure balance pattern detail measurement history practice scale timing pressure cost "
+    "quality memory signal habit method weather material distance attention language custom margin habitat climate "
+    "design purpose source limit order process change growth supply demand effort resource season market system"
+).split()
+ADJECTIVES = (
+    "clear careful steady gradual common simple reliable recent early local broad narrow direct gentle visible "
+    "practical familiar modest strong quiet general particular regular useful natural"
+).split()
+VERBS = (
+    "shapes follows limits supports explains changes reveals guides improves depends-on builds-on balances affects "
+    "determines reflects outlasts simplifies"
+).split()
+OPENERS = (
+    "In short,|On the whole,|In practice,|As a rule,|More often than not,|For most people,|Seen from nearby,"
+    "|Over a longer time,|At the same time,|Even so,|By contrast,|To begin with,"
+).split("|")
+REASONS = (
+    "because {a} {n} {v} {n2}|since the {n} is {a}|while {n} {v} the {n2}|so the {n} stays {a}|and {a} {n} helps"
+    "|although the {n} is rarely {a}|when {n} and {n2} meet|as long as the {n} {v} {n2}"
+).split("|")
+CORES = (
+    "{t} {v} {a} {n}|the {n} of {t} {v} its {n2}|{a} {n} {v} {t}|{t} is mostly a matter of {n} and {n2}"
+    "|the {a} answer is that {t} {v} {n}|there is {a} {n} behind {t}|what matters for {t} is {a} {n}"
+).split("|")
+NAMES = "Ada Noor Ravi Mira Jonas Leila Tomas Ines Kofi Yuki Elena Omar Sara Pavel Amara Hugo".split()
+SURNAMES = "Lindqvist Okafor Moreau Tanaka Silva Novak Haddad Berg Castillo Ivanova Mensah Keller".split()
+CITIES = "Lisbon Oslo Kyoto Accra Montreal Vienna Nairobi Valparaiso Tallinn Bergen Porto Hanoi".split()
+
+_STOP = frozenset(
+    "a an the is are was were be been do does did of to in on at for from by with and or but not no what why how when "
+    "where who whom which whose that this these those it its as if then than can could should would will shall may "
+    "might must have has had i you we they he she me my your our their please tell give show write explain describe "
+    "about into over under between there here so such very more most some any all each every".split()
+)
+_WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+_PER_PARAGRAPH = 6
+_VARIED = 60
+"""After so many sentences the text repeats them, numbered by paragraph: a long reply then costs next to nothing."""
+
+
+def keywords(text: str, most: int = 6) -> list[str]:
+    """The words of a question that carry its meaning, in order, without repeats."""
+    found: dict[str, None] = {}
+    for match in _WORD.finditer(text[:4000]):
+        word = match.group()
+        if word.lower() not in _STOP and (len(word) > 1 or word.isdigit()):
+            found.setdefault(word, None)
+            if len(found) == most:
+                break
+    return list(found)
+
+
+class Prose:
+    """A source of text about ``topic``, the same for the same ``rng`` state and topic."""
+
+    def __init__(self, rng: Random, topic: list[str]) -> None:
+        self._rng = rng
+        self._topic = topic
+
+    def topic(self) -> str:
+        """The question's first words, as a subject of a sentence."""
+        return " ".join(self._topic[:3]) or "the question"
+
+    def phrase(self, words: int = 2) -> str:
+        """A short name of something: ``"steady margin"``."""
+        rng = self._rng
+        return " ".join([*(rng.choice(ADJECTIVES) for _ in range(words - 1)), rng.choice(NOUNS)])
+
+    def sentence(self) -> str:
+        """One sentence with a capital letter and a full stop."""
+        rng = self._rng
+        word = rng.choice
+        part = word(CORES)
+        if rng.random() < 0.6:
+            part += " " + word(REASONS)
+        subject = self.topic() if rng.random() < 0.4 else "the " + word(self._topic or NOUNS)
+        text = part.format(t=subject, a=word(ADJECTIVES), n=word(NOUNS), n2=word(NOUNS), v=word(VERBS))
+        text = text.replace("-on ", " on ")
+        if rng.random() < 0.3:
+            return f"{word(OPENERS)} {text}."
+        return f"{text[0].upper()}{text[1:]}."
+
+    def sentences(self) -> Iterator[str]:
+        """Sentences without end, the first of which names the question's words, with the space between them."""
+        shown = ", ".join(self._topic)
+        yield f"About {shown}: {self.sentence()}" if shown else self.sentence()
+        said: list[str] = []
+        for number in range(1, _VARIED):
+            said.append(self.sentence())
+            yield ("\n\n" if number % _PER_PARAGRAPH == 0 else " ") + said[-1]
+        paragraphs = [" ".join(said[i : i + _PER_PARAGRAPH]) for i in range(0, len(said), _PER_PARAGRAPH)]
+        number = _VARIED // _PER_PARAGRAPH
+        while True:
+            number += 1
+            yield f"\n\n({number}) {paragraphs[number % len(paragraphs)]}"
+
+    def tokens(self, length: int) -> Iterator[str]:
+        """Exactly ``length`` tokens of text, the last of which is a full stop."""
+        left = length - 1
+        for sentence in self.sentences():
+            parts = pieces(sentence)
+            if len(parts) > left:
+                while left and not parts[left - 1][-1].isalnum():
+                    left -= 1
+                yield from parts[:left]
+                break
+            if len(parts) == left + 1:
+                yield from parts
+                return
+            left -= len(parts)
+            yield from parts
+        if length > 0:
+            yield "."
+
+    def text(self, length: int) -> str:
+        """The same as one string."""
+        return "".join(self.tokens(length))
