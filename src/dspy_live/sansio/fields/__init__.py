@@ -1,0 +1,20 @@
+"""Incremental parsers: the text of one LM reply in, at any chunking, the events of its fields out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dspy_live.sansio.fields.base import FieldEvent, FieldSpec, FieldText, FieldValue, Grammar, Kind, Parser
+from dspy_live.sansio.fields.chat import ChatParser
+
+__all__ = ["FieldEvent", "FieldSpec", "FieldText", "FieldValue", "Grammar", "Kind", "Parser", "make_parser"]
+
+
+def make_parser(grammar: Grammar, fields: Sequence[FieldSpec]) -> Parser:
+    """Return a parser for one reply in ``grammar``, the format that the adapter of that name asks for.
+
+    Raises ``ValueError`` for a grammar that does not exist.
+    """
+    if grammar == "chat":
+        return ChatParser(fields)
+    raise ValueError(f"no parser for the grammar {grammar!r}; there are chat, json, xml and baml")

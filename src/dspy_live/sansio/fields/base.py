@@ -1,0 +1,71 @@
+"""What every field parser takes and gives: the fields it looks for, and the events it makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeAlias
+
+import msgspec
+
+Kind: TypeAlias = Literal["text", "scalar", "container"]
+Grammar: TypeAlias = Literal["chat", "json", "xml", "baml"]
+
+
+@dataclass(frozen=True, slots=True)
+class FieldSpec:
+    """One output field to look for.
+
+    Args:
+        name: its name in the signature.
+        kind: ``"text"`` for a ``str`` field, which streams; ``"scalar"`` for a value that is only
+            worth something when it is whole (a number, a boolean, an enum); ``"container"`` for a
+            list, a dict or a model, which grows.
+        convert: makes a scalar's value of what the reply has: the stripped text in the chat and XML
+            formats, the decoded JSON value in JSON. A ``ValueError`` means that nothing is sent.
+            By default text that is JSON is decoded and any other text is the value.
+    """
+
+    name: str
+    kind: Kind = "text"
+    convert: Callable[[Any], Any] | None = None
+
+
+class FieldText(msgspec.Struct, frozen=True, gc=False):
+    """A piece of a text field's value. ``last`` marks its end; the text may be empty then."""
+
+    field: str
+    text: str
+    last: bool = False
+
+
+class FieldValue(msgspec.Struct, frozen=True):
+    """A typed field's value so far, in place of any earlier one; ``final`` when it is complete."""
+
+    field: str
+    value: Any
+    final: bool = False
+
+
+FieldEvent: TypeAlias = FieldText | FieldValue
+
+
+class Parser(Protocol):
+    """Reads one LM reply. It is made for that reply alone, and holds no more than it needs.
+
+    Whatever the chunking, a text field's events join to the same text. A parser never raises over
+    what the reply says: where the reply leaves its format, the parser falls silent, and what it has
+    given until then is at best the beginning of what DSPy's own parser will read.
+    """
+
+    def feed(self, text: str) -> list[FieldEvent]:
+        """Take the next part of the reply, of any length; return what is new, in order."""
+        ...
+
+    def finish(self) -> list[FieldEvent]:
+        """The reply is over: return what had been held back. Feeding after this is a mistake."""
+        ...
+
+    def texts(self) -> dict[str, str]:
+        """Return what was given so far of each text field that was found. Costs a copy."""
+        ...

@@ -1,0 +1,205 @@
+"""ChatAdapter's format: a line ``[[ ## name ## ]]`` opens a field, the next such line ends it.
+
+As DSPy reads it: lines are those of ``str.splitlines`` and come out joined by a plain newline; a
+header may be indented; what follows it on its line is content; a value is stripped; the first field
+of a name wins; a header of any other name ends a field; what comes before the first is nobody's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from enum import IntEnum
+
+from dspy_live.sansio.fields.base import FieldEvent, FieldSpec, FieldText
+from dspy_live.sansio.fields.sinks import Sink, TextSink, sink_for, texts
+
+_OPEN = "[[ ## "
+_CLOSE = " ## ]]"
+_WORD = re.compile(r"\w*")
+# Every line end of str.splitlines that is one character.
+_BREAKS = frozenset("\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029")
+
+
+class _Line(IntEnum):
+    """Where in its line the parser stands. The three in the middle are inside a possible header."""
+
+    START = 0
+    OPEN = 1
+    NAME = 2
+    CLOSE = 3
+    CONTENT = 4
+
+
+class ChatParser:
+    """The parser of ChatAdapter's format. It holds back white space and a line's possible header."""
+
+    __slots__ = (
+        "_after_cr",
+        "_fast",
+        "_indent",
+        "_line",
+        "_mark",
+        "_matched",
+        "_on_header",
+        "_seen",
+        "_sink",
+        "_specs",
+    )
+
+    def __init__(self, fields: Sequence[FieldSpec]) -> None:
+        self._specs = {spec.name: spec for spec in fields}
+        self._seen: dict[str, Sink] = {}
+        self._sink: Sink | None = None
+        # The open text field while nothing but white space and a line end needs a second look.
+        self._fast: TextSink | None = None
+        self._line = _Line.START
+        self._indent = 0
+        self._on_header = False
+        self._after_cr = False
+        # The possible header so far, and how much of the part that is being matched is there.
+        self._mark: list[str] = []
+        self._matched = 0
+
+    def feed(self, text: str) -> list[FieldEvent]:
+        """See :class:`~dspy_live.sansio.fields.base.Parser`."""
+        sink = self._fast
+        # No line end is printable, and of all white space only the blank is.
+        if sink is not None and text.isprintable() and text[-1:] > " ":
+            if sink.held:
+                text = "".join(sink.held) + text
+                sink.held = []
+            sink.write(text)
+            return [FieldText(sink.field, text)]
+        return self._feed(text)
+
+    def finish(self) -> list[FieldEvent]:
+        """See :class:`~dspy_live.sansio.fields.base.Parser`."""
+        out: list[FieldEvent] = []
+        self._no_header("")
+        if self._sink is not None:
+            self._sink.close(out)
+        self._sink = self._fast = None
+        return out
+
+    def texts(self) -> dict[str, str]:
+        """See :class:`~dspy_live.sansio.fields.base.Parser`."""
+        return texts(self._seen.values())
+
+    def _feed(self, text: str) -> list[FieldEvent]:
+        if self._after_cr and text:
+            self._after_cr = False
+            if text[0] == "\n":
+                text = text[1:]
+        out: list[FieldEvent] = []
+        if not text:
+            return out
+        for line in text.splitlines(keepends=True):
+            if line[-1] not in _BREAKS:
+                self._read(line, out)
+            else:
+                body = line[:-2] if line[-2:] == "\r\n" else line[:-1]
+                if body:
+                    self._read(body, out)
+                self._end_line()
+        self._after_cr = text[-1] == "\r"
+        sink = self._sink
+        self._fast = None
+        if sink is not None:
+            sink.flush(out)
+            if self._line is _Line.CONTENT and isinstance(sink, TextSink) and sink.started:
+                self._fast = sink
+        return out
+
+    def _read(self, text: str, out: list[FieldEvent]) -> None:
+        """Take a part of a line, without its end."""
+        if self._line is _Line.CONTENT:
+            self._push(text)
+            return
+        if self._line is _Line.START:
+            body = text.lstrip()
+            if len(body) != len(text):
+                self._indent += len(text) - len(body)
+                self._push(text[: len(text) - len(body)])
+            if not body:
+                return
+            if body[0] != "[":
+                self._line = _Line.CONTENT
+                self._push(body)
+                return
+            self._line = _Line.OPEN
+            text = body
+        self._match(text, out)
+
+    def _match(self, text: str, out: list[FieldEvent]) -> None:
+        """Match what could be a header, from where the part before this one has left off."""
+        at = 0
+        if self._line is _Line.OPEN:
+            at = self._literal(_OPEN, text, at)
+        if self._line is _Line.NAME:
+            end = _WORD.match(text, at).end()  # type: ignore[union-attr]  # it matches the empty string too
+            self._matched += end - at
+            at = end
+            if at < len(text) and self._matched:
+                self._line, self._matched = _Line.CLOSE, 0
+        if self._line is _Line.CLOSE:
+            at = self._literal(_CLOSE, text, at)
+        if self._line is _Line.CONTENT:
+            header = "".join(self._mark) + text[:at]
+            self._mark, self._matched = [], 0
+            self._open(header, text[at:], out)
+        elif at < len(text):
+            self._no_header(text)
+        else:
+            self._mark.append(text)
+
+    def _literal(self, literal: str, text: str, at: int) -> int:
+        """Match ``literal`` from where it was left; return how far ``text`` is used up."""
+        part = text[at : at + len(literal) - self._matched]
+        if not literal.startswith(part, self._matched):
+            return at
+        self._matched += len(part)
+        if self._matched == len(literal):
+            self._line = _Line(self._line + 1)
+            self._matched = 0
+        return at + len(part)
+
+    def _open(self, header: str, rest: str, out: list[FieldEvent]) -> None:
+        if self._sink is not None:
+            self._sink.close(out)
+        name = header[len(_OPEN) : -len(_CLOSE)]
+        spec = self._specs.get(name)
+        self._sink = None
+        if spec is not None and name not in self._seen:
+            self._sink = self._seen[name] = sink_for(spec)
+        self._on_header = True
+        if self._indent:
+            # DSPy measures the header on the stripped line and cuts it off the unstripped one, so
+            # that as many characters of it as the line is indented are content.
+            self._push(header[-self._indent :])
+        if rest:
+            self._push(rest)
+
+    def _no_header(self, text: str) -> None:
+        """The line is no header after all: it is content, up to and with ``text``."""
+        content = "".join(self._mark) + text
+        self._mark, self._matched = [], 0
+        self._line = _Line.CONTENT
+        if content:
+            self._push(content)
+
+    def _end_line(self) -> None:
+        if self._mark:
+            self._no_header("")
+        if self._on_header:
+            # What stands on the header's own line is stripped by itself.
+            self._on_header = False
+            if isinstance(self._sink, TextSink):
+                self._sink.held = []
+        self._push("\n")
+        self._line = _Line.START
+        self._indent = 0
+
+    def _push(self, text: str) -> None:
+        if self._sink is not None:
+            self._sink.push(text)
