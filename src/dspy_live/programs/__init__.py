@@ -1,0 +1,1 @@
+"""The only folder that imports dspy: programs, their LM, their streams."""
