@@ -1,0 +1,176 @@
+"""The ASGI application: it finds the route, asks for the key, and turns every failure into a reply."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from starlette.types import Receive, Scope, Send
+
+from dspy_live.core.errors import ConfigurationError, Stop
+from dspy_live.server import health, predict, stream
+from dspy_live.server.active import ActiveRuns
+from dspy_live.server.auth import Keys
+from dspy_live.server.errors import ClientGone, public_error
+from dspy_live.server.http import Headers, Request
+from dspy_live.server.mounted import Mounted, by_name, find
+from dspy_live.server.origins import Origins
+from dspy_live.server.routing import Route, Router
+
+MAX_BODY = 10_000_000
+
+
+def _routes() -> list[Route]:
+    per_program = [
+        Route("POST", "/predict", predict.predict),
+        Route("POST", "/predict/stream", stream.predict_stream),
+    ]
+    return [
+        *per_program,
+        *(Route(r.method, "/programs/{program}" + r.path, r.handler, r.open, r.query_key) for r in per_program),
+        Route("GET", "/health/live", health.live, open=True),
+        Route("GET", "/health/ready", health.ready, open=True),
+    ]
+
+
+class App:
+    """The server's ASGI application; :func:`create_app` says what its arguments mean."""
+
+    def __init__(
+        self,
+        programs: dict[str, Mounted],
+        *,
+        keys: Keys,
+        origins: Origins,
+        runs: ActiveRuns,
+        max_body: int,
+        drain: float,
+        grace: float,
+        heartbeat: float,
+        metrics: Callable[[], bytes] | None,
+        usage: Callable[[Mapping[str, str]], Any] | None,
+        simulated: bool,
+        title: str,
+    ) -> None:
+        self.programs = programs
+        self.default = next(iter(programs.values()))
+        self.keys = keys
+        self.origins = origins
+        self.runs = runs
+        self.max_body = max_body
+        self.drain_seconds = drain
+        self.grace = grace
+        self.heartbeat = heartbeat
+        self.metrics = metrics
+        self.usage = usage
+        self.simulated = simulated
+        self.title = title
+        self.common_headers: Headers = [(b"x-simulated", b"1")] if simulated else []
+        self.router = Router(_routes())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection."""
+        if scope["type"] == "http":
+            await self._http(Request(self, scope, receive, send))
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+
+    def program(self, request: Request) -> Mounted:
+        """Return the program that the path names, or the default one."""
+        name = request.params.get("program")
+        return self.default if name is None else find(self.programs, name)
+
+    async def drain(self, seconds: float | None = None) -> None:
+        """Take no new runs and wait for the running ones: ``seconds``, by default the app's own ``drain``."""
+        await self.runs.drain(self.drain_seconds if seconds is None else seconds)
+
+    async def _http(self, request: Request) -> None:
+        scope = request.scope
+        try:
+            request.cors = self.origins.check(scope)
+            route, request.params = self.router.find(scope["method"], route_path(scope))
+            if not route.open:
+                request.key = self.keys.check(scope, query=route.query_key)
+            await route.handler(request)
+        except ClientGone:
+            return
+        except (Exception, Stop) as exc:
+            error = public_error(exc, request.run_id)
+            if request.began:
+                raise
+            await request.reply_error(error)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self.drain(0.0)
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def route_path(scope: Scope) -> str:
+    """Return the path below the mount point."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    if root and path.startswith(root):
+        path = path[len(root) :]
+    return path or "/"
+
+
+def create_app(
+    programs: Mapping[str, Mounted] | Mounted,
+    *,
+    api_keys: Mapping[str, str] | Iterable[str] = (),
+    origins: Sequence[str] = (),
+    max_body: int = MAX_BODY,
+    max_active: int | None = None,
+    drain: float = 30.0,
+    grace: float = 30.0,
+    heartbeat: float = 15.0,
+    metrics: Callable[[], bytes] | None = None,
+    usage: Callable[[Mapping[str, str]], Any] | None = None,
+    simulated: bool | None = None,
+    title: str = "dspy-live",
+) -> App:
+    """Return the ASGI application that serves ``programs``.
+
+    Args:
+        programs: one program, or several by name; the first is the one behind ``/predict``.
+        api_keys: key by name, or the keys alone; without any, no key is asked for.
+        origins: other origins whose pages may ask (``"*"`` for any); the server's own always may.
+        max_body: the largest request body and WebSocket message, in bytes.
+        max_active: the most runs at once; further ones get 503. ``None``: no limit here.
+        drain: how long running calls may go on after a shutdown has begun, in seconds.
+        grace: how long a run of ``POST /runs`` goes on while nobody reads it, in seconds.
+        heartbeat: the longest silence on an event stream, in seconds.
+        metrics: returns the text of ``/metrics``; by default the server's own counts.
+        usage: takes the query parameters of ``/usage`` and returns what it replies; may be a
+            coroutine function. Without it ``/usage`` is not found.
+        simulated: replies carry ``X-Simulated: 1``; by default when a program says that it is.
+        title: shown in the documentation and in the playground.
+
+    Raises :class:`~dspy_live.core.errors.ConfigurationError` for values that can't work.
+    """
+    mounted = by_name(programs)
+    for name, value in (("drain", drain), ("grace", grace)):
+        if value < 0:
+            raise ConfigurationError(f"{name} must be 0 or more seconds; got {value!r}")
+    for name, value in (("max_body", max_body), ("heartbeat", heartbeat)):
+        if value <= 0:
+            raise ConfigurationError(f"{name} must be more than 0; got {value!r}")
+    if max_active is not None and max_active < 1:
+        raise ConfigurationError(f"max_active must be at least 1; got {max_active!r}")
+    return App(
+        mounted,
+        keys=Keys(api_keys),
+        origins=Origins(origins),
+        runs=ActiveRuns(max_active),
+        max_body=max_body,
+        drain=drain,
+        grace=grace,
+        heartbeat=heartbeat,
+        metrics=metrics,
+        usage=usage,
+        simulated=any(m.simulated for m in mounted.values()) if simulated is None else simulated,
+        title=title,
+    )

@@ -1,0 +1,64 @@
+"""What each event says: its name on the wire and its data. Every wire that carries all events shares it."""
+
+from __future__ import annotations
+
+from typing import Any, assert_never
+
+from dspy_live.core.events import (
+    Completion,
+    Custom,
+    Event,
+    Partial,
+    Predicted,
+    Reasoning,
+    Restart,
+    Started,
+    Status,
+    TextDelta,
+    Token,
+    Tool,
+    Usage,
+)
+
+
+def payload(event: Event) -> tuple[str, dict[str, Any]]:
+    """Return the event's name and its JSON object."""
+    match event:
+        case Token(text, field, predictor, lm_call, last):
+            data: dict[str, Any] = {"field": field, "text": text, "predictor": predictor, "lm_call": lm_call}
+            return "token", data | {"last": True} if last else data
+        case Partial(value, field, predictor, lm_call, final):
+            data = {"field": field, "value": value, "predictor": predictor, "lm_call": lm_call, "final": final}
+            return "partial", data
+        case Status(message, module, stage):
+            return "status", {"message": message, "module": module, "stage": stage}
+        case Started(run, program):
+            return "started", {"run": run, "program": program}
+        case Restart(predictor, lm_call, reason, fields):
+            return "restart", {"predictor": predictor, "lm_call": lm_call, "reason": reason, "fields": list(fields)}
+        case Reasoning(text, predictor, lm_call):
+            return "reasoning", {"text": text, "predictor": predictor, "lm_call": lm_call}
+        case Tool():
+            return "tool", _tool(event)
+        case Usage():
+            return "usage", {name: getattr(event, name) for name in event.__struct_fields__}
+        case Custom(name, data):
+            return "custom", {"name": name, "data": data}
+        case Predicted(outputs):
+            return "prediction", {"outputs": outputs}
+        case TextDelta(text, lm_call, predictor):
+            return "text", {"text": text, "predictor": predictor, "lm_call": lm_call}
+        case Completion(response):
+            return "completion", {"response": response}
+        case _:
+            assert_never(event)
+
+
+def _tool(event: Tool) -> dict[str, Any]:
+    data: dict[str, Any] = {"name": event.name, "stage": event.stage, "id": event.id, "module": event.module}
+    if event.stage == "call":
+        data["arguments"] = event.arguments
+    else:
+        data["result"] = event.result
+        data["duration_ms"] = event.duration_ms
+    return data

@@ -1,0 +1,101 @@
+"""From an exception to what a client is told: a status, a JSON body, never a traceback or a key."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from typing import Any
+
+from dspy_live.core.errors import Cancelled, InputError, LiveError, ProgramFailed, Stop
+
+log = logging.getLogger("dspy_live.server")
+
+_SECRET = re.compile(
+    r"(?i)\b(?:sk|pk|rk|key|api)[-_][A-Za-z0-9*_-]{6,}|\bbearer\s+[^\s\"',}]+|(?<=api[-_]key[=:])\s*[^\s\"',}]+"
+)
+_HIDDEN = "the program failed; the server's log has the details under this run's id"
+
+
+class BadRequest(LiveError):
+    """The request can't be read: its body is no JSON object, or a header is malformed."""
+
+    code = "bad_request"
+    status = 400
+
+
+class Forbidden(LiveError):
+    """A page of another origin asked, and the server was not told to serve it."""
+
+    code = "forbidden"
+    status = 403
+
+
+class Gone(LiveError):
+    """The events that were asked for are no longer kept."""
+
+    code = "gone"
+    status = 410
+
+
+class MethodNotAllowed(LiveError):
+    """The path exists, the method does not. ``details`` has ``allow``."""
+
+    code = "method_not_allowed"
+    status = 405
+
+
+class ClientGone(LiveError):
+    """The client has closed its connection; nobody is left to answer."""
+
+    code = "client_gone"
+    status = 499
+
+
+def redacted(text: str) -> str:
+    """Return ``text`` without anything that looks like a key."""
+    return _SECRET.sub("[redacted]", text)
+
+
+def public_error(exc: BaseException, run_id: str | None) -> LiveError:
+    """Return what may be told of ``exc``, and log what may not be told.
+
+    A ``LiveError`` that is public is returned as it is; every other exception is logged with its
+    traceback under the run's id and becomes a :class:`ProgramFailed` without its text.
+    """
+    if isinstance(exc, Stop):
+        exc = exc.error
+    if isinstance(exc, LiveError) and exc.public:
+        return exc
+    log.error("run %s failed", run_id, exc_info=exc)
+    hidden = ProgramFailed(_HIDDEN)
+    if isinstance(exc, LiveError):
+        hidden.retry_after = exc.retry_after
+    return hidden
+
+
+def error_object(error: LiveError, run_id: str | None) -> dict[str, Any]:
+    """Return the JSON body ``{"error": {"type", "message", "run_id", …}}`` of a public error."""
+    body: dict[str, Any] = {"type": error.code, "message": redacted(error.message), "run_id": run_id}
+    if isinstance(error, InputError):
+        body.update({name: error.details[name] for name in ("field", "expected") if name in error.details})
+    if error.retry_after is not None:
+        body["retry_after"] = error.retry_after
+    return {"error": body}
+
+
+def error_status(error: LiveError) -> int:
+    """Return the HTTP status; what was cancelled by its own client is 499, as nginx has it."""
+    return Cancelled.status if isinstance(error, ClientGone) else error.status
+
+
+def error_headers(error: LiveError) -> list[tuple[bytes, bytes]]:
+    """Return the headers that belong to an error: ``Retry-After`` in whole seconds, ``Allow``, …"""
+    headers: list[tuple[bytes, bytes]] = []
+    if error.retry_after is not None:
+        headers.append((b"retry-after", str(max(1, math.ceil(error.retry_after))).encode()))
+    if isinstance(error, MethodNotAllowed):
+        headers.append((b"allow", ", ".join(error.details.get("allow", ())).encode()))
+    if error.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    return headers

@@ -1,0 +1,141 @@
+"""Requests and replies on raw ASGI: no objects between a route and the socket but these."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from starlette.types import Receive, Scope, Send
+
+from dspy_live.core.call import new_id
+from dspy_live.core.errors import LiveError, TooLarge
+from dspy_live.server.encoders.json import dumps
+from dspy_live.server.errors import BadRequest, ClientGone, error_headers, error_object, error_status
+
+if TYPE_CHECKING:
+    from dspy_live.server.app import App
+
+Headers = list[tuple[bytes, bytes]]
+JSON: tuple[bytes, bytes] = (b"content-type", b"application/json")
+
+
+class Request:
+    """One HTTP request and its reply.
+
+    ``run_id`` is the id of the run that it becomes, if it becomes one; ``began`` is true once the
+    reply's head has been sent, from when on an error can't change the status any more.
+    """
+
+    __slots__ = ("app", "began", "cors", "key", "params", "receive", "run_id", "scope", "send_raw", "with_run")
+
+    def __init__(self, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+        self.app = app
+        self.scope = scope
+        self.receive = receive
+        self.send_raw = send
+        self.params: dict[str, str] = {}
+        self.run_id = new_id()
+        self.with_run = False
+        self.key = ""
+        self.cors: Headers = []
+        self.began = False
+
+    def header(self, name: bytes) -> str | None:
+        """Return a header's value (the name in lower case), or ``None``."""
+        for key, value in self.scope["headers"]:
+            if key == name:
+                return str(value, "latin-1")
+        return None
+
+    async def body(self) -> bytes:
+        """Read the body; raise :class:`TooLarge` as soon as it is known to be over the limit."""
+        limit = self.app.max_body
+        if int(self._length() or 0) > limit:
+            raise TooLarge(f"the body is over the limit of {limit} bytes")
+        message = await self.receive()
+        if message["type"] == "http.request" and not message.get("more_body", False) and len(message["body"]) <= limit:
+            return bytes(message["body"])
+        parts: list[bytes] = []
+        size = 0
+        while message["type"] == "http.request":
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > limit:
+                raise TooLarge(f"the body is over the limit of {limit} bytes")
+            if not message.get("more_body", False):
+                return b"".join(parts)
+            message = await self.receive()
+        raise ClientGone("the client left before the body had arrived")
+
+    async def json(self) -> dict[str, Any]:
+        """Read the body as a JSON object."""
+        return parse_object(await self.body(), "the body")
+
+    async def start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Send the reply's head."""
+        self.began = True
+        head = [*self.app.common_headers, *headers]
+        if self.with_run:
+            head.append((b"x-run-id", self.run_id.encode()))
+        head += self.cors
+        await self.send_raw({"type": "http.response.start", "status": status, "headers": head})
+
+    async def write(self, body: bytes, more: bool = True) -> None:
+        """Send a piece of the body; waits while the client reads too slowly."""
+        await self.send_raw({"type": "http.response.body", "body": body, "more_body": more})
+
+    async def reply(self, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
+        """Send a whole reply."""
+        await self.start(status, [(b"content-length", b"%d" % len(body)), *headers])
+        await self.write(body, False)
+
+    async def reply_json(self, value: Any, status: int = 200, *headers: tuple[bytes, bytes]) -> None:
+        """Send a value as JSON."""
+        await self.reply(status, dumps(value), JSON, *headers)
+
+    async def reply_error(self, error: LiveError) -> None:
+        """Send an error as JSON; after one about the body the connection is closed."""
+        body = dumps(error_object(error, self.run_id))
+        headers = [(b"content-length", b"%d" % len(body)), JSON, *error_headers(error)]
+        if not isinstance(error, TooLarge):
+            await self.start(error_status(error), headers)
+            await self.write(body, False)
+            return
+        await self.start(error_status(error), [*headers, (b"connection", b"close")])
+        await self.write(body)
+        await self._linger()
+        await self.write(b"", False)
+
+    async def _linger(self) -> None:
+        # Closing at once would reset the connection and the client, still sending, might never see the
+        # reply. So what it sends is thrown away until it stops, for a second at most.
+        try:
+            async with asyncio.timeout(1.0):
+                while (message := await self.receive())["type"] == "http.request" and message.get("more_body"):
+                    pass
+        except TimeoutError:
+            pass
+
+    def _length(self) -> str | None:
+        value = self.header(b"content-length")
+        if value is not None and not value.isdigit():
+            raise BadRequest("Content-Length must be a whole number")
+        return value
+
+
+def parse_object(data: bytes | str, what: str) -> dict[str, Any]:
+    """Parse a JSON object; raise :class:`BadRequest` that says what is wrong and where."""
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError as exc:
+        where = f"line {exc.lineno}, column {exc.colno}"
+        raise BadRequest(f"{what} must be a JSON object, but is not valid JSON: {exc.msg} at {where}") from None
+    if not isinstance(value, dict):
+        raise BadRequest(f"{what} must be a JSON object, not {_json_type(value)}")
+    return value
+
+
+def _json_type(value: Any) -> str:
+    return {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}.get(type(value), "a number")

@@ -1,0 +1,59 @@
+"""From a request to a Call: the inputs apart from the options that share the body with them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dspy_live.core.call import Call
+from dspy_live.core.errors import InputError
+from dspy_live.server.http import Request, parse_object
+from dspy_live.server.mounted import Mounted
+
+
+def make_call(request: Request, mounted: Mounted, body: dict[str, Any], *, stream: bool) -> Call:
+    """Return the checked call of a flat JSON body.
+
+    ``stream`` and ``config`` in the body are options where the program has no input of that name;
+    the ``X-Config`` header (a JSON object) works everywhere. A body's ``"stream": true`` turns
+    streaming on. Raises :class:`InputError` that names the field.
+    """
+    names = {field.name for field in mounted.schema.inputs}
+    if "stream" in body and "stream" not in names:
+        wanted = body.pop("stream")
+        if not isinstance(wanted, bool):
+            raise InputError("field 'stream' must be true or false", field="stream", expected="bool")
+        stream = stream or wanted
+    config: Any = {}
+    if "config" in body and "config" not in names:
+        config = body.pop("config")
+    header = request.header(b"x-config")
+    if header is not None:
+        config = parse_object(header, "the X-Config header")
+    return new_call(mounted, body, config, request.run_id, request.key, stream=stream)
+
+
+def new_call(
+    mounted: Mounted,
+    inputs: Any,
+    config: Any,
+    run_id: str,
+    key: str,
+    *,
+    stream: bool,
+    restartable: bool = True,
+) -> Call:
+    """Check inputs and config and return the call. Raises :class:`InputError`."""
+    if not isinstance(inputs, dict):
+        raise InputError("'inputs' must be an object with one key per input field", field="inputs", expected="object")
+    if config is None:
+        config = {}
+    if not isinstance(config, dict):
+        raise InputError("'config' must be an object of LM options", field="config", expected="object")
+    return Call(
+        mounted.schema.check(inputs),
+        id=run_id,
+        stream=stream,
+        restartable=restartable,
+        config=config,
+        attributes={"key": key, "program": mounted.name},
+    )

@@ -1,0 +1,59 @@
+"""Which web pages may ask. A page of another site must not spend a developer's LM budget through their browser."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from starlette.types import Scope
+
+from dspy_live.server.errors import Forbidden
+
+Headers = list[tuple[bytes, bytes]]
+
+_PREFLIGHT: Headers = [
+    (b"access-control-allow-methods", b"GET, POST, DELETE"),
+    (b"access-control-allow-headers", b"authorization, content-type, last-event-id, x-api-key, x-config"),
+    (b"access-control-max-age", b"600"),
+]
+
+
+class Origins:
+    """The origins of pages that may ask, besides the server's own.
+
+    Args:
+        allowed: origins such as ``"https://app.example"``, or ``"*"`` for any.
+    """
+
+    def __init__(self, allowed: Sequence[str] = ()) -> None:
+        self._any = "*" in allowed
+        self._allowed = {origin.rstrip("/").lower() for origin in allowed}
+
+    def check(self, scope: Scope) -> Headers:
+        """Return the CORS headers of the reply; raise :class:`Forbidden` for a page of another origin.
+
+        A request without ``Origin`` does not come from a page of another site and passes.
+        """
+        origin = host = b""
+        for name, value in scope["headers"]:
+            if name == b"origin":
+                origin = value
+            elif name == b"host":
+                host = value
+        if not origin:
+            return []
+        text = origin.decode("latin-1").lower()
+        if self._any or text in self._allowed:
+            return [
+                (b"access-control-allow-origin", origin),
+                (b"access-control-expose-headers", b"x-run-id, server-timing, x-simulated, retry-after"),
+                (b"vary", b"origin"),
+            ]
+        if urlsplit(text).netloc == host.decode("latin-1").lower():
+            return []
+        raise Forbidden(f"pages of {text[:200]} may not ask this server; allow it with origins=")
+
+    @staticmethod
+    def preflight() -> Headers:
+        """Return the headers that answer a browser's ``OPTIONS`` request."""
+        return _PREFLIGHT

@@ -1,0 +1,50 @@
+"""``POST /predict``: inputs in, outputs out, in one JSON object each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dspy_live.core.call import Call
+from dspy_live.core.errors import LifecycleError
+from dspy_live.core.events import Predicted, Usage
+from dspy_live.server.account import Account
+from dspy_live.server.encoders.json import dumps
+from dspy_live.server.http import JSON, Request
+from dspy_live.server.inputs import make_call
+from dspy_live.server.mounted import Mounted
+from dspy_live.server.stream import stream_call
+from dspy_live.server.watch import Watch
+
+
+async def predict(request: Request) -> None:
+    """Run the program and reply with its outputs, or stream it where the request asks for that."""
+    request.with_run = True
+    mounted = request.app.program(request)
+    accept = request.header(b"accept")
+    wants_events = accept is not None and "text/event-stream" in accept
+    call = make_call(request, mounted, await request.json(), stream=wants_events)
+    if call.stream:
+        await stream_call(request, mounted, call)
+        return
+    account = await run(request, mounted, call)
+    duration = account.duration_ms
+    body: dict[str, Any] = {"duration_ms": duration, "run": account.run(call.id)}
+    if account.prediction is not None:
+        body |= account.prediction.outputs
+    await request.reply(200, dumps(body), JSON, (b"server-timing", b"run;dur=%.3f" % duration))
+
+
+async def run(request: Request, mounted: Mounted, call: Call) -> Account:
+    """Run a call to its end. The client's leaving stops it."""
+    with request.app.runs.enter(call.id, request.key, mounted.name) as active, Watch(request.receive, active):
+        account = active.account
+        async with mounted.service.open(call) as events:
+            while batch := await events.receive_many():
+                for event in batch:
+                    if type(event) is Usage:
+                        account.add(event)
+                    elif type(event) is Predicted:
+                        account.prediction = event
+    if account.prediction is None:
+        raise LifecycleError("the run ended without a prediction")
+    return account

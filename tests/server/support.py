@@ -1,0 +1,219 @@
+"""A real server on a real socket for the tests, and scripted services that a test controls."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import uvicorn
+
+from dspy_live.core.call import Call
+from dspy_live.core.events import Event, Predicted, Started, Token, Usage
+from dspy_live.core.schema import Field, Schema
+from dspy_live.server import App, Mounted, create_app
+
+Script = Callable[[Call, "Tape"], Awaitable[None]]
+
+
+class Tape:
+    """The receiver of one scripted run; the script is its sender."""
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.taken = 0
+        self.pushed = 0
+        self._ready: list[Event] = []
+        self._end: BaseException | bool = False
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+
+    async def push(self, *events: Event) -> None:
+        """Send events; waits while as many tokens are unread as the call's buffer holds."""
+        for event in events:
+            await self._room.wait()
+            self.pushed += 1
+            self._ready.append(event)
+            if len(self._ready) >= self.call.buffer.size:
+                self._room.clear()
+            self._wake.set()
+
+    async def tokens(self, text: str, field: str = "answer", lm_call: int = 1, pause: float = 0.0) -> None:
+        """Send a text word by word, with a pause (seconds) between the words."""
+        words = [w + " " for w in text.split(" ")]
+        words[-1] = words[-1][:-1]
+        for i, word in enumerate(words):
+            await self.push(Token(word, field, "predict", lm_call, i == len(words) - 1))
+            await asyncio.sleep(pause)
+
+    def end(self, exc: BaseException | bool = True) -> None:
+        self._end = exc
+        self._wake.set()
+
+    async def receive_many(self) -> list[Event]:
+        while not self._ready:
+            if isinstance(self._end, BaseException):
+                raise self._end
+            if self._end:
+                return []
+            self._wake.clear()
+            await self._wake.wait()
+        batch, self._ready = self._ready, []
+        self.taken += len(batch)
+        self._room.set()
+        return batch
+
+    def __aiter__(self) -> Tape:
+        return self
+
+    async def __anext__(self) -> Event:
+        raise NotImplementedError
+
+
+class Scripted:
+    """A service whose runs follow a script; it remembers the calls and how each ended."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.calls: list[Call] = []
+        self.tapes: list[Tape] = []
+        self.ended: dict[str, str] = {}
+        self.left_at: dict[str, float] = {}
+
+    @asynccontextmanager
+    async def open(self, call: Call) -> AsyncIterator[Tape]:
+        tape = Tape(call)
+        self.calls.append(call)
+        self.tapes.append(tape)
+        task = asyncio.create_task(self._run(call, tape))
+        how = "finished"
+        try:
+            yield tape
+        except BaseException as exc:
+            how = type(exc).__name__
+            raise
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            self.ended[call.id] = how
+            self.left_at[call.id] = asyncio.get_running_loop().time()
+
+    async def _run(self, call: Call, tape: Tape) -> None:
+        try:
+            await self.script(call, tape)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as exc:
+            tape.end(exc)
+        else:
+            tape.end()
+
+
+def text_convert(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"expected a string, got {type(value).__name__}")
+    return value
+
+
+QA = Schema(
+    "QA",
+    (Field("question", description="What to ask", convert=text_convert),),
+    (Field("reasoning"), Field("answer", description="What is said")),
+    "Answers questions.",
+)
+
+USAGE = Usage("fake/model", "predict", 1, prompt_tokens=7, completion_tokens=5, total_tokens=12, cost=0.001)
+
+
+async def answer(call: Call, tape: Tape) -> None:
+    """The usual script: an answer of some words that repeats the question."""
+    text = f"You asked: {call.inputs['question']}"
+    await tape.push(Started(call.id, "QA"))
+    if call.stream:
+        await tape.tokens("I think.", field="reasoning")
+        await tape.tokens(text)
+    await tape.push(USAGE, Predicted({"reasoning": "I think.", "answer": text}))
+
+
+def qa(script: Script = answer, schema: Schema = QA, **kw: Any) -> Mounted:
+    return Mounted("qa", Scripted(script), schema, **kw)
+
+
+class Live:
+    """A running server."""
+
+    def __init__(self, app: App, port: int, loop: asyncio.AbstractEventLoop) -> None:
+        self.app = app
+        self.port = port
+        self.loop = loop
+        self.url = f"http://127.0.0.1:{port}"
+        self.ws = f"ws://127.0.0.1:{port}"
+
+    @property
+    def service(self) -> Scripted:
+        service = self.app.default.service
+        assert isinstance(service, Scripted)
+        return service
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=5)
+
+    def request(self, method: str, path: str, body: bytes = b"", **headers: str) -> bytes:
+        """The bytes of a plain request, to be written to a socket."""
+        lines = [f"{method} {path} HTTP/1.1", "Host: test"]
+        if body:
+            lines.append(f"Content-Length: {len(body)}")
+        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+@contextlib.contextmanager
+def serving(app: App | Mounted, **kw: Any) -> Iterator[Live]:
+    """Serve an app in a thread of its own, on a free port of 127.0.0.1."""
+    if isinstance(app, Mounted):
+        app = create_app(app, **kw)
+    sock = socket.create_server(("127.0.0.1", 0), backlog=2048)
+    config = uvicorn.Config(
+        app, http="httptools", ws="websockets-sansio", loop="uvloop", log_config=None, lifespan="on"
+    )
+    server = uvicorn.Server(config)
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def main() -> None:
+        loops.append(asyncio.get_running_loop())
+        await server.serve(sockets=[sock])
+
+    def run() -> None:
+        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+            runner.run(main())
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    port = sock.getsockname()[1]
+    while not server.started:
+        threading.Event().wait(0.002)
+    try:
+        yield Live(app, port, loops[0])
+    finally:
+        server.should_exit = True
+        server.force_exit = True
+        thread.join(10)
+        assert not thread.is_alive(), "the server did not stop"
+
+
+def sse(text: str) -> list[tuple[str, str, Any]]:
+    """Parse a finished event stream: (event, id, data)."""
+    events = []
+    for block in text.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.split("\n") if line and not line.startswith(":"))
+        if fields:
+            data = fields["data"]
+            events.append((fields["event"], fields["id"], data if data == "[DONE]" else json.loads(data)))
+    return events
