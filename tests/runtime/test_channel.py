@@ -1,3 +1,4 @@
+# ruff: noqa: PT012
 """The call's channel: order, bounds, both ends closed, cancellation, threads."""
 
 from __future__ import annotations
