@@ -25,9 +25,9 @@ from dspy_live.core.events import (
 State: TypeAlias = Literal["new", "running", "done"]
 Table: TypeAlias = Mapping[State, Mapping[type, State]]
 
-_ANY: Mapping[type, State] = {
-    kind: "running" for kind in (Status, Token, Partial, Restart, Reasoning, Tool, Usage, Custom, TextDelta)
-}
+_ANY: Mapping[type, State] = dict.fromkeys(
+    (Status, Token, Partial, Restart, Reasoning, Tool, Usage, Custom, TextDelta), "running"
+)
 
 PROGRAM: Table = {
     "new": {Started: "running"},
