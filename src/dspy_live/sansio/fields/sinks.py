@@ -13,7 +13,7 @@ from dspy_live.sansio.fields.base import FieldEvent, FieldSpec, FieldText, Field
 
 _NONE = object()
 # How Python code, which models like to write where JSON is asked for, spells JSON's constants.
-_PYTHON_CONSTANTS: dict[str, Any] = {"True": True, "False": False, "None": None}
+PYTHON_CONSTANTS: dict[str, Any] = {"True": True, "False": False, "None": None}
 
 
 class TextSink:
@@ -173,8 +173,8 @@ def grown(size: int) -> int:
 
 def loosely(raw: str) -> Any:
     """Return the value of stripped text: JSON or a Python constant decoded, anything else itself."""
-    if raw in _PYTHON_CONSTANTS:
-        return _PYTHON_CONSTANTS[raw]
+    if raw in PYTHON_CONSTANTS:
+        return PYTHON_CONSTANTS[raw]
     try:
         return json.loads(raw)
     except (ValueError, RecursionError):
