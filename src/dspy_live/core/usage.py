@@ -15,7 +15,8 @@ class LMUsage(msgspec.Struct, frozen=True, gc=False):
 
     ``prompt_tokens`` counts the whole prompt: ``cached_tokens`` (read from the provider's prompt cache) and
     ``cache_write_tokens`` (written to it) are parts of it. ``reasoning_tokens`` is a part of
-    ``completion_tokens``. ``estimated`` is true when the provider reported nothing and the counts are a guess.
+    ``completion_tokens``, ``audio_tokens`` of both. ``estimated`` is true when the provider reported nothing and
+    the counts are a guess.
     """
 
     prompt_tokens: int = 0
@@ -25,6 +26,7 @@ class LMUsage(msgspec.Struct, frozen=True, gc=False):
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
     estimated: bool = False
+    audio_tokens: int = 0
 
     @classmethod
     def parse(cls, raw: object) -> LMUsage | None:
@@ -32,32 +34,39 @@ class LMUsage(msgspec.Struct, frozen=True, gc=False):
 
         Returns ``None`` when neither the prompt nor the completion is counted. A count that is not a whole number
         of at least 0 is taken as not reported; a part is never larger than its whole. A missing total is the sum.
+        Providers that count a part beside its whole are set right: reasoning beside the completion (seen by the
+        total), and the prompt cache beside ``input_tokens`` (``cache_read_input_tokens``).
         """
-        prompt = _count(raw, "prompt_tokens", "input_tokens")
+        prompt = _count(raw, "prompt_tokens")
+        beside = prompt is None and _first(raw, "cache_read_input_tokens", "cache_creation_input_tokens") is not None
+        if prompt is None:
+            prompt = _count(raw, "input_tokens")
         completion = _count(raw, "completion_tokens", "output_tokens")
         if prompt is None and completion is None:
             return None
         prompt, completion = prompt or 0, completion or 0
-        total = _count(raw, "total_tokens")
         given = _first(raw, "prompt_tokens_details", "input_tokens_details")
         made = _first(raw, "completion_tokens_details", "output_tokens_details")
-        cached = _count(given, "cached_tokens")
-        if cached is None:
-            cached = _count(raw, "cached_tokens", "cache_read_input_tokens", "prompt_cache_hit_tokens")
-        written = _count(given, "cache_creation_tokens", "cache_write_tokens")
-        if written is None:
-            written = _count(raw, "cache_creation_input_tokens", "cache_write_tokens")
-        reasoning = _count(made, "reasoning_tokens")
-        if reasoning is None:
-            reasoning = _count(raw, "reasoning_tokens")
-        cached = min(cached or 0, prompt)
+        cached = _either(given, ("cached_tokens",), raw, _READ)
+        written = _either(given, ("cache_creation_tokens", "cache_write_tokens"), raw, _WRITTEN)
+        reasoning = _either(made, ("reasoning_tokens",), raw, ("reasoning_tokens",))
+        total = _count(raw, "total_tokens")
+        if beside:
+            prompt, total = prompt + cached + written, None
+        if total is None:
+            total = prompt + completion
+        elif reasoning and total == prompt + completion + reasoning:
+            completion += reasoning
+        cached = min(cached, prompt)
         return cls(
             prompt,
             completion,
-            prompt + completion if total is None else total,
+            total,
             cached,
-            min(written or 0, prompt - cached),
-            min(reasoning or 0, completion),
+            min(written, prompt - cached),
+            min(reasoning, completion),
+            False,
+            (_count(given, "audio_tokens") or 0) + (_count(made, "audio_tokens") or 0),
         )
 
     @classmethod
@@ -76,6 +85,7 @@ class LMUsage(msgspec.Struct, frozen=True, gc=False):
             self.cache_write_tokens + other.cache_write_tokens,
             self.reasoning_tokens + other.reasoning_tokens,
             self.estimated or other.estimated,
+            self.audio_tokens + other.audio_tokens,
         )
 
     def __bool__(self) -> bool:
@@ -84,6 +94,9 @@ class LMUsage(msgspec.Struct, frozen=True, gc=False):
 
 
 NOTHING = LMUsage()
+
+_READ = ("cached_tokens", "cache_read_input_tokens", "prompt_cache_hit_tokens")
+_WRITTEN = ("cache_creation_input_tokens", "cache_write_tokens")
 
 
 class LMRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -142,6 +155,11 @@ def _first(source: object, *names: str) -> Any:
         if value is not None:
             return value
     return None
+
+
+def _either(part: object, names: tuple[str, ...], whole: object, other: tuple[str, ...]) -> int:
+    value = _count(part, *names)
+    return value if value is not None else _count(whole, *other) or 0
 
 
 def _count(source: object, *names: str) -> int | None:

@@ -6,13 +6,14 @@ It stands here because programs write it, and layers, observers and servers read
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Protocol
 
 from dspy_live.core.observer import RunObserver
 from dspy_live.core.usage import LMRecord, LMUsage, Meter
+from dspy_live.runtime.prices import Price, Prices
 from dspy_live.runtime.totals import Cells
 
 
@@ -46,9 +47,6 @@ class ContextCarrier:
             self._meters.reset(token)
 
 
-Pricer = Callable[[str, LMUsage], float | None]
-
-
 class Account:
     """Where every LM call of the process is booked.
 
@@ -57,12 +55,12 @@ class Account:
 
     Args:
         carrier: how scopes travel; ``programs`` puts one that follows DSPy's threads.
-        pricer: ``(model, usage) -> US dollars or None``; without one every cost is unknown.
+        prices: what tokens cost; without any, every cost is unknown.
     """
 
-    def __init__(self, carrier: ScopeCarrier | None = None, pricer: Pricer | None = None) -> None:
+    def __init__(self, carrier: ScopeCarrier | None = None, prices: Prices | None = None) -> None:
         self.carrier: ScopeCarrier = carrier or ContextCarrier()
-        self.pricer = pricer
+        self.prices = prices or Prices()
         self._cells = Cells()
         self._observers: tuple[RunObserver, ...] = ()
         self._lock = threading.Lock()
@@ -81,7 +79,7 @@ class Account:
 
     def price(self, model: str, usage: LMUsage) -> float | None:
         """Return what ``usage`` of ``model`` costs in US dollars, or ``None`` when a price is unknown."""
-        return self.pricer(model, usage) if self.pricer is not None else None
+        return self.prices.cost(model, usage)
 
     def record(self, record: LMRecord, meters: Sequence[Meter] | None = None) -> None:
         """Book one exchange, here and with ``meters`` (those that :meth:`admit` returned; else those in force here)."""
@@ -91,9 +89,9 @@ class Account:
         for observer in self._observers:
             observer.lm_call_ended(record)
 
-    def cells(self) -> Cells:
-        """Return a copy of the totals so far."""
-        return self._cells.copy()
+    def live_cells(self) -> Cells:
+        """Return the totals themselves, which go on growing; ``copy()`` or ``minus()`` them to read."""
+        return self._cells
 
     @property
     def observers(self) -> tuple[RunObserver, ...]:
@@ -113,6 +111,16 @@ class Account:
 
 
 _PROCESS = Account()
+
+
+def set_prices(prices: Mapping[str, Price | Mapping[str, float]]) -> None:
+    """Tell the process's account what models cost, in US dollars per million tokens.
+
+    ``set_prices({"openai/my-model": {"input": 0.15, "output": 0.6}})``. The names and the other parts of a price are
+    described at :class:`~dspy_live.runtime.prices.Prices` and :class:`~dspy_live.runtime.prices.Price`. These prices
+    come before those of any table. Raises :class:`~dspy_live.core.errors.ConfigurationError` for what is no price.
+    """
+    _PROCESS.prices.set(prices)
 
 
 def process_account() -> Account:

@@ -1,0 +1,258 @@
+"""Limits in money, tokens or calls."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from types import TracebackType
+from typing import Any, Literal
+
+import msgspec
+
+from dspy_live.core.call import Call
+from dspy_live.core.errors import BudgetExceeded, ConfigurationError
+from dspy_live.core.events import Event
+from dspy_live.core.service import Layer, Receiver, Service
+from dspy_live.core.usage import LMRecord, Meter
+from dspy_live.runtime.account import process_account
+
+logger = logging.getLogger("dspy_live.budget")
+
+METERS = "meters"
+"""The call's attribute that holds the meters which the LM calls of its run must ask and tell."""
+
+Unit = Literal["cost", "tokens", "calls"]
+
+
+class BudgetAlert(msgspec.Struct, frozen=True):
+    """A budget is used up to the share that was asked for. ``spent`` and ``limit`` are in ``unit``."""
+
+    budget: str
+    unit: Unit
+    spent: float
+    limit: float
+
+    @property
+    def message(self) -> str:
+        """A line for people."""
+        return (
+            f"{self.budget} has used {_amount(self.unit, self.spent)} of {_amount(self.unit, self.limit)} "
+            f"({self.spent / self.limit:.0%})"
+        )
+
+
+class Budget:
+    """Refuses LM calls once a limit is reached; the error says what was spent and what the limit is.
+
+    Asked before each LM call, told after it. Calls in flight are not yet counted, so that a limit can be overshot by
+    what is in flight when it is reached, and by no more. Answers from the cache cost nothing and are not refused
+    when the cache is asked first. A call with no known price counts towards ``max_tokens`` and ``max_calls`` only.
+
+    It can be used as a scope (``with budget:``), as a layer around a program or an LM (``Runtime(layers=[budget])``),
+    or with :func:`per_call` and :func:`per_key`. One object is one purse: share it to share the limit.
+
+    Args:
+        max_cost: US dollars.
+        max_tokens: tokens of prompts and completions together, as the provider counts them.
+        max_calls: requests that were sent to an LM, failed ones too.
+        on_alert: called once for each limit of which the share ``alert_at`` is used; on any thread, must be quick.
+            Without it a warning is logged.
+        alert_at: a share between 0 and 1.
+        name: what errors and alerts call this budget.
+        unpriced: ``"allow"`` lets a model without a known price go on where ``max_cost`` is set (a warning is
+            logged once), ``"refuse"`` ends it after the first such call.
+    """
+
+    def __init__(
+        self,
+        max_cost: float | None = None,
+        max_tokens: int | None = None,
+        max_calls: int | None = None,
+        on_alert: Callable[[BudgetAlert], object] | None = None,
+        alert_at: float = 0.8,
+        *,
+        name: str = "budget",
+        unpriced: Literal["allow", "refuse"] = "allow",
+    ) -> None:
+        self.limits: dict[Unit, float] = _limits(max_cost, max_tokens, max_calls)
+        if isinstance(alert_at, bool) or not isinstance(alert_at, int | float) or not 0 < alert_at <= 1:
+            raise ConfigurationError(f"alert_at must be a share above 0 and up to 1; got {alert_at!r}")
+        if unpriced not in ("allow", "refuse"):
+            raise ConfigurationError(f"unpriced must be 'allow' or 'refuse'; got {unpriced!r}")
+        self.name = name
+        self._on_alert = on_alert
+        self._alert_at = alert_at
+        self._refuse_unpriced = unpriced == "refuse"
+        self._spent: dict[Unit, float] = {"cost": 0.0, "tokens": 0, "calls": 0}
+        self._unpriced: dict[str, int] = {}
+        self._alerted: set[Unit] = set()
+        self._lock = threading.Lock()
+        self._entered: AbstractContextManager[None] | None = None
+
+    @property
+    def spent(self) -> dict[Unit, float]:
+        """What was used so far: ``cost`` (US dollars), ``tokens``, ``calls``."""
+        with self._lock:
+            return dict(self._spent)
+
+    @property
+    def remaining(self) -> dict[Unit, float]:
+        """What is left of each limit, never below 0."""
+        with self._lock:
+            return {unit: max(0, limit - self._spent[unit]) for unit, limit in self.limits.items()}
+
+    def check(self) -> None:
+        """Raise :class:`~dspy_live.core.errors.BudgetExceeded` when a limit is reached; else do nothing."""
+        spent = self._spent
+        for unit, limit in self.limits.items():
+            if spent[unit] >= limit:
+                raise self._exceeded(unit, limit)
+        if self._refuse_unpriced and self._unpriced and "cost" in self.limits:
+            models = ", ".join(sorted(self._unpriced))
+            raise BudgetExceeded(
+                f"{self.name}: {_amount('cost', spent['cost'])} of {_amount('cost', self.limits['cost'])} are spent, "
+                f"but {models} has no known price; give one with set_prices()",
+                unit="cost",
+                spent=spent["cost"],
+                limit=self.limits["cost"],
+            )
+
+    def record(self, record: LMRecord) -> None:
+        """Count one exchange, and alert where a share is reached."""
+        if record.cache == "hit":
+            return
+        with self._lock:
+            first_unpriced = self._count(record)
+            alerts = self._due()
+        if first_unpriced:
+            logger.warning(
+                "%s limits cost, and %r has no known price: its calls count as 0 dollars", self.name, record.model
+            )
+        for alert in alerts:
+            self._alert(alert)
+
+    def reset(self) -> None:
+        """Start again from nothing spent, for instance at the start of a day; alerts are due again."""
+        with self._lock:
+            self._spent.update({"cost": 0.0, "tokens": 0, "calls": 0})
+            self._unpriced.clear()
+            self._alerted.clear()
+
+    def __call__(self, service: Service) -> Service:
+        """Wrap a service, as a layer: each run is refused at once when the budget is spent, and so are its LM calls."""
+        return _Metered(service, lambda _: self)
+
+    def __enter__(self) -> Budget:
+        if self._entered is not None:
+            raise RuntimeError("this Budget is already in force here; one budget is one scope at a time")
+        entered = process_account().carrier.entering(self)
+        entered.__enter__()
+        self._entered = entered
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        entered, self._entered = self._entered, None
+        if entered is not None:
+            entered.__exit__(kind, error, trace)
+
+    def _count(self, record: LMRecord) -> bool:
+        self._spent["calls"] += 1
+        self._spent["tokens"] += record.usage.total_tokens
+        if record.cost is not None:
+            self._spent["cost"] += record.cost
+            return False
+        if not record.usage or "cost" not in self.limits:
+            return False
+        self._unpriced[record.model] = self._unpriced.get(record.model, 0) + 1
+        return self._unpriced[record.model] == 1 and not self._refuse_unpriced
+
+    def _due(self) -> list[BudgetAlert]:
+        due = [u for u, limit in self.limits.items() if self._spent[u] >= limit * self._alert_at]
+        fresh = [u for u in due if u not in self._alerted]
+        self._alerted.update(fresh)
+        return [BudgetAlert(self.name, u, self._spent[u], self.limits[u]) for u in fresh]
+
+    def _alert(self, alert: BudgetAlert) -> None:
+        if self._on_alert is None:
+            logger.warning("%s", alert.message)
+            return
+        try:
+            self._on_alert(alert)
+        except Exception:
+            logger.exception("on_alert of %s failed", self.name)
+
+    def _exceeded(self, unit: Unit, limit: float) -> BudgetExceeded:
+        spent = self._spent[unit]
+        return BudgetExceeded(
+            f"{self.name}: {_amount(unit, spent)} of {_amount(unit, limit)} are spent; "
+            "no further LM call is sent. Raise the limit or reset() the budget",
+            unit=unit,
+            spent=spent,
+            limit=limit,
+        )
+
+
+def per_call(make: Callable[[], Budget]) -> Layer:
+    """Return a layer that gives each run a budget of its own, made by ``make``."""
+    return lambda service: _Metered(service, lambda _: make())
+
+
+def per_key(make: Callable[[str], Budget], *, attribute: str = "key") -> Layer:
+    """Return a layer that gives all runs of one API key a budget together.
+
+    ``make(key)`` is called for a key's first run; runs without a key share one (``make("")``). The key's id is the
+    call's attribute ``attribute``.
+    """
+    budgets: dict[str, Budget] = {}
+    lock = threading.Lock()
+
+    def of(call: Call) -> Budget:
+        key = str(call.attributes.get(attribute) or "")
+        with lock:
+            budget = budgets.get(key)
+            if budget is None:
+                budget = budgets[key] = make(key)
+            return budget
+
+    return lambda service: _Metered(service, of)
+
+
+class _Metered:
+    def __init__(self, inner: Service, budget_of: Callable[[Call], Budget]) -> None:
+        self._inner = inner
+        self._budget_of = budget_of
+
+    def open(self, call: Call) -> AbstractAsyncContextManager[Receiver[Event]]:
+        budget = self._budget_of(call)
+        budget.check()
+        meters: tuple[Meter, ...] = call.attributes.get(METERS, ())
+        if budget not in meters:
+            call = call.but(attributes={**call.attributes, METERS: (*meters, budget)})
+        return self._inner.open(call)
+
+
+def _limits(max_cost: float | None, max_tokens: int | None, max_calls: int | None) -> dict[Unit, float]:
+    given: dict[Unit, Any] = {"cost": max_cost, "tokens": max_tokens, "calls": max_calls}
+    limits: dict[Unit, float] = {}
+    for unit, value in given.items():
+        if value is None:
+            continue
+        kinds = int | float if unit == "cost" else int
+        if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value) or value <= 0:
+            raise ConfigurationError(
+                f"max_{unit} must be {'an amount of US dollars' if unit == 'cost' else 'a whole number'} above 0; "
+                f"got {value!r}"
+            )
+        limits[unit] = value
+    if not limits:
+        raise ConfigurationError("a budget needs at least one of max_cost, max_tokens and max_calls")
+    return limits
+
+
+def _amount(unit: Unit, value: float) -> str:
+    return f"${value:,.4f}" if unit == "cost" else f"{value:,.0f} {unit}"
