@@ -1,0 +1,89 @@
+"""A chunk's bytes around its text, learned from one chunk and used on those that follow.
+
+Nearly all chunks of a stream are equal but for one string. Cutting that string out takes a fifth of
+the time of parsing the JSON.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from dspy_live.sansio.openai.delta import Kind
+
+_KINDS: dict[str, Kind] = {"content": "text", "reasoning_content": "reasoning", "reasoning": "reasoning"}
+_PROBE = "\x7f probe"
+
+
+class Template:
+    """A line that begins with ``prefix``, ends with ``suffix`` and has neither quote nor backslash between
+    is the chunk that the template was learned from, with the bytes between as its text."""
+
+    __slots__ = ("cut", "end", "index", "kind", "length", "prefix", "suffix")
+
+    def __init__(self, prefix: bytes, suffix: bytes, kind: Kind, index: int) -> None:
+        self.prefix = prefix
+        self.suffix = suffix
+        self.kind: Kind = kind
+        self.index = index
+        self.cut = len(prefix)
+        self.end = -len(suffix)
+        self.length = len(prefix) + len(suffix)
+
+
+NOTHING = Template(b"\n", b"\n", "text", 0)
+"""Fits no line, because no line has a line feed."""
+
+
+def learn(line: bytes, chunk: dict[str, Any]) -> Template | None:
+    """Return the template of ``line``, a ``data:`` line whose JSON is ``chunk``; ``None`` where none is safe.
+
+    Safe is a chunk with one choice whose delta has one text and that carries nothing else to be
+    collected: no finish reason, log probabilities, usage or tool call.
+    """
+    found = _only_text(chunk)
+    if found is None:
+        return None
+    key, text, index = found
+    raw = text.encode()
+    if b'"' in raw or b"\\" in raw:
+        return None
+    for opening in (f'"{key}":"'.encode(), f'"{key}": "'.encode()):
+        at = line.find(opening + raw + b'"')
+        if at >= 0:
+            cut = at + len(opening)
+            prefix, suffix = line[:cut], line[cut + len(raw) :]
+            if _proven(prefix, suffix, key, text, chunk):
+                return Template(prefix, suffix, _KINDS[key], index)
+    return None
+
+
+def _only_text(chunk: dict[str, Any]) -> tuple[str, str, int] | None:
+    wires = chunk.get("choices")
+    if not wires or len(wires) != 1 or chunk.get("usage"):
+        return None
+    wire = wires[0]
+    delta = wire.get("delta")
+    if not delta or wire.get("finish_reason") or wire.get("logprobs"):
+        return None
+    texts = [(key, value) for key, value in delta.items() if value and key != "role"]
+    if len(texts) != 1:
+        return None
+    key, value = texts[0]
+    if key not in _KINDS or not isinstance(value, str):
+        return None
+    return key, value, wire.get("index") or 0
+
+
+def _proven(prefix: bytes, suffix: bytes, key: str, text: str, chunk: dict[str, Any]) -> bool:
+    """With another text between prefix and suffix, the JSON must differ from the chunk in that text alone."""
+    try:
+        probe = orjson.loads((prefix + _PROBE.encode() + suffix).partition(b":")[2])
+    except ValueError:
+        return False
+    delta = probe["choices"][0]["delta"]
+    if delta.get(key) != _PROBE:
+        return False
+    delta[key] = text
+    return bool(probe == chunk)
