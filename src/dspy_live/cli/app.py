@@ -1,0 +1,114 @@
+"""The command ``dspy-live``: which commands there are, and how each of them may end.
+
+A command is a function in a file of its own, imported only when it is asked for, so that
+``dspy-live --help`` costs no import of dspy. It returns its exit status, ``None`` for 0, or raises.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cyclopts import App
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "serve": ("dspy_live.cli.serve:serve", "Serve a program over HTTP, SSE and WebSocket."),
+    "run": ("dspy_live.cli.run:run", "Run a program once and print its outputs."),
+    "stream": ("dspy_live.cli.stream:stream", "Run a program once and print its tokens as they come."),
+    "sim": ("dspy_live.cli.sim:sim", "Start the simulated LM as an OpenAI-compatible server."),
+    "doctor": ("dspy_live.cli.doctor:doctor", "Look at this installation and say what is missing."),
+}
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+def make_app() -> App:
+    """Build the command line; each command's module is imported when it runs."""
+    from cyclopts import App
+
+    from dspy_live.cli.version import version
+
+    app = App(
+        name="dspy-live",
+        help="Run, stream and serve DSPy programs. TARGET is file.py:object, package.module:object, "
+        "a saved program's folder, or an inline signature such as 'question -> answer'.",
+        version=version,
+        result_action="return_value",
+    )
+    for name, (path, summary) in COMMANDS.items():
+        app.command(path, name=name, help=summary)
+    return app
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status: 0, 1 for a failure, 2 for a wrong use, 130 for Ctrl-C.
+
+    A failure is one line on stderr; ``DSPY_LIVE_DEBUG=1`` adds the traceback.
+    """
+    try:
+        return _run(sys.argv[1:] if argv is None else argv)
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone (``| head``): no more is to be written, at exit neither.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return OK
+
+
+def _run(argv: Sequence[str]) -> int:
+    if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
+        return _unknown(argv[0])
+    from cyclopts import CycloptsError
+
+    try:
+        status = make_app()(argv, exit_on_error=False, print_error=False)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else OK
+    except CycloptsError as exc:
+        _say(" ".join(str(exc).split()))
+        return USAGE
+    except Exception as exc:
+        return _failed(exc)
+
+
+def _unknown(command: str) -> int:
+    import difflib
+
+    close = difflib.get_close_matches(command, COMMANDS, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(COMMANDS)}"
+    _say(f"no command {command!r}; {hint}")
+    return USAGE
+
+
+def _failed(exc: Exception) -> int:
+    from dspy_live.core.errors import ConfigurationError, InputError, LiveError
+
+    if os.environ.get("DSPY_LIVE_DEBUG"):
+        import traceback
+
+        traceback.print_exception(exc)
+    if isinstance(exc, (ConfigurationError, InputError)):
+        _say(exc.message)
+        return USAGE
+    if isinstance(exc, BrokenPipeError):
+        raise exc
+    cause = exc.__cause__ if isinstance(exc, LiveError) and not exc.public else None
+    shown = cause or exc
+    text = str(shown) if isinstance(shown, LiveError) else f"{type(shown).__name__}: {shown}"
+    line = _user_line(shown)
+    _say(text + (f"\n  at {line}" if line else ""))
+    return FAILED
+
+
+def _user_line(exc: BaseException) -> str | None:
+    # Only where the program was loaded: a failure before that has no line of the user's.
+    blame = sys.modules.get("dspy_live.programs.blame")
+    return blame.user_line(exc) if blame else None
+
+
+def _say(message: str) -> None:
+    print(f"dspy-live: {message}", file=sys.stderr)

@@ -1,0 +1,76 @@
+"""Open the program that a command line names: load it, give it an LM, make it a service."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dspy_live.cli.flags import ProgramFlags
+from dspy_live.cli.lm import LMSettings, read_settings
+from dspy_live.core.schema import Schema
+from dspy_live.core.service import Service
+
+if TYPE_CHECKING:
+    from dspy_live.programs.configure import Chosen
+    from dspy_live.programs.target import Loaded
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A program that is ready for calls, and the LM that it asks."""
+
+    loaded: Loaded
+    chosen: Chosen
+    service: Service
+    schema: Schema
+
+
+def open_program(target: str, flags: ProgramFlags | None = None) -> Opened:
+    """Load ``target`` and configure its LM.
+
+    Raises :class:`~dspy_live.core.errors.ConfigurationError` with one line that says what is wrong.
+    """
+    flags = flags or ProgramFlags()
+    # Read first: the target's own code may look for keys that .env holds.
+    settings = settings_of(flags)
+
+    from dspy_live.programs.program import ProgramService
+    from dspy_live.programs.target import load
+
+    loaded = load(target, state=flags.state, allow_pickle=flags.allow_pickle)
+    chosen = choose(loaded.program, settings)
+    service = ProgramService(loaded.program, name=loaded.name, execution=flags.execution, timeout=flags.timeout)
+    return Opened(loaded, chosen, service, service.schema)
+
+
+def settings_of(flags: ProgramFlags) -> LMSettings:
+    """Read the LM's settings from the flags and from what stands behind them."""
+    return read_settings(
+        lm=flags.lm, api_base=flags.api_base, api_key=flags.api_key, config=flags.config, simulate=flags.sim
+    )
+
+
+def choose(program: Any, settings: LMSettings) -> Chosen:
+    """Configure the program's LM as the settings say."""
+    from dspy_live.cli.simulated import simulated_lm
+    from dspy_live.programs.configure import configure
+
+    return configure(
+        program,
+        simulated=simulated_lm,
+        model=settings.model,
+        options=settings.options,
+        explicit=settings.explicit,
+        source=settings.source,
+        simulate=settings.simulate,
+    )
+
+
+def warn_if_simulated(chosen: Chosen) -> None:
+    """Say on stderr, in one line, that no real LM answers."""
+    if chosen.simulated:
+        print(
+            "dspy-live: answers come from the simulated LM; name a real one with --lm, --config or DSPY_LIVE_LM",
+            file=sys.stderr,
+        )

@@ -1,0 +1,56 @@
+"""``dspy-live stream``: one run, its tokens on stdout as they come."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from dspy_live.cli.flags import ProgramFlags
+
+
+def stream(
+    target: str,
+    text: str | None = None,
+    /,
+    *,
+    inputs: str | None = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
+    status: Annotated[bool, Parameter(negative="")] = False,
+    flags: ProgramFlags | None = None,
+    **named: str,
+) -> int:
+    """Run a program once and print its tokens as they come.
+
+    Args:
+        target: file.py:object, package.module:object, a saved program's folder or 'question -> answer'.
+        text: goes to the program's first required input; - reads it from stdin.
+        inputs: all inputs as a JSON object, @FILE for one in a file, - for one on stdin.
+        json: print every event as one line of JSON.
+        status: print status messages and tool calls on stderr.
+        named: one input each, as --name value.
+    """
+    import asyncio
+
+    from dspy_live.cli.inputs import read_inputs
+    from dspy_live.cli.program import open_program, warn_if_simulated
+    from dspy_live.cli.show import JsonLines, Terminal
+    from dspy_live.core.call import Call
+
+    opened = open_program(target, flags)
+    # A terminal can't take words back: the program is retried and falls back before the first token only.
+    call = Call(read_inputs(opened.schema, text, named, inputs), stream=True, restartable=json)
+    warn_if_simulated(opened.chosen)
+    screen = JsonLines(sys.stdout) if json else Terminal(opened.schema, sys.stdout, sys.stderr if status else None)
+
+    async def follow() -> None:
+        async with opened.service.open(call) as events:
+            async for event in events:
+                screen.show(event)
+
+    try:
+        asyncio.run(follow())
+    finally:
+        screen.end()
+    return 0

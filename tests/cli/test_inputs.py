@@ -1,0 +1,68 @@
+"""From the words of a command line to a program's inputs."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+
+from dspy_live.cli.inputs import read_inputs
+from dspy_live.core.errors import InputError
+from dspy_live.core.schema import Field, Schema
+
+
+def whole(value: object) -> int:
+    if not isinstance(value, int):
+        raise ValueError(f"{value!r} is not a whole number")
+    return value
+
+
+SCHEMA = Schema(
+    "qa",
+    inputs=(
+        Field("question"),
+        Field("max_items", type="int", required=False, default=3, convert=whole),
+        Field("tags", type="list[str]", required=False),
+    ),
+    outputs=(Field("answer"),),
+)
+
+
+def test_words_go_where_their_names_say() -> None:
+    assert read_inputs(SCHEMA, "What?") == {"question": "What?"}
+    assert read_inputs(SCHEMA, "What?", {"max-items": "4"}) == {"question": "What?", "max_items": 4}
+    assert read_inputs(SCHEMA, None, {"question": "42", "tags": '["a", "b"]'}) == {"question": "42", "tags": ["a", "b"]}
+
+
+def test_a_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_inputs(SCHEMA, document='{"question": "a", "max_items": 1}') == {"question": "a", "max_items": 1}
+    file = tmp_path / "in.json"
+    file.write_text('{"question": "from a file"}')
+    assert read_inputs(SCHEMA, document=f"@{file}") == {"question": "from a file"}
+    monkeypatch.setattr("sys.stdin", io.StringIO('{"question": "from stdin"}'))
+    assert read_inputs(SCHEMA, document="-") == {"question": "from stdin"}
+    monkeypatch.setattr("sys.stdin", io.StringIO("just text\n"))
+    assert read_inputs(SCHEMA, "-") == {"question": "just text"}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "missing field 'question'"),
+        ({"text": "a", "named": {"queston": "b"}}, "unknown field 'queston'"),
+        ({"text": "a", "named": {"max_items": "many"}}, "'max_items' must be int: 'many' is not a whole number"),
+        ({"text": "a", "named": {"question": "b", "max_items": "1", "tags": "[]"}}, "has no input to go to"),
+        ({"document": "{"}, "--inputs is not JSON"),
+        ({"document": "[1]"}, "must be a JSON object"),
+        ({"document": "@/no/such/file"}, "can't read /no/such/file"),
+    ],
+)
+def test_wrong_inputs_are_told(given: dict[str, object], said: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read_inputs(SCHEMA, **given)  # type: ignore[arg-type]
+    assert said in caught.value.message
+
+
+def test_a_program_whose_inputs_are_unknown_takes_any_name() -> None:
+    assert read_inputs(Schema("any", (), (), open=True), named={"depth": "3"}) == {"depth": "3"}

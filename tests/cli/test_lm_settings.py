@@ -1,0 +1,100 @@
+"""Which source of the LM's settings wins, and what is said of a source that is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dspy_live.cli.lm import LMSettings, load_dotenv, read_settings
+from dspy_live.core.errors import ConfigurationError
+
+
+def test_flags_go_before_file_environment_and_dotenv(tmp_path: Path) -> None:
+    file = tmp_path / "live.toml"
+    file.write_text('[lm]\nmodel = "openai/file"\ntemperature = 0.2\n')
+    dotenv = tmp_path / ".env"
+    dotenv.write_text("DSPY_LIVE_LM=openai/dotenv\nDSPY_LIVE_API_KEY=dotenv-key\n")
+
+    def read(environ: dict[str, str], **flags: object) -> LMSettings:
+        return read_settings(environ=environ, dotenv=dotenv, **flags)  # type: ignore[arg-type]
+
+    everything = read({"DSPY_LIVE_LM": "openai/env"}, lm="openai/flag", config=file)
+    assert (everything.model, everything.source, everything.explicit) == ("openai/flag", "--lm", True)
+    assert everything.options == {"temperature": 0.2, "api_key": "dotenv-key"}
+    from_file = read({"DSPY_LIVE_LM": "openai/env"}, config=file)
+    assert (from_file.model, from_file.source, from_file.explicit) == ("openai/file", str(file), True)
+    from_env = read({"DSPY_LIVE_LM": "openai/env"})
+    assert (from_env.model, from_env.source, from_env.explicit) == ("openai/env", "DSPY_LIVE_LM", False)
+    from_dotenv = read({})
+    assert (from_dotenv.model, from_dotenv.source, from_dotenv.explicit) == ("openai/dotenv", ".env", False)
+
+
+def test_nothing_configured_is_no_model(tmp_path: Path) -> None:
+    settings = read_settings(environ={}, dotenv=tmp_path / ".env")
+    assert settings.model is None
+    assert not settings.options
+
+
+def test_a_bare_name_at_an_address_of_ones_own_speaks_openai(tmp_path: Path) -> None:
+    settings = read_settings(lm="qwen", api_base="http://127.0.0.1:1/v1", environ={}, dotenv=tmp_path / ".env")
+    assert settings.model == "openai/qwen"
+    assert settings.options == {"api_base": "http://127.0.0.1:1/v1"}
+
+
+def test_a_key_named_by_the_file_comes_from_the_environment(tmp_path: Path) -> None:
+    file = tmp_path / "live.toml"
+    file.write_text('[lm]\nmodel = "openai/x"\napi_key_env = "MY_KEY"\n')
+    settings = read_settings(config=file, environ={"MY_KEY": "secret"}, dotenv=tmp_path / ".env")
+    assert settings.options == {"api_key": "secret"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "can't read"),
+        ("lm = [", "is not valid TOML"),
+        ("[llm]\nmodel='x'", "unknown 'llm'"),
+        ("lm = 'openai/x'", "lm must be a table"),
+        ("[lm]\ntemperature = 1", "without a model"),
+        ("[lm]\nmodel='openai/x'\napi_key_env='NOT_SET'", "NOT_SET, which is not set"),
+    ],
+)
+def test_a_wrong_file_is_told(tmp_path: Path, text: str | None, said: str) -> None:
+    file = tmp_path / "live.toml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ConfigurationError, match=said):
+        read_settings(config=file, environ={}, dotenv=tmp_path / ".env")
+
+
+def test_an_address_without_a_model_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="add --lm"):
+        read_settings(api_base="http://127.0.0.1:1/v1", environ={}, dotenv=tmp_path / ".env")
+
+
+def test_dotenv_lines(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    path.write_text(
+        "# a comment\n\nPLAIN=one two   # and a comment\nexport EXPORTED=x\nQUOTED=\"a # b\\nc\"\nSINGLE='a\\nb'\n"
+        'EMPTY=\nSPACED = y\nnot a line\n1BAD=z\nHASH=a#b\nTAKEN=new\nOPEN="no end\nEQUALS=a=b\n'
+    )
+    environ = {"TAKEN": "old"}
+    done = load_dotenv(path, environ)
+    assert environ == {
+        "TAKEN": "old",
+        "PLAIN": "one two",
+        "EXPORTED": "x",
+        "QUOTED": "a # b\nc",
+        "SINGLE": "a\\nb",
+        "EMPTY": "",
+        "SPACED": "y",
+        "HASH": "a#b",
+        "OPEN": '"no end',
+        "EQUALS": "a=b",
+    }
+    assert done == environ.keys() - {"TAKEN"}
+    assert load_dotenv(tmp_path / "none", environ) == set()
+    (tmp_path / "binary").write_bytes(b"\xff\xfe=\xff")
+    with pytest.raises(ConfigurationError, match="can't read"):
+        load_dotenv(tmp_path / "binary", environ)
