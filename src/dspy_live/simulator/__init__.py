@@ -3,5 +3,22 @@
 from __future__ import annotations
 
 from dspy_live.simulator.answer import Reply, answer, reply
+from dspy_live.simulator.faults import FaultName, Faults
+from dspy_live.simulator.inprocess import InProcessLM
+from dspy_live.simulator.options import Options
+from dspy_live.simulator.server import Simulator
+from dspy_live.simulator.stats import Disconnect, Served, Stats
 
-__all__ = ["Reply", "answer", "reply"]
+__all__ = [
+    "Disconnect",
+    "FaultName",
+    "Faults",
+    "InProcessLM",
+    "Options",
+    "Reply",
+    "Served",
+    "Simulator",
+    "Stats",
+    "answer",
+    "reply",
+]

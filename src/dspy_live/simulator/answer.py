@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from random import Random
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from dspy_live.simulator.prompt import Wanted, Wish, question, recognise
-from dspy_live.simulator.prose import Prose, keywords
+from dspy_live.simulator.prose import Prose, blocks, keywords
 from dspy_live.simulator.tokens import pieces
 from dspy_live.simulator.toolplay import ToolCall, listed_calls, native_calls, next_step
 from dspy_live.simulator.values import Values
@@ -62,11 +62,19 @@ def reply(
     variation: int = 0,
     index: int = 0,
     reasoning: int = 0,
+    size: int | None = None,
+    fault: str | None = None,
 ) -> Reply:
     """The same as :func:`answer`, token by token and with tool calls.
 
-    ``reasoning`` is the number of tokens of the model's own reasoning channel. ``max_tokens`` is the
-    server's business, not this function's.
+    Args:
+        body, seed, length, variation, index: as there.
+        reasoning: tokens of the model's own reasoning channel.
+        size: characters of the last text field, in place of ``length``: for replies of many megabytes.
+        fault: ``"wrong_format"`` answers with prose and no format, ``"missing_field"`` leaves the last
+            field out, ``"empty"`` says nothing. Others are no business of this function.
+
+    ``max_tokens`` is not looked at here: who serves the reply cuts it.
     """
     rng = Random(_digest(body, seed, variation, index))
     prose = Prose(rng, keywords(question(body)))
@@ -77,9 +85,13 @@ def reply(
     if calls:
         return Reply(iter(()), calls, thought)
     tokens = rng.randint(24, 64) if length is None else length
-    if wanted.format == "text" or not wanted.fields:
-        return Reply(prose.tokens(tokens), (), thought)
-    writer = _Writer(body, wanted, seed, prose, values, tokens)
+    if fault == "empty":
+        return Reply(iter(()), (), thought)
+    if wanted.format == "text" or not wanted.fields or fault == "wrong_format":
+        return Reply(prose.tokens(tokens) if size is None else blocks(size), (), thought)
+    if fault == "missing_field":
+        wanted = replace(wanted, fields=wanted.fields[:-1])
+    writer = _Writer(body, wanted, seed, prose, values, tokens, size)
     return Reply(writer.tokens(), (), thought)
 
 
@@ -93,8 +105,16 @@ class _Writer:
     """Writes one answer's fields in the format that the prompt asks for."""
 
     def __init__(
-        self, body: Mapping[str, Any], wanted: Wanted, seed: int, prose: Prose, values: Values, length: int
+        self,
+        body: Mapping[str, Any],
+        wanted: Wanted,
+        seed: int,
+        prose: Prose,
+        values: Values,
+        length: int,
+        size: int | None,
     ) -> None:
+        self._size = size
         self._wanted = wanted
         self._prose = prose
         self._values = values
@@ -120,6 +140,8 @@ class _Writer:
         return write()
 
     def _text(self, wish: Wish) -> Iterator[str]:
+        if self._size is not None and wish.name == self._last:
+            return blocks(self._size)
         length = self._length if wish.name == self._last else min(max(8, self._length // 2), 40)
         return self._prose.tokens(length)
 

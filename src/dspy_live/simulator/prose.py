@@ -29,6 +29,7 @@ REASONS = (
     "because {a} {n} {v} {n2}|since the {n} is {a}|while {n} {v} the {n2}|so the {n} stays {a}|and {a} {n} helps"
     "|although the {n} is rarely {a}|when {n} and {n2} meet|as long as the {n} {v} {n2}"
 ).split("|")
+CASES = "case matter idea question subject nature".split()
 CORES = (
     "{t} {v} {a} {n}|the {n} of {t} {v} its {n2}|{a} {n} {v} {t}|{t} is mostly a matter of {n} and {n2}"
     "|the {a} answer is that {t} {v} {n}|there is {a} {n} behind {t}|what matters for {t} is {a} {n}"
@@ -36,6 +37,9 @@ CORES = (
 NAMES = "Ada Noor Ravi Mira Jonas Leila Tomas Ines Kofi Yuki Elena Omar Sara Pavel Amara Hugo".split()
 SURNAMES = "Lindqvist Okafor Moreau Tanaka Silva Novak Haddad Berg Castillo Ivanova Mensah Keller".split()
 CITIES = "Lisbon Oslo Kyoto Accra Montreal Vienna Nairobi Valparaiso Tallinn Bergen Porto Hanoi".split()
+
+BLOCK = 4096
+"""Characters of one block of a big reply; see :func:`blocks`."""
 
 _STOP = frozenset(
     "a an the is are was were be been do does did of to in on at for from by with and or but not no what why how when "
@@ -84,7 +88,7 @@ class Prose:
         part = word(CORES)
         if rng.random() < 0.6:
             part += " " + word(REASONS)
-        subject = self.topic() if rng.random() < 0.4 else "the " + word(self._topic or NOUNS)
+        subject = f"the {word(CASES)} of {word(self._topic)}" if self._topic else f"the {word(NOUNS)}"
         text = part.format(t=subject, a=word(ADJECTIVES), n=word(NOUNS), n2=word(NOUNS), v=word(VERBS))
         text = text.replace("-on ", " on ")
         if rng.random() < 0.3:
@@ -110,14 +114,12 @@ class Prose:
         left = length - 1
         for sentence in self.sentences():
             parts = pieces(sentence)
-            if len(parts) > left:
-                while left and not parts[left - 1][-1].isalnum():
-                    left -= 1
-                yield from parts[:left]
-                break
             if len(parts) == left + 1:
                 yield from parts
                 return
+            if len(parts) >= left:
+                yield from _cut(parts, left)
+                break
             left -= len(parts)
             yield from parts
         if length > 0:
@@ -126,3 +128,26 @@ class Prose:
     def text(self, length: int) -> str:
         """The same as one string."""
         return "".join(self.tokens(length))
+
+
+def _cut(parts: list[str], length: int) -> list[str]:
+    """The first ``length`` tokens of a sentence, so ended that a full stop can follow."""
+    kept = parts[:length]
+    if kept and not kept[-1][-1].isalnum():
+        kept[-1] = " Indeed" if len(kept) == 1 else " indeed"
+    return kept
+
+
+def blocks(size: int) -> Iterator[str]:
+    """Numbered blocks of :data:`BLOCK` characters, ``size`` characters in all.
+
+    For replies of many megabytes: they cost no thinking, and a reader can tell that none is missing.
+    """
+    filler = " ".join(NOUNS + ADJECTIVES) + ". "
+    filler *= BLOCK // len(filler) + 1
+    whole, rest = divmod(size, BLOCK)
+    for number in range(whole):
+        head = f"({number:08}) "
+        yield head + filler[: BLOCK - len(head)]
+    if rest:
+        yield filler[:rest]

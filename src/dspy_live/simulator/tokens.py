@@ -11,11 +11,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-_PIECE = re.compile(r" ?[^\W\d_]{1,8}| ?\d{1,3}| ?[^\w\s]{1,2}|_+|\s+")
+_PIECE = re.compile(r" ?[^\W\d_]{1,12}| ?\d{1,3}| ?[^\w\s]{1,2}|_{1,32}|\s{1,32}")
 _PER_MESSAGE = 4
 """Tokens that a chat template adds around each message."""
 _PER_ATTACHMENT = 85
 """Tokens that one image, sound or file counts, whatever its size."""
+
+
+BIG = 64
+"""No token is longer than this; longer texts only come from replies of many megabytes."""
+
+
+def cost(token: str) -> int:
+    """What one part of a reply counts: 1 for a token, a quarter of its length for a block of a big reply."""
+    return 1 if len(token) <= BIG else len(token) // 4
 
 
 def pieces(text: str) -> list[str]:
