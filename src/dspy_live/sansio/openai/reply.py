@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import orjson
 
+from dspy_live.sansio.lines import BOM
 from dspy_live.sansio.openai.choice import Choice
 from dspy_live.sansio.openai.delta import Delta
 from dspy_live.sansio.openai.errors import MalformedReply, failure_of, plain_text
@@ -28,7 +29,7 @@ def parse_reply(body: bytes, *, status: int = 200) -> dict[str, Any]:
     and the first 200 characters, when it is anything else.
     """
     try:
-        reply = orjson.loads(body)
+        reply = orjson.loads(body.removeprefix(BOM))
     except ValueError:
         shown = plain_text(body)[:_SHOWN] or "an empty body"
         raise MalformedReply(

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
+from itertools import groupby
 from typing import Any
 
 import orjson
 
+from dspy_live.sansio.lines import BOM, LINE_LIMIT, LineSplitter, LineTooLong
 from dspy_live.sansio.openai.choice import Choice
 from dspy_live.sansio.openai.delta import Delta
 from dspy_live.sansio.openai.errors import MalformedReply, ReplyError, StreamCut, failure_of, plain_text
 from dspy_live.sansio.openai.reply import parse_reply, reply_deltas
 from dspy_live.sansio.openai.template import NOTHING, Template, learn
-
-BUFFER_LIMIT = 64 << 20
-"""Most bytes of one event. A chunk has about 300; one with a whole image in it may have many MB."""
 
 _FIRST_STAYS = frozenset({"id", "created", "model"})
 _NOT_TOP = frozenset({"choices", "usage", "object", "error", "obfuscation"})
@@ -47,10 +46,9 @@ class StreamParser:
         self._whole: dict[str, Any] | None = None  # a plain reply that came instead of a stream
         self._started = False
         self._plain = False
-        self._rest: list[bytes] = []  # pieces of an unfinished line, or of a plain reply
-        self._rest_size = 0
-        self._cr = False  # the last byte was a CR, which has ended its line
-        self._held: list[bytes] = []  # data lines of an event that is not one line of JSON
+        self._blank = b""  # what came before the first byte that says what this is
+        self._lines = LineSplitter()
+        self._held: list[bytes] = []  # data lines of an event that is not one line of JSON, or a plain reply
         self._held_size = 0
         self._template = NOTHING
         self._hits = 0
@@ -64,28 +62,21 @@ class StreamParser:
         stream; the error's ``deltas`` are what came before it in ``data``.
         """
         out: list[Delta] = []
+        if self.done:
+            return out
         if not self._started:
             data = self._start(data)
-        if self.done or not data:
+        if self._plain:
+            self._hold(data)
             return out
-        if self._cr or b"\r" in data:
-            data = self._without_cr(data)
-        if self._plain or b"\n" not in data:
-            self._keep(data)
-            return out
-        if self._rest:
-            self._rest.append(data)
-            data = self._take_rest()
-        lines = data.split(b"\n")
-        last = lines.pop()
-        if last:
-            self._keep(last)
         try:
-            self._lines(lines, out)
+            self._take(self._lines.feed(data), out)
+        except LineTooLong:
+            raise _too_large() from None
         except ReplyError as exc:
             exc.deltas = self._merged(out)
             raise
-        return self._merged(out)
+        return out if len(out) < 2 else self._merged(out)
 
     def finish(self) -> list[Delta]:
         """Take the end of the bytes; return what a last line without a line end still adds.
@@ -93,13 +84,14 @@ class StreamParser:
         Raises :class:`StreamCut` when the reply is not complete.
         """
         if self._plain:
-            self._whole = parse_reply(self._take_rest())
+            self._whole = parse_reply(b"".join(self._held))
             return reply_deltas(self._whole)
         out: list[Delta] = []
         if not self.done:
             try:
-                if self._rest:
-                    self._line(self._take_rest(), out)
+                last = self._lines.rest()
+                if last:
+                    self._line(last, out)
                 self._dispatch(out)
             except MalformedReply:
                 raise StreamCut("the stream was cut in the middle of a chunk") from None
@@ -137,12 +129,13 @@ class StreamParser:
 
     # Lines
 
-    def _lines(self, lines: list[bytes], out: list[Delta]) -> None:
+    def _take(self, lines: list[bytes], out: list[Delta]) -> None:
         template = self._template
+        prefix, suffix, cut, end, length = template.bounds
         run: list[str] = []  # texts of the template, one after the other
         for line in lines:
-            if line.startswith(template.prefix) and line.endswith(template.suffix) and len(line) >= template.length:
-                raw = line[template.cut : template.end]
+            if line.startswith(prefix) and line.endswith(suffix) and len(line) >= length:
+                raw = line[cut:end]
                 if b'"' not in raw and b"\\" not in raw:
                     try:
                         run.append(raw.decode())
@@ -156,9 +149,11 @@ class StreamParser:
                 if self.done:
                     return
                 template = self._template
+                prefix, suffix, cut, end, length = template.bounds
             elif self._held:
                 self._dispatch(out)
                 template = self._template
+                prefix, suffix, cut, end, length = template.bounds
         if run:
             self._add_run(template, run, out)
 
@@ -215,8 +210,8 @@ class StreamParser:
     def _hold(self, payload: bytes) -> None:
         self._held.append(payload)
         self._held_size += len(payload)
-        if self._held_size > BUFFER_LIMIT:
-            raise MalformedReply(f"one event of the stream is larger than {BUFFER_LIMIT >> 20} MB")
+        if self._held_size > LINE_LIMIT:
+            raise _too_large()
 
     def _dispatch(self, out: list[Delta]) -> None:
         """A blank line: what was held must be a whole event now."""
@@ -274,49 +269,22 @@ class StreamParser:
     # Buffers and the end
 
     def _start(self, data: bytes) -> bytes:
-        """Drop what may stand before the first line and see whether this is a stream at all."""
-        if self._rest:
-            self._rest.append(data)
-            data = self._take_rest()
-        if len(data) < 3 and b"\xef\xbb\xbf".startswith(data):
-            self._keep(data)
-            return b""
-        data = data.removeprefix(b"\xef\xbb\xbf")
-        text = data.lstrip()
-        if text:
-            self._started = True
-            self._plain = text[:1] in (b"{", b"[", b"<")
-        return text
-
-    def _keep(self, data: bytes) -> None:
-        self._rest.append(data)
-        self._rest_size += len(data)
-        if self._rest_size > BUFFER_LIMIT:
-            raise MalformedReply(f"one line of the stream is larger than {BUFFER_LIMIT >> 20} MB")
-
-    def _take_rest(self) -> bytes:
-        data = b"".join(self._rest)
-        self._rest.clear()
-        self._rest_size = 0
-        return data
-
-    def _without_cr(self, data: bytes) -> bytes:
-        """Turn CR LF and CR into LF, also where the two bytes come in two pieces."""
-        if self._cr and data[:1] == b"\n":
-            data = data[1:]
-        self._cr = data[-1:] == b"\r"
-        return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        """See from the first byte that is not blank whether this is a stream or a plain reply."""
+        data = self._blank + data
+        text = data.removeprefix(BOM).lstrip()
+        self._started = bool(text) and not (len(data) < len(BOM) and BOM.startswith(data))
+        self._plain = self._started and text[:1] in (b"{", b"[", b"<")
+        self._blank = b"" if self._started else data[-64:]
+        return data if self._started else b""
 
     def _merged(self, out: list[Delta]) -> list[Delta]:
-        if len(out) < 2 or not self._merge:
+        if not self._merge:
             return out
-        merged = [out[0]]
-        for delta in out[1:]:
-            last = merged[-1]
-            if delta.kind == last.kind != "tool" and delta.index == last.index:
-                merged[-1] = Delta(delta.kind, last.text + delta.text, delta.index)
-            else:
-                merged.append(delta)
+        merged: list[Delta] = []
+        for _, group in groupby(out, key=_run_of):
+            run = list(group)
+            first = run[0]
+            merged.append(first if len(run) == 1 else Delta(first.kind, "".join(d.text for d in run), first.index))
         return merged
 
     def _check_complete(self) -> None:
@@ -325,6 +293,14 @@ class StreamParser:
             raise StreamCut(f"the stream ended {what}, without a finish reason or [DONE]")
         if not self._choices and self._whole is None:
             raise MalformedReply("the stream ended without any choice")
+
+
+def _run_of(delta: Delta) -> object:
+    return delta if delta.kind == "tool" else (delta.kind, delta.index)
+
+
+def _too_large() -> MalformedReply:
+    return MalformedReply(f"one event of the stream is larger than {LINE_LIMIT >> 20} MB")
 
 
 def _loads(payload: bytes) -> Any:

@@ -20,16 +20,13 @@ class Template:
     """A line that begins with ``prefix``, ends with ``suffix`` and has neither quote nor backslash between
     is the chunk that the template was learned from, with the bytes between as its text."""
 
-    __slots__ = ("cut", "end", "index", "kind", "length", "prefix", "suffix")
+    __slots__ = ("bounds", "index", "kind")
 
     def __init__(self, prefix: bytes, suffix: bytes, kind: Kind, index: int) -> None:
-        self.prefix = prefix
-        self.suffix = suffix
         self.kind: Kind = kind
         self.index = index
-        self.cut = len(prefix)
-        self.end = -len(suffix)
-        self.length = len(prefix) + len(suffix)
+        # What the hot loop unpacks: prefix, suffix, where the text begins and ends, the least length of a line
+        self.bounds = (prefix, suffix, len(prefix), -len(suffix), len(prefix) + len(suffix))
 
 
 NOTHING = Template(b"\n", b"\n", "text", 0)
