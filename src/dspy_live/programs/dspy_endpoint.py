@@ -1,0 +1,207 @@
+"""Every provider that is not on the fast path, through DSPy's own engines, streamed where they stream."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from contextlib import contextmanager
+from collections.abc import Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import anyio.to_thread
+from dspy._vendor.lm15.result import StreamAccumulator
+from dspy.clients.call_context import _adapter_calls
+from dspy.clients.engines.lifecycle import aclosing_stream
+from dspy.clients.engines.stream_guard import achecked_stream
+from dspy.clients.execution import _engine, _result
+
+from dspy_live.core.call import Call
+from dspy_live.core.events import Completion, Event
+from dspy_live.programs.internals import CallResult, PreparedCall, combine, error_boundary, settings
+from dspy_live.programs.openai_endpoint import Sink
+
+if TYPE_CHECKING:
+    from dspy_live.programs.lm import LM
+
+
+class DspyEndpoint:
+    """One prepared call on the engine that DSPy would choose: lm15's, LiteLLM, or the user's own.
+
+    Its ``Completion`` carries DSPy's ``CallResult``. One attempt: retries are the engine's.
+    """
+
+    def __init__(self, lm: LM, prepared: PreparedCall) -> None:
+        self.lm = lm
+        self.prepared = prepared
+
+    def open(self, call: Call) -> _Opened:
+        """Prepare the call; cancellation inside ends the engine's stream."""
+        return _Opened(self, call)
+
+
+class _Opened:
+    def __init__(self, endpoint: DspyEndpoint, call: Call) -> None:
+        self._lm = endpoint.lm
+        self._prepared = endpoint.prepared
+        self._call = call
+        self._taken = False
+
+    async def __aenter__(self) -> _Opened:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        return None
+
+    async def attach(self, sink: Sink) -> CallResult:
+        """Make the call, hand the words of the first completion to ``sink``, and return DSPy's result."""
+        plain = self._lm.as_dspy()
+        prepared = self._prepared
+        asynchronous = _has_async(plain)
+        with error_boundary(plain.model, unexpected=True):
+            backend, request, provider = _engine(plain, prepared, asynchronous)
+            if request is None:
+                return await self._legacy(plain, backend, sink, asynchronous)
+            first = await self._one(plain, backend, request, provider, sink, asynchronous)
+            others = [
+                await self._one(plain, backend, request, provider, None, asynchronous) for _ in range(prepared.n - 1)
+            ]
+        return first if not others else combine([first, *others], model_type=plain.model_type)
+
+    async def _one(
+        self, plain: Any, backend: Any, request: Any, provider: Any, sink: Sink | None, asynchronous: bool
+    ) -> CallResult:
+        if not asynchronous:
+            response = await anyio.to_thread.run_sync(backend.complete, request, abandon_on_cancel=True)
+        elif sink is not None and self._call.stream and hasattr(backend, "stream"):
+            response = await _streamed(backend, request, provider, sink)
+        else:
+            response = await backend.complete(request)
+            if sink is not None:
+                _say(sink, response.message)
+        return _result(plain, response, self._prepared, provider, request, estimate=False)
+
+    async def _legacy(self, plain: Any, backend: Any, sink: Sink, asynchronous: bool) -> CallResult:
+        prepared = self._prepared
+        legacy = copy.deepcopy(prepared.legacy)
+        arguments = {"prompt": prepared.prompt, "messages": prepared.messages, "call_kwargs": prepared.kwargs}
+        private = _PrivateStream(sink)
+        streams = self._call.stream and asynchronous
+        with _privately(private if streams else None):
+            if asynchronous:
+                result = await backend.complete_legacy(plain, legacy, **arguments)
+            else:
+                result = await anyio.to_thread.run_sync(
+                    lambda: backend.complete_legacy(plain, legacy, **arguments), abandon_on_cancel=True
+                )
+        if not private.said and result.outputs:
+            output = result.outputs[0]
+            text = output.get("text") if isinstance(output, dict) else output
+            if text:
+                sink.text(text)
+        return result
+
+    # As a receiver of events, for layers that look at each: all at the end, in one batch.
+
+    def __aiter__(self) -> _Opened:
+        return self
+
+    async def __anext__(self) -> Event:
+        batch = await self.receive_many()
+        if not batch:
+            raise StopAsyncIteration
+        return batch[0]
+
+    async def receive_many(self) -> list[Event]:
+        """Return the whole reply as one ``Completion``, then the end."""
+        if self._taken:
+            return []
+        self._taken = True
+        return [Completion(await self.attach(_Nowhere()))]
+
+
+class _Nowhere:
+    def text(self, text: str) -> bool:
+        return True
+
+    def reasoning(self, text: str) -> bool:
+        return True
+
+    def on_room(self, callback: Any) -> None:
+        callback()
+
+
+class _PrivateStream:
+    """What DSPy's compatibility engine takes for ``send_stream``: its chunks go to our sink."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self.said = False
+
+    async def send(self, chunk: Any) -> None:
+        """Take one provider-shaped chunk, and wait while the reader is slow."""
+        try:
+            delta = chunk.choices[0].delta
+        except (AttributeError, IndexError, TypeError):
+            return
+        room = True
+        if thought := getattr(delta, "reasoning_content", None):
+            self.said = True
+            room = self._sink.reasoning(thought)
+        if text := getattr(delta, "content", None):
+            self.said = True
+            room = self._sink.text(text)
+        if not room:
+            await _until_room(self._sink)
+
+
+@contextmanager
+def _privately(stream: _PrivateStream | None) -> Iterator[None]:
+    """Set ``send_stream`` for the engine alone; the adapters' scopes must not see it, or they would not fall back."""
+    token = _adapter_calls.set(())
+    try:
+        with settings.context(send_stream=stream, caller_predict=None):
+            yield
+    finally:
+        _adapter_calls.reset(token)
+
+
+async def _until_room(sink: Sink) -> None:
+    ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    sink.on_room(lambda: ready.done() or ready.set_result(None))
+    await ready
+
+
+async def _streamed(backend: Any, request: Any, provider: Any, sink: Sink) -> Any:
+    accumulator = StreamAccumulator(request)
+    response = None
+    events = achecked_stream(backend.stream(request), provider=provider)
+    async with aclosing_stream(events):
+        async for event in events:
+            accumulator.push(event)
+            if event.type == "end":
+                response = accumulator.response()
+            elif event.type == "delta":
+                part, room = event.delta, True
+                if part.type == "text":
+                    room = sink.text(part.text)
+                elif part.type == "thinking":
+                    room = sink.reasoning(part.text)
+                if not room:
+                    await _until_room(sink)
+    return response if response is not None else accumulator.response()
+
+
+def _say(sink: Sink, message: Any) -> None:
+    for part in message.parts:
+        if part.type == "thinking" and part.text:
+            sink.reasoning(part.text)
+        elif part.type == "text" and part.text:
+            sink.text(part.text)
+
+
+def _has_async(plain: Any) -> bool:
+    """False for a custom engine object without an asynchronous counterpart."""
+    return isinstance(plain._engine_spec, str) or plain._async_engine_spec is not None

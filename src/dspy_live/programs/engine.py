@@ -1,0 +1,280 @@
+"""The LM engine: one prepared call of DSPy's in, DSPy's own result out, the words to the reader on the way.
+
+All of it is asynchronous, and none of it runs code of the user's, so that it may work on any loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from typing import TYPE_CHECKING, Any
+
+from dspy_live.core.call import Call
+from dspy_live.core.errors import LiveError
+from dspy_live.core.events import Completion, Reasoning, Restart, TextDelta, Usage
+from dspy_live.core.service import Service, compose
+from dspy_live.core.usage import CacheUse, LMRecord, LMUsage
+from dspy_live.programs import cache_access
+from dspy_live.programs.endpoints import endpoint_for
+from dspy_live.programs.internals import (
+    CallResult,
+    PreparedCall,
+    _account_failed_call,
+    _hint_responses_api,
+    is_retryable_lm_error,
+)
+from dspy_live.programs.lm_errors import as_dspy_error
+from dspy_live.programs.results import result_of
+from dspy_live.runtime.runtime import Runtime, default_runtime
+from dspy_live.sansio.backoff import Backoff
+
+if TYPE_CHECKING:
+    from dspy_live.programs.lm import LM
+    from dspy_live.programs.run import Run
+    from dspy_live.programs.speaker import Speaker
+    from dspy_live.programs.speech import Speech
+
+_BACKOFF = Backoff(base=1.0, cap=60.0)
+
+
+async def answer(lm: LM, call: PreparedCall, run: Run | None, speaker: Speaker) -> CallResult:
+    """Answer one LM call: from the cache, else from the endpoint, retried as the LM says.
+
+    Raises DSPy's own ``LMError``s, :class:`~dspy_live.core.errors.BudgetExceeded` and other errors of the layers.
+    Cancellation closes the connection at once.
+    """
+    runtime = run.runtime if run is not None else default_runtime()
+    if run is not None:
+        run.scope.check()
+        if speaker.speech is not None:
+            speaker.speech.foreign = asyncio.get_running_loop() is not run.loop
+        await run.lm_call_starts(lm, speaker)
+    use: CacheUse = "off"
+    if call.cache:
+        cached = await cache_access.lookup(lm, call)
+        if cached is not None:
+            return _from_cache(lm, cached, runtime, run, speaker)
+        use = "miss"
+    exchange = _Exchange(lm, call, runtime, run, speaker, use)
+    try:
+        result = await exchange.complete()
+    except BaseException as exc:
+        _hint_responses_api(lm, exc)
+        _account_failed_call(lm, (), exc)
+        raise
+    if call.cache:
+        await cache_access.store(lm, call, result)
+    return result
+
+
+def _from_cache(lm: LM, result: CallResult, runtime: Runtime, run: Run | None, speaker: Speaker) -> CallResult:
+    speech = speaker.speech
+    if speech is not None:
+        text, reasoning = first_output(result)
+        if reasoning:
+            speech.reasoning(reasoning)
+        speech.text(text)
+        speech.finish(text)
+    _book(lm, runtime, run, speaker, LMUsage(), "hit")
+    if run is not None:
+        run.push(Usage(lm.model, speaker.predictor, speaker.lm_call, cost=0.0, cached=True))
+    return result
+
+
+class _Exchange:
+    """The requests of one LM call, until one of them is answered."""
+
+    def __init__(
+        self, lm: LM, call: PreparedCall, runtime: Runtime, run: Run | None, speaker: Speaker, use: CacheUse
+    ) -> None:
+        self.lm = lm
+        self.call = call
+        self.runtime = runtime
+        self.run = run
+        self.speaker = speaker
+        self.speech = speaker.speech
+        self.use = use
+        self.said_at: float | None = None
+
+    async def complete(self) -> CallResult:
+        retries = 0 if any(getattr(layer, "retries", False) for layer in self.runtime.lm_layers) else self.lm.num_retries
+        service = compose(endpoint_for(self.lm, self.call), self.runtime.lm_layers)
+        attempt = 0
+        while True:
+            try:
+                return await self._attempt(service)
+            except Exception as exc:
+                if attempt >= retries or not is_retryable_lm_error(exc):
+                    raise
+                delay = _BACKOFF.delay(attempt, random.random(), getattr(exc, "retry_after", None))
+                if self.run is not None and (left := self.run.scope.remaining()) is not None and left <= delay:
+                    raise  # the wait alone would outlast the deadline: the failure says more than a timeout
+            attempt += 1
+            self.use = "off"
+            if self.speech is not None:
+                self.speech.restart(f"the LM call is tried again ({attempt} of {retries})")
+            await asyncio.sleep(delay)
+
+    async def _attempt(self, service: Service) -> CallResult:
+        meters = self.runtime.account.admit(self.run.meters if self.run is not None else ())
+        started = time.monotonic()
+        self.said_at = None
+        usage = LMUsage()
+        error: BaseException | None = None
+        cost: float | None = None
+        try:
+            response = await self._pump(service)
+            result = result_of(self.lm, self.call, response)
+            usage = LMUsage.parse(result.usage) or self._estimate(result)
+            cost = self.runtime.account.price(self.lm.model, usage)
+            if result.cost is None:
+                result.cost = cost
+            text, _ = first_output(result)
+            if self.speech is not None:
+                self.speech.finish(text)
+            return result
+        except LiveError as exc:
+            error = exc
+            raise
+        except Exception as exc:
+            error = as_dspy_error(exc, self.lm)
+            if error is exc:
+                raise
+            raise error from exc
+        except BaseException as exc:
+            error = exc
+            usage = self._cut_short()
+            raise
+        finally:
+            self._settle(usage, cost, error, started, meters)
+
+    async def _pump(self, service: Service) -> Any:
+        call = Call(
+            self.call.legacy,
+            deadline=self.run.scope.deadline if self.run is not None else None,
+            stream=self._streams(),
+            restartable=self.run is None or self.run.call.restartable,
+            attributes={"model": self.lm.model, "predictor": self.speaker.predictor, "prepared": self.call},
+        )
+        async with service.open(call) as events:
+            attach = getattr(events, "attach", None)
+            if attach is not None:
+                # Straight from the socket's callback to the parser: no task wakes for a token.
+                return await attach(self)
+            response = None
+            while batch := await events.receive_many():
+                for event in batch:
+                    match event:
+                        case TextDelta():
+                            self.text(event.text)
+                        case Reasoning():
+                            self.reasoning(event.text)
+                        case Restart() if self.speech is not None:
+                            self.speech.restart(event.reason)
+                        case Completion():
+                            response = event.response
+                if self.speech is not None and not self.speech.foreign:
+                    await self.speech.room()
+            return response
+
+    def _streams(self) -> bool:
+        live = self.lm.live
+        if live.stream != "auto":
+            return live.stream == "always"
+        return self.speech is not None or live.first_token_timeout is not None or live.idle_timeout is not None
+
+    # The sink that an endpoint writes to.
+
+    def text(self, text: str) -> bool:
+        if self.said_at is None:
+            self.said_at = time.monotonic()
+        return self.speech is None or self.speech.text(text)
+
+    def reasoning(self, text: str) -> bool:
+        if self.said_at is None:
+            self.said_at = time.monotonic()
+        return self.speech is None or self.speech.reasoning(text)
+
+    def on_room(self, callback: Any) -> None:
+        if self.speech is not None:
+            self.speech.on_room(callback)
+        else:
+            callback()
+
+    # The books.
+
+    def _estimate(self, result: CallResult) -> LMUsage:
+        return LMUsage.estimate(_prompt_length(self.call), sum(len(_text(o)) for o in result.outputs))
+
+    def _cut_short(self) -> LMUsage:
+        """A reply that was cut has used its prompt at least; what it said is what we saw of it."""
+        if self.said_at is None:
+            return LMUsage()
+        return LMUsage.estimate(_prompt_length(self.call), self.speech.length if self.speech is not None else 0)
+
+    def _settle(
+        self, usage: LMUsage, cost: float | None, error: BaseException | None, started: float, meters: Any
+    ) -> None:
+        ttft = None if self.said_at is None else self.said_at - started
+        name = type(error).__name__ if error is not None else None
+        if error is not None and usage:
+            cost = self.runtime.account.price(self.lm.model, usage)
+        _book(self.lm, self.runtime, self.run, self.speaker, usage, self.use, cost, name, started, ttft, meters)
+        if self.run is not None and error is None:
+            self.run.push(
+                Usage(
+                    self.lm.model, self.speaker.predictor, self.speaker.lm_call, usage.prompt_tokens,
+                    usage.completion_tokens, usage.total_tokens, usage.cached_tokens, usage.reasoning_tokens, cost,
+                    False, usage.estimated,
+                )
+            )  # fmt: skip
+
+
+def _book(
+    lm: LM,
+    runtime: Runtime,
+    run: Run | None,
+    speaker: Speaker,
+    usage: LMUsage,
+    use: CacheUse,
+    cost: float | None = 0.0,
+    error: str | None = None,
+    started: float | None = None,
+    ttft: float | None = None,
+    meters: Any = None,
+) -> None:
+    record = LMRecord(
+        model=lm.model,
+        run=run.call.id if run is not None else "",
+        program=run.program if run is not None else "",
+        predictor=speaker.predictor,
+        modules=speaker.modules,
+        lm_call=speaker.lm_call,
+        usage=usage,
+        cost=cost,
+        cache=use,
+        error=error,
+        latency=0.0 if started is None else time.monotonic() - started,
+        ttft=ttft,
+        key=str(run.call.attributes.get("key", "")) if run is not None else "",
+    )
+    runtime.account.record(record, meters)
+
+
+def first_output(result: CallResult) -> tuple[str, str]:
+    """Return text and reasoning of the first completion; empty strings where there is none."""
+    if not result.outputs:
+        return "", ""
+    output = result.outputs[0]
+    return _text(output), (output.get("reasoning_content") or "") if isinstance(output, dict) else ""
+
+
+def _text(output: Any) -> str:
+    text = output.get("text") if isinstance(output, dict) else output
+    return text if isinstance(text, str) else ""
+
+
+def _prompt_length(call: PreparedCall) -> int:
+    messages = call.legacy.get("messages") or ()
+    return sum(len(str(m.get("content") or "")) for m in messages if isinstance(m, dict))

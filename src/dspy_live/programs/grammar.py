@@ -1,0 +1,84 @@
+"""Which grammar an adapter's replies follow, and what a parser must know of a signature."""
+
+from __future__ import annotations
+
+import enum
+import types
+import typing
+import weakref
+from typing import Any, Literal, get_args, get_origin
+
+import dspy
+import pydantic
+from dspy.adapters.baml_adapter import BAMLAdapter
+from dspy.adapters.types.reasoning import Reasoning
+from dspy.adapters.utils import parse_value
+
+from dspy_live.sansio.fields import FieldSpec, Grammar, Kind, Parser, make_parser
+
+# Subclasses before their bases.
+_GRAMMARS: tuple[tuple[type, Grammar], ...] = (
+    (BAMLAdapter, "baml"),
+    (dspy.JSONAdapter, "json"),
+    (dspy.XMLAdapter, "xml"),
+    (dspy.ChatAdapter, "chat"),
+)
+
+_specs: weakref.WeakKeyDictionary[Any, tuple[FieldSpec, ...]] = weakref.WeakKeyDictionary()
+
+
+def grammar_of(adapter: Any) -> Grammar | None:
+    """Return the grammar of an adapter or of any subclass of it; ``None`` for an adapter of another family."""
+    for cls, grammar in _GRAMMARS:
+        if isinstance(adapter, cls):
+            return grammar
+    return None
+
+
+def kind_of(annotation: Any) -> Kind:
+    """Return how a field of this type streams: as text, once when complete, or as a growing value."""
+    if annotation is str or annotation is Reasoning:
+        return "text"
+    origin = get_origin(annotation)
+    if origin in (typing.Union, types.UnionType):
+        kinds = {kind_of(a) for a in get_args(annotation) if a is not type(None)}
+        return "container" if "container" in kinds else "scalar"
+    if origin is Literal or annotation in (int, float, bool, complex, bytes, type(None)):
+        return "scalar"
+    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+        return "scalar"
+    return "container"
+
+
+def _spec(name: str, annotation: Any) -> FieldSpec:
+    kind = kind_of(annotation)
+    return FieldSpec(name, kind, _converter(annotation) if kind == "scalar" else None)
+
+
+def _converter(annotation: Any) -> Any:
+    adapter = pydantic.TypeAdapter(annotation)
+
+    def convert(value: Any) -> Any:
+        return adapter.dump_python(parse_value(value, annotation), mode="json")
+
+    return convert
+
+
+def specs_of(signature: Any) -> tuple[FieldSpec, ...]:
+    """Return the output fields of a signature as a parser wants them; kept as long as the signature is."""
+    specs = _specs.get(signature)
+    if specs is None or len(specs) != len(signature.output_fields):
+        specs = tuple(_spec(name, f.annotation) for name, f in signature.output_fields.items())
+        _specs[signature] = specs
+    return specs
+
+
+def text_fields_of(signature: Any) -> tuple[str, ...]:
+    """Return the names of the output fields that stream as text."""
+    return tuple(spec.name for spec in specs_of(signature) if spec.kind == "text")
+
+
+def parser_for(adapter: Any, signature: Any) -> Parser | None:
+    """Return a fresh parser for one reply, or ``None`` where the adapter's grammar is unknown to us."""
+    grammar = grammar_of(adapter)
+    return None if grammar is None or signature is None else make_parser(grammar, specs_of(signature))

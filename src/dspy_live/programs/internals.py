@@ -1,0 +1,75 @@
+"""Everything of DSPy that is not its public API and that we rely on, in one place.
+
+``tests/programs/test_contract.py`` fails loudly when DSPy moves any of it. Nothing here is patched.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dspy.adapters.base import Adapter
+from dspy.clients._deprecation import _adapter_call, warn_openai_messages
+from dspy.clients.backend_selection import CLIENT_KEYS, select_backend
+from dspy.clients.base_lm import LM_CLASS_STATE_KEY
+from dspy.clients.call_result import CACHE_FORMAT, AttributeDict, CallResult, attributes, combine
+from dspy.clients.errors import error_boundary, wrap_error
+from dspy.clients.execution import (
+    IGNORED_CACHE_KEYS,
+    PreparedCall,
+    _account_failed_call,
+    _hint_responses_api,
+    aexecute,
+    execute,
+    finalize,
+    prepare,
+)
+from dspy.clients.legacy_requests import _strict_json_schema
+from dspy.dsp.utils.settings import main_thread_config, settings, thread_local_overrides
+from dspy.lm15 import LM15Error
+from dspy.utils.callback import BaseCallback, with_callbacks
+from dspy.utils.exceptions import is_retryable_lm_error
+
+try:  # public name first, the vendored one where DSPy does not re-export it
+    from dspy.lm15 import map_http_error  # type: ignore[attr-defined,unused-ignore]
+except ImportError:
+    from dspy._vendor.lm15.errors import map_http_error
+
+__all__ = [
+    "CACHE_FORMAT",
+    "CLIENT_KEYS",
+    "IGNORED_CACHE_KEYS",
+    "LM_CLASS_STATE_KEY",
+    "Adapter",
+    "AttributeDict",
+    "BaseCallback",
+    "CallResult",
+    "LM15Error",
+    "PreparedCall",
+    "_account_failed_call",
+    "_adapter_call",
+    "_hint_responses_api",
+    "_strict_json_schema",
+    "aexecute",
+    "attributes",
+    "combine",
+    "error_boundary",
+    "execute",
+    "finalize",
+    "is_retryable_lm_error",
+    "main_thread_config",
+    "map_http_error",
+    "overrides",
+    "prepare",
+    "select_backend",
+    "settings",
+    "thread_local_overrides",
+    "warn_openai_messages",
+    "with_callbacks",
+    "wrap_error",
+]
+
+
+def overrides() -> dict[str, Any]:
+    """Return the settings that are overridden here, by ``dspy.context``; do not change it."""
+    current: dict[str, Any] = thread_local_overrides.get()
+    return current

@@ -1,0 +1,115 @@
+"""A run's own view of the adapter: the same class to everybody, with three things added.
+
+It runs a plain ``dspy.LM`` as ours, keeps the system message of a signature (half of what ``format``
+costs), and says which signature the messages were made for and what was read from the reply. The
+user's adapter object is left alone; every run has a copy.
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from typing import Any
+
+from dspy_live.programs.foreign_lm import replied, speaking_for
+from dspy_live.programs.internals import Adapter
+from dspy_live.programs.lm import LM, adopt
+from dspy_live.programs.run import current_run
+from dspy_live.programs.speaker import speech_now
+
+
+def live(adapter: Any) -> Any:
+    """Return this run's view of ``adapter``; what is no DSPy adapter comes back as it is."""
+    if not isinstance(adapter, Adapter) or getattr(type(adapter), "_dspy_live", False):
+        return adapter
+    made = object.__new__(_live_class(type(adapter)))
+    made.__dict__.update(adapter.__dict__)
+    if "extraction_model" in made.__dict__:
+        # TwoStepAdapter calls its second LM through an adapter that it makes itself.
+        made.__dict__["extraction_model"] = adopt(made.__dict__["extraction_model"])
+    return made
+
+
+@functools.cache
+def _live_class(base: type) -> type:
+    class Live(base):  # type: ignore[misc]
+        _dspy_live = True
+
+        def __call__(self, lm: Any, lm_kwargs: Any, signature: Any, demos: Any, inputs: Any) -> Any:
+            lm = adopt(lm)
+            if isinstance(lm, LM):
+                return super().__call__(lm, lm_kwargs, signature, demos, inputs)
+            with speaking_for():
+                return super().__call__(lm, lm_kwargs, signature, demos, inputs)
+
+        async def acall(self, lm: Any, lm_kwargs: Any, signature: Any, demos: Any, inputs: Any) -> Any:
+            lm = adopt(lm)
+            if isinstance(lm, LM):
+                return await super().acall(lm, lm_kwargs, signature, demos, inputs)
+            with speaking_for():
+                return await super().acall(lm, lm_kwargs, signature, demos, inputs)
+
+        def _call_postprocess(self, processed: Any, original: Any, outputs: Any, lm: Any, lm_kwargs: Any) -> Any:
+            run = current_run()
+            streams = run is not None and run.call.stream
+            if streams and not isinstance(lm, LM):
+                replied(run, self, processed, outputs)
+            values = super()._call_postprocess(processed, original, outputs, lm, lm_kwargs)
+            if streams and values:
+                speech = speech_now(run)
+                if speech is not None:
+                    speech.compare(values[0])
+            return values
+
+        def _make_json_adapter_fallback(self) -> Any:
+            return live(super()._make_json_adapter_fallback())
+
+        def format_system_message(self, signature: Any) -> str:
+            return _system_message(base, self, signature)
+
+        def __reduce__(self) -> Any:
+            return _plain, (base, self.__dict__)
+
+    # DSPy wraps format and parse of every subclass in its callbacks; a second wrapping would call them twice.
+    del Live.parse
+    if not hasattr(base, "_make_json_adapter_fallback"):
+        del Live._make_json_adapter_fallback
+    Live.format = _format_of(base)  # type: ignore[method-assign]
+    Live.__name__, Live.__qualname__, Live.__module__ = base.__name__, base.__qualname__, base.__module__
+    return Live
+
+
+def _format_of(base: Any) -> Any:
+    @functools.wraps(base.format)
+    def format(self: Any, signature: Any, demos: Any, inputs: Any) -> Any:
+        messages = base.format(self, signature, demos, inputs)
+        run = current_run()
+        if run is not None and run.call.stream:
+            run.formatted[id(messages)] = (messages, self, signature)
+        return messages
+
+    return format
+
+
+def _plain(base: type, state: dict[str, Any]) -> Any:
+    made = object.__new__(base)
+    made.__dict__.update(state)
+    return made
+
+
+_messages: weakref.WeakKeyDictionary[Any, dict[Any, tuple[Any, str]]] = weakref.WeakKeyDictionary()
+
+
+def _system_message(base: Any, adapter: Any, signature: Any) -> str:
+    """The system message of a signature, made once for each class of adapter.
+
+    Only for DSPy's own adapters: a subclass may make it of something else than the signature.
+    """
+    if not base.__module__.startswith("dspy."):
+        return str(super(type(adapter), adapter).format_system_message(signature))
+    kept = _messages.setdefault(signature, {})
+    instructions = signature.instructions
+    found = kept.get(base)
+    if found is None or found[0] != instructions:
+        found = kept[base] = (instructions, base.format_system_message(adapter, signature))
+    return found[1]

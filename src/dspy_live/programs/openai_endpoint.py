@@ -1,0 +1,209 @@
+"""The fast path: one chat-completions request over our own transport, as a Service."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Protocol
+
+import pydantic
+
+from dspy_live.core.call import Call
+from dspy_live.core.events import Completion, Event, Reasoning, TextDelta
+from dspy_live.programs.internals import _strict_json_schema
+from dspy_live.programs.lm_errors import http_error
+from dspy_live.runtime.channel import Channel
+from dspy_live.runtime.transport import Exchange, Timeouts, pool_for_running_loop
+from dspy_live.sansio.openai import Delta, StreamParser, chat_body, parse_reply, refuses_stream_options
+
+_ERROR_BODY = 64 << 10
+
+# Endpoints that refused ``stream_options`` once are not asked again; bounded by the number of endpoints.
+_without_usage: set[str] = set()
+
+
+class Sink(Protocol):
+    """Takes an LM's words in the socket's own callback. False means: pause, and go on when ``on_room`` calls."""
+
+    def text(self, text: str) -> bool: ...
+    def reasoning(self, text: str) -> bool: ...
+    def on_room(self, callback: Any) -> None: ...
+
+
+class OpenAIEndpoint:
+    """An OpenAI-compatible endpoint.
+
+    The call's inputs are the keyword arguments of a chat completion. It answers with ``TextDelta``
+    and ``Reasoning`` of the first choice where the call asks for a stream, and one ``Completion``
+    with the whole reply as a dict. Raises DSPy's ``LMError``s and the transport's own errors.
+    """
+
+    def __init__(self, url: str, headers: dict[str, str], model: str, timeouts: Timeouts, lm: str) -> None:
+        self.url = url
+        self.headers = headers
+        self.model = model
+        self.timeouts = timeouts
+        self.lm = lm
+
+    def open(self, call: Call) -> _Request:
+        """Prepare the request; entering sends it, leaving it early closes the socket at once."""
+        return _Request(self, call)
+
+
+class _Request:
+    """One request: a context manager, and the receiver that it gives."""
+
+    __slots__ = ("_call", "_endpoint", "_exchange", "_iterator", "_paused", "_sink", "_wire")
+
+    def __init__(self, endpoint: OpenAIEndpoint, call: Call) -> None:
+        self._endpoint = endpoint
+        self._call = call
+        self._exchange: Exchange | None = None
+        self._paused = False
+        self._wire: StreamParser | None = None
+        self._sink: Sink | None = None
+        self._iterator: Any = None
+
+    async def __aenter__(self) -> _Request:
+        await self._send(usage=self._endpoint.url not in _without_usage)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._iterator is not None:
+            await self._iterator.aclose()
+        if self._exchange is not None:
+            await self._exchange.__aexit__(kind, error, traceback)
+
+    async def _send(self, *, usage: bool) -> None:
+        endpoint, call = self._endpoint, self._call
+        body = chat_body(_wire(call.inputs), stream=call.stream, usage=usage, model=endpoint.model)
+        headers = {**endpoint.headers, "Accept": "text/event-stream"} if call.stream else endpoint.headers
+        exchange = pool_for_running_loop().exchange("POST", endpoint.url, headers, body, endpoint.timeouts)
+        self._exchange = await exchange.__aenter__()
+
+    async def attach(self, sink: Sink) -> dict[str, Any]:
+        """Read the reply, hand its words to ``sink`` as they arrive, and return the whole of it."""
+        exchange = self._exchange
+        assert exchange is not None
+        await exchange.headers_received()
+        if exchange.status >= 400:
+            body = await exchange.read(_ERROR_BODY, truncate=True)
+            if self._call.stream and self._endpoint.url not in _without_usage:
+                if refuses_stream_options(exchange.status, body):
+                    _without_usage.add(self._endpoint.url)
+                    await exchange.__aexit__(None, None, None)
+                    await self._send(usage=False)
+                    return await self.attach(sink)
+            raise http_error(exchange.status, exchange.headers, body, self._endpoint.lm, now=time.time())
+        if not self._call.stream or "event-stream" not in exchange.headers.get("content-type", "event-stream"):
+            reply = parse_reply(await exchange.read())
+            message = (reply["choices"][0].get("message") or {}) if reply.get("choices") else {}
+            if thought := message.get("reasoning_content") or message.get("reasoning"):
+                sink.reasoning(thought)
+            if text := message.get("content"):
+                sink.text(text)
+            return reply
+        wire = self._wire = StreamParser(n=self._call.inputs.get("n") or 1)
+        self._sink = sink
+        exchange.on_body = self._received
+        await exchange.done()
+        self._say(wire.finish())
+        return wire.reply()
+
+    def _received(self, data: bytes) -> None:
+        wire = self._wire
+        assert wire is not None
+        self._say(wire.feed(data))
+
+    def _say(self, deltas: list[Delta]) -> None:
+        sink = self._sink
+        assert sink is not None
+        room = True
+        for delta in deltas:
+            if delta.index == 0:
+                if delta.kind == "text":
+                    room = sink.text(delta.text)
+                elif delta.kind == "reasoning":
+                    room = sink.reasoning(delta.text)
+        if not room and not self._paused and self._exchange is not None:
+            self._paused = True
+            self._exchange.pause()
+            sink.on_room(self._resume)
+
+    def _resume(self) -> None:
+        self._paused = False
+        if self._exchange is not None:
+            self._exchange.resume()
+
+    # As a receiver of events, for layers that look at each.
+
+    def __aiter__(self) -> _Request:
+        return self
+
+    async def __anext__(self) -> Event:
+        if self._iterator is None:
+            self._iterator = _events(self, self._call)
+        event: Event = await self._iterator.__anext__()
+        return event
+
+    async def receive_many(self) -> list[Event]:
+        """Return the next event as a list of one, or an empty list at the end."""
+        try:
+            return [await self.__anext__()]
+        except StopAsyncIteration:
+            return []
+
+
+def _wire(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A pydantic class as ``response_format`` is sent as the strict schema that DSPy makes of it."""
+    format_ = inputs.get("response_format")
+    if not (isinstance(format_, type) and issubclass(format_, pydantic.BaseModel)):
+        return inputs
+    schema = {"name": format_.__name__, "schema": _strict_json_schema(format_.model_json_schema()), "strict": True}
+    return {**inputs, "response_format": {"type": "json_schema", "json_schema": schema}}
+
+
+class _ChannelSink:
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    def text(self, text: str) -> bool:
+        return self._channel.push(TextDelta(text))
+
+    def reasoning(self, text: str) -> bool:
+        return self._channel.push(Reasoning(text, "", 0))
+
+    def on_room(self, callback: Any) -> None:
+        self._channel.on_room(callback)
+
+
+async def _events(request: _Request, call: Call) -> AsyncIterator[Event]:
+    async with _reading(request, call) as channel:
+        async for event in channel.receiver:
+            yield event
+
+
+@asynccontextmanager
+async def _reading(request: _Request, call: Call) -> AsyncIterator[Channel]:
+    channel = Channel(call.buffer)
+
+    async def read() -> None:
+        try:
+            channel.push(Completion(await request.attach(_ChannelSink(channel))))
+        except Exception as exc:
+            channel.close(exc)
+        else:
+            channel.close()
+
+    task = asyncio.ensure_future(read())
+    try:
+        yield channel
+    finally:
+        channel.receiver.close()
+        task.cancel()
+        await asyncio.wait([task])

@@ -1,0 +1,206 @@
+"""A DSPy program as a Service: opened for a call, it runs, streams its events, and ends when it is left."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from types import TracebackType
+from typing import Any
+
+import dspy
+
+from dspy_live.core.call import Call
+from dspy_live.core.errors import Cancelled, LiveError, Stop
+from dspy_live.core.events import Event, Predicted, Started
+from dspy_live.core.schema import Schema
+from dspy_live.core.service import Receiver, Service, compose
+from dspy_live.programs.internals import overrides, settings
+from dspy_live.programs.live_adapter import live
+from dspy_live.programs.lm import adopt
+from dspy_live.programs.names import Names
+from dspy_live.programs.run import KEY, Run
+from dspy_live.programs.schema import outputs_of, schema_of
+from dspy_live.programs.status import Watch
+from dspy_live.runtime import execution as how
+from dspy_live.runtime.channel import Channel
+from dspy_live.runtime.execution import EXECUTIONS, Execution
+from dspy_live.runtime.runtime import Runtime, default_runtime
+from dspy_live.runtime.scope import Scope
+
+logger = logging.getLogger("dspy_live.programs")
+
+
+class ProgramService:
+    """The innermost service of a program: no layers, one run for each call.
+
+    Args:
+        program: a ``dspy.Module``, or any callable that runs one.
+        name: what it is called in events, logs and routes; its class by default.
+        execution: ``"native"``, ``"thread"``, ``"inline"`` or ``"auto"`` (native where every module has
+            ``aforward``, else thread).
+        runtime: the shared things; the process's own by default.
+        history: false keeps DSPy's LM history from growing, as a server wants it.
+        overrides: settings of DSPy for each run, such as ``lm``, on top of the caller's own.
+
+    Raises ``TypeError`` for what is no program, ``ValueError`` for an execution that does not exist or
+    that the program can't do.
+    """
+
+    def __init__(
+        self,
+        program: Any,
+        *,
+        name: str = "",
+        execution: Execution | None = None,
+        runtime: Runtime | None = None,
+        history: bool = True,
+        overrides: dict[str, Any] | None = None,
+    ) -> None:
+        if isinstance(program, type) or not callable(program):
+            raise TypeError(
+                f"a program is a dspy.Module object or a callable; got {program!r}"
+                + (" (a class: make an instance of it)" if isinstance(program, type) else "")
+            )
+        self.program = program
+        self.runtime = runtime if runtime is not None else default_runtime()
+        self.name = name or type(program).__name__
+        self.execution = choose_execution(program, execution or self.runtime.execution)
+        self.schema: Schema = schema_of(program, self.name)
+        self.names = Names(program)
+        self.watch = Watch(program)
+        self._settings = dict(overrides or {})
+        if not history:
+            self._settings["disable_history"] = True
+
+    def open(self, call: Call) -> _Opening:
+        """Start a run of the program for ``call``; leaving the context stops it and waits for its end."""
+        return _Opening(self, call)
+
+    def with_layers(self) -> Service:
+        """Return this service inside the runtime's layers."""
+        return compose(self, self.runtime.layers)
+
+    def context(self, run: Run) -> dict[str, Any]:
+        """Return the settings of DSPy for one run."""
+        changes = dict(self._settings)
+        lm = changes.get("lm", settings.lm)
+        if lm is not None:
+            ours = adopt(lm)
+            config = run.call.config
+            changes["lm"] = ours.copy(**config) if config and hasattr(ours, "copy") else ours
+        adapter = changes.get("adapter", settings.adapter)
+        changes["adapter"] = live(adapter if adapter is not None else dspy.ChatAdapter())
+        changes[KEY] = run
+        if overrides().get("send_stream") is not None:
+            changes["send_stream"] = None
+        return changes
+
+
+def choose_execution(program: Any, execution: Execution) -> Execution:
+    """Return how a program runs. Raises ``ValueError`` for a way that it can't."""
+    if execution not in EXECUTIONS:
+        raise ValueError(f"execution must be one of {', '.join(EXECUTIONS)}; got {execution!r}")
+    native = _is_native(program)
+    if execution == "native" and not native and not _has_own(program, "aforward"):
+        raise ValueError(f"{type(program).__name__} has no aforward(), so it can't run natively; use execution='thread'")
+    if execution == "auto":
+        return "native" if native else "thread"
+    if execution in ("thread", "inline") and isinstance(program, dspy.Module) and not _has_own(program, "forward"):
+        raise ValueError(f"{type(program).__name__} has no forward(), so it can only run natively")
+    return execution
+
+
+def _is_native(program: Any) -> bool:
+    """True where every module of the program has an ``aforward``."""
+    if not isinstance(program, dspy.Module):
+        return asyncio.iscoroutinefunction(program)
+    return all(_has_own(module, "aforward") for _, module in program.named_sub_modules(dspy.Module))
+
+
+def _has_own(module: Any, name: str) -> bool:
+    return callable(getattr(type(module), name, None)) or name in vars(module)
+
+
+class _Opening:
+    """One run, from entering to leaving."""
+
+    def __init__(self, service: ProgramService, call: Call) -> None:
+        self._service = service
+        self._call = call
+
+    async def __aenter__(self) -> Receiver[Event]:
+        service, call = self._service, self._call
+        loop = asyncio.get_running_loop()
+        self._scope = scope = Scope(call.deadline, loop=loop)
+        channel = Channel(call.buffer, loop)
+        run = self._run = Run(service.runtime, call, service.name, service.names, scope, channel)
+        self._task = loop.create_task(self._drive(run), name=f"dspy-live run {call.id}")
+        if service.execution != "thread":
+            # A thread hears of it at its next LM or tool call; a task is told at once.
+            scope.on_cancel(lambda _: self._task.cancel())
+        return channel.receiver
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._run.channel.receiver.close()
+        if not self._task.done():
+            self._scope.cancel(Cancelled("the run was left before its end"))
+            # Whoever leaves may be cancelled again meanwhile; the work has ended only when it has.
+            cancelled: asyncio.CancelledError | None = None
+            while not self._task.done():
+                try:
+                    await asyncio.wait([self._task])
+                except asyncio.CancelledError as exc:
+                    cancelled = exc
+            self._scope.close()
+            if cancelled is not None:
+                raise cancelled
+        self._scope.close()
+
+    async def _drive(self, run: Run) -> None:
+        channel, call, service = run.channel, run.call, self._service
+        failure: BaseException | None = None
+        channel.push(Started(call.id, service.name))
+        for observer in run.observers:
+            observer.run_started(call, service.name)
+        try:
+            with settings.context(**service.context(run)), service.watch.over(run):
+                value = await self._execute(run)
+            run.scope.check()
+            channel.push(Predicted(outputs_of(value), value))
+        except BaseException as exc:
+            failure = _at_the_door(exc, run)
+        duration = time.monotonic() - run.started
+        for observer in run.observers:
+            observer.run_ended(call, failure, duration, run.first)
+        channel.close(failure)
+
+    async def _execute(self, run: Run) -> Any:
+        service, inputs = self._service, run.call.inputs
+        program = service.program
+        if service.execution == "native":
+            call = program.acall if isinstance(program, dspy.Module) else program
+            return await how.native(lambda: call(**inputs))
+        if service.execution == "inline":
+            return await how.inline(lambda: program(**inputs), run)
+        return await how.in_thread(lambda: program(**inputs), service.runtime.threads(), run)
+
+
+def _at_the_door(exc: BaseException, run: Run) -> BaseException:
+    """What the caller gets for what the program ended with: its own error, or why it was stopped."""
+    error = run.scope.error
+    if isinstance(exc, Stop):
+        return exc.error
+    if error is not None and isinstance(exc, asyncio.CancelledError):
+        return error
+    if isinstance(exc, asyncio.CancelledError):
+        return Cancelled("the run was cancelled")
+    if isinstance(exc, LiveError):
+        return exc
+    if not isinstance(exc, Exception):
+        if isinstance(exc, (KeyboardInterrupt, SystemExit)):
+            logger.warning("the program raised %s; the run ends, the process goes on", type(exc).__name__)
+        return Cancelled(f"the program raised {type(exc).__name__}")
+    return exc

@@ -1,0 +1,114 @@
+"""The running call: what the LM engine, the tools and the user's ``emit`` find when they ask where they are.
+
+It travels in ``dspy.settings.context`` under :data:`KEY`, because DSPy copies its settings into the
+threads of ``dspy.Parallel``, where a plain context variable would be lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from typing import TYPE_CHECKING, Any
+
+from dspy_live.core.call import Call
+from dspy_live.core.events import Custom, Event
+from dspy_live.core.usage import Meter
+from dspy_live.programs.internals import overrides
+from dspy_live.runtime.channel import Channel
+from dspy_live.runtime.runtime import Runtime
+from dspy_live.runtime.scope import Scope
+
+if TYPE_CHECKING:
+    from dspy_live.programs.names import Names
+    from dspy_live.programs.speaker import Invocation, Speaker
+
+KEY = "dspy_live_run"
+
+
+class Run:
+    """The state of one call to one program. Nothing of it outlives the call."""
+
+    __slots__ = (
+        "call",
+        "channel",
+        "first",
+        "formatted",
+        "invocations",
+        "loop",
+        "meters",
+        "names",
+        "numbers",
+        "observers",
+        "program",
+        "raw",
+        "runtime",
+        "scope",
+        "started",
+        "status",
+        "worker",
+    )
+
+    def __init__(self, runtime: Runtime, call: Call, program: str, names: Names, scope: Scope, channel: Channel) -> None:
+        self.runtime = runtime
+        self.call = call
+        self.program = program
+        self.names = names
+        self.scope = scope
+        self.channel = channel
+        self.observers = runtime.account.observers
+        self.meters: tuple[Meter, ...] = call.attributes.get("meters", ())
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self.worker: int | None = None
+        self.raw = bool(call.attributes.get("raw"))
+        self.numbers = itertools.count(1)
+        self.invocations: dict[int, Invocation] = {}
+        self.formatted: dict[int, tuple[Any, Any, Any]] = {}
+        self.status: Any = None
+        self.started = time.monotonic()
+        self.first: float | None = None
+
+    def first_token(self) -> None:
+        """Note when the first token was on its way; cheap when it already is."""
+        if self.first is None:
+            self.first = time.monotonic() - self.started
+            for observer in self.observers:
+                observer.first_token(self.call)
+
+    def push(self, event: Event) -> None:
+        """Send an event to the reader; one that comes after the end is dropped."""
+        if not self.channel.closed:
+            self.channel.push(event)
+
+    async def lm_call_starts(self, lm: Any, speaker: Speaker) -> None:
+        """An LM call is about to be made: say so where status is wanted, and wait while the reader is far behind."""
+        if self.status is not None:
+            self.status.lm_call_starts(lm, speaker)
+        if self.channel.full and asyncio.get_running_loop() is self.loop and not self.channel.broken:
+            await self.channel.room()
+            self.scope.check()
+
+
+def current_run() -> Run | None:
+    """Return the run that this code is part of, or ``None`` outside of any."""
+    run: Run | None = overrides().get(KEY)
+    return run
+
+
+def emit(name: str, data: Any = None) -> bool:
+    """Send an event of the program's own to whoever reads this run.
+
+    Args:
+        name: what the reader tells such events apart by.
+        data: anything that JSON can hold.
+
+    Returns:
+        True when the code is part of a run; outside of one nothing happens and it is False.
+
+    Never blocks and may be called from any thread or task of the run.
+    """
+    run = current_run()
+    if run is None:
+        return False
+    run.push(Custom(name, data))
+    return True

@@ -1,0 +1,130 @@
+"""One LM call's words on their way to the reader: raw text in, events of named fields out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from dspy_live.core.events import Partial, Reasoning, Restart, TextDelta, Token
+from dspy_live.programs.grammar import parser_for, text_fields_of
+from dspy_live.sansio.fields import FieldText
+
+if TYPE_CHECKING:
+    from dspy_live.programs.run import Run
+
+
+class Speech:
+    """What one LM call says. Made when the call is made; used by one loop at a time.
+
+    ``text`` and ``reasoning`` return False when the reader is slow: pause the source, and go on when
+    ``on_room`` calls.
+    """
+
+    __slots__ = ("_adapter", "_parser", "_push", "_run", "_said", "_signature", "_verify", "foreign", "length",
+                 "lm_call", "predictor")  # fmt: skip
+
+    def __init__(
+        self,
+        run: Run,
+        predictor: str,
+        lm_call: int,
+        adapter: Any,
+        signature: Any,
+        verify: Callable[[str], Mapping[str, Any]] | None = None,
+    ) -> None:
+        self._run = run
+        self._push = run.push
+        self._adapter = adapter
+        self._signature = signature
+        self._parser = parser_for(adapter, signature)
+        self._said = False
+        self._verify = verify
+        self.predictor = predictor
+        self.lm_call = lm_call
+        self.length = 0
+        # True while a loop that is not the run's own does the I/O: it never waits for room.
+        self.foreign = False
+
+    @property
+    def said(self) -> bool:
+        """True when something was said that a restart would have to take back."""
+        return self._said
+
+    def text(self, text: str) -> bool:
+        """Take a piece of the reply's text."""
+        self.length += len(text)
+        if self._run.raw:
+            self._said = True
+            self._push(TextDelta(text, self.lm_call, self.predictor))
+        parser = self._parser
+        if parser is not None:
+            for event in parser.feed(text):
+                self._emit(event)
+        return self.foreign or not self._run.channel.full
+
+    def reasoning(self, text: str) -> bool:
+        """Take a piece of the model's own reasoning."""
+        self._said = True
+        self._run.first_token()
+        self._push(Reasoning(text, self.predictor, self.lm_call))
+        return self.foreign or not self._run.channel.full
+
+    def on_room(self, callback: Callable[[], object]) -> None:
+        """Call back once when the reader has caught up."""
+        self._run.channel.on_room(callback)
+
+    async def room(self) -> None:
+        """Wait until the reader has caught up."""
+        await self._run.channel.room()
+
+    def finish(self, reply: str) -> None:
+        """The reply is complete: release what was held back.
+
+        Where nobody will tell us how the adapter reads it (an adapter that is not ours), it is read here.
+        """
+        if self._parser is None:
+            return
+        for event in self._parser.finish():
+            self._emit(event)
+        if self._verify is not None:
+            try:
+                values = self._verify(reply)
+            except Exception:
+                return  # the adapter will meet the same failure, and fall back or raise
+            self.compare(values)
+
+    def restart(self, reason: str) -> None:
+        """Take back everything that was said, and begin anew under the same number."""
+        if self._said:
+            self._push(Restart(self.predictor, self.lm_call, reason))
+        self._said = False
+        self._parser = parser_for(self._adapter, self._signature)
+
+    def compare(self, values: Mapping[str, Any]) -> None:
+        """Compare what was said with what the adapter has read; say it right where they differ."""
+        if self._parser is None:
+            return
+        said = self._parser.texts()
+        for field in text_fields_of(self._signature):
+            value = values.get(field)
+            if value is None and field not in said:
+                continue
+            true = value if isinstance(value, str) else str(value)
+            if said.get(field) == true:
+                continue
+            if said.get(field):
+                self._push(Restart(self.predictor, self.lm_call, "the adapter has repaired the reply", (field,)))
+            self._say(field, true)
+
+    def _say(self, field: str, text: str) -> None:
+        self._said = True
+        self._run.first_token()
+        self._push(Token(text, field, self.predictor, self.lm_call, True))
+
+    def _emit(self, event: Any) -> None:
+        self._said = True
+        self._run.first_token()
+        if isinstance(event, FieldText):
+            self._push(Token(event.text, event.field, self.predictor, self.lm_call, event.last))
+        else:
+            self._push(Partial(event.value, event.field, self.predictor, self.lm_call, event.final))

@@ -1,0 +1,71 @@
+"""The process's own event loops, for callers that have none: one for LM I/O, one for whole runs.
+
+The I/O loop runs no code of the user's, so that any thread may wait for it without the danger that
+it waits for that thread in turn. The run loop is where a run lives whose front door is synchronous.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import os
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """Return a uvloop loop where uvloop is installed, else asyncio's own."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+class BackgroundLoop:
+    """An event loop on a daemon thread of its own, started when it is first needed."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = 0
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The running loop. A forked child gets a new one: threads do not survive a fork."""
+        loop = self._loop
+        if loop is not None and self._pid == os.getpid() and not loop.is_closed():
+            return loop
+        return self._start()
+
+    def _start(self) -> asyncio.AbstractEventLoop:
+        if self._pid != os.getpid():
+            # The lock may have been held by a thread that the fork did not copy.
+            self._lock = threading.Lock()
+        with self._lock:
+            if self._loop is not None and self._pid == os.getpid() and not self._loop.is_closed():
+                return self._loop
+            loop = new_event_loop()
+            ready = threading.Event()
+
+            def run() -> None:
+                asyncio.set_event_loop(loop)
+                loop.call_soon(ready.set)
+                loop.run_forever()
+
+            threading.Thread(target=run, name=self._name, daemon=True).start()
+            ready.wait()
+            self._loop, self._pid = loop, os.getpid()
+            return loop
+
+    def submit(self, coro: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        """Run ``coro`` on this loop; cancelling the future cancels it there."""
+        return asyncio.run_coroutine_threadsafe(coro, self.loop)
+
+
+io = BackgroundLoop("dspy-live-io")
+runs = BackgroundLoop("dspy-live-runs")

@@ -1,0 +1,94 @@
+"""Three ways to run a program's code: native, in a worker thread, inline in a greenlet.
+
+In each, ending the scope closes the LM connection at once and refuses later LM calls with
+:class:`~dspy_live.core.errors.Stop`; the function here returns only when the code has really ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, Literal
+
+import anyio
+import anyio.to_thread
+import greenlet
+
+from dspy_live.core.errors import Cancelled, Stop
+from dspy_live.runtime.bridge import InlineGreenlet, Place
+
+Execution = Literal["auto", "native", "thread", "inline"]
+EXECUTIONS: tuple[Execution, ...] = ("auto", "native", "thread", "inline")
+
+# A program that swallows the stop and asks again is refused this often, then never resumed.
+MAX_REFUSALS = 100
+
+async def native(make: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    """Await the program's own coroutine in this task; the task's cancellation is the program's."""
+    return await make()
+
+
+async def in_thread(fn: Callable[[], Any], limiter: anyio.CapacityLimiter, place: Place) -> Any:
+    """Run ``fn`` in a worker thread, in a copy of this context, and stay until it has ended.
+
+    ``place.worker`` names the thread meanwhile. The threads are AnyIO's, so that user code which
+    calls ``anyio.from_thread`` works as it does under DSPy. A thread can't be killed: cancelling
+    this wait ends the scope, which the program meets at its next LM or tool call.
+    """
+
+    def work() -> Any:
+        place.scope.check()
+        place.worker = threading.get_ident()
+        try:
+            return fn()
+        except StopIteration as exc:
+            raise RuntimeError("the program raised StopIteration") from exc
+        finally:
+            place.worker = None
+
+    running = asyncio.ensure_future(anyio.to_thread.run_sync(work, limiter=limiter))
+    while True:
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            if running.cancelled():
+                raise
+            place.scope.cancel(Cancelled("the task that ran the program was cancelled"))
+
+
+_parked: list[InlineGreenlet] = []
+
+
+def parked() -> int:
+    """Return how many programs swallowed their cancellation so often that they were left standing."""
+    return len(_parked)
+
+
+async def inline(fn: Callable[[], Any], place: Place) -> Any:
+    """Run synchronous ``fn`` on this loop in a greenlet that is switched out while an LM works.
+
+    The greenlet shares this task's context, so settings changed in the program are seen by the LM
+    call and the other way round. Measured: under 1 µs a switch.
+    """
+    g = InlineGreenlet(fn)
+    g.gr_context = greenlet.getcurrent().gr_context
+    value = g.switch()
+    while not g.dead:
+        error = place.scope.error
+        if error is not None:
+            if hasattr(value, "close"):
+                value.close()
+            g.refused += 1
+            if g.refused > MAX_REFUSALS:
+                _parked.append(g)
+                raise Stop(error)
+            value = g.throw(Stop(error))
+            continue
+        try:
+            result = await value
+        except BaseException as exc:
+            value = g.throw(exc)
+        else:
+            value = g.switch(result)
+    return value
