@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dspy_live.sansio.fields.base import FieldEvent, FieldSpec, FieldText, FieldValue, Grammar, Kind, Parser
 from dspy_live.sansio.fields.chat import ChatParser
 from dspy_live.sansio.fields.json import JsonParser
+from dspy_live.sansio.fields.xml import XmlParser
 
 __all__ = ["FieldEvent", "FieldSpec", "FieldText", "FieldValue", "Grammar", "Kind", "Parser", "make_parser"]
 
@@ -20,4 +21,6 @@ def make_parser(grammar: Grammar, fields: Sequence[FieldSpec]) -> Parser:
         return ChatParser(fields)
     if grammar in ("json", "baml"):
         return JsonParser(fields)
+    if grammar == "xml":
+        return XmlParser(fields)
     raise ValueError(f"no parser for the grammar {grammar!r}; there are chat, json, xml and baml")

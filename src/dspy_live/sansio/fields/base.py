@@ -54,8 +54,9 @@ class Parser(Protocol):
     """Reads one LM reply. It is made for that reply alone, and holds no more than it needs.
 
     Whatever the chunking, a text field's events join to the same text. A parser never raises over
-    what the reply says: where the reply leaves its format, the parser falls silent, and what it has
-    given until then is at best the beginning of what DSPy's own parser will read.
+    what the reply says: where the reply leaves its format, the parser falls silent. A field that was
+    open then gets no last event, and what was given of it is at best the beginning of what DSPy's
+    own parser reads there; how much it is may depend on the chunking.
     """
 
     def feed(self, text: str) -> list[FieldEvent]:

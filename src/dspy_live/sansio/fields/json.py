@@ -200,15 +200,14 @@ class JsonParser:
         data, start = (self._pending + text[at:], 0) if self._pending else (text, at)
         self._pending = ""
         if not self._loose:
-            said, stop, self._pending = strict(data, start)
+            said, start, self._pending, last = strict(data, start)
             if said:
                 self._sink.push(said)
-            self._loose = stop < len(data) and data[stop] != '"'
-            if stop > start and not self._pending:
-                self._escape = data[stop - 1] == "\\"
-            if self._loose and self._escape and data[stop] == "\\":
-                return self._give_up(text)  # nobody can say how json_repair takes so many backslashes
-            start = stop
+            self._loose = start < len(data) and data[start] != '"'
+            if last:
+                self._escape = last == "\\"
+            if self._loose and self._escape and data[start] == "\\":
+                return self._give_up(text)  # json_repair has its own idea of three backslashes
         if self._loose:
             said, start, self._pending = loose(data, start)
             if said:

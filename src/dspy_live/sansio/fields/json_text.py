@@ -24,12 +24,12 @@ _LOOSE_ESCAPE = re.compile(rf"(?:\\\\)+(?!\\)|\\(?:u{_HEX4}|x[0-9a-fA-F]{{2}}|[t
 _ESCAPED = {"t": "\t", "n": "\n", "r": "\r", "b": "\b"}
 
 
-def strict(data: str, at: int) -> tuple[str, int, str]:
+def strict(data: str, at: int) -> tuple[str, int, str, str]:
     """Decode JSON string content from ``at`` on, as far as it is sure.
 
-    Returns the text, where it stopped, and the cut escape that must be read again with what comes
-    next (then it stopped at the end of ``data``). Otherwise it stopped at a quote, the end of the
-    string; at the end of ``data``; or at something that no JSON string has.
+    Returns the text, where it stopped, the cut escape that must be read again with what comes next
+    (then it stopped at the end of ``data``), and the last character that was read. Otherwise it
+    stopped at a quote, the end of the string; at the end of ``data``; or at what no JSON string has.
     """
     match = _STRICT.match(data, at)
     assert match is not None  # it matches the empty string too
@@ -41,12 +41,15 @@ def strict(data: str, at: int) -> tuple[str, int, str]:
         end = len(data)
     if text and end == len(data) and "\ud800" <= text[-1] <= "\udbff" and raw[-1] < "\x80":
         # Half a character: its other half may follow.
-        return text[:-1], end, raw[-6:] + cut
-    return text, end, cut
+        return text[:-1], end, raw[-6:] + cut, raw[-1]
+    return text, end, cut, raw[-1:]
 
 
 def loose(data: str, at: int) -> tuple[str, int, str]:
-    """Decode as :func:`strict` does, by the rules of json_repair for a string with raw line ends or bad escapes."""
+    """Decode by the rules of json_repair for a string with raw line ends or bad escapes.
+
+    Returns the text, where it stopped and what must be read again, as :func:`strict` does.
+    """
     match = _LOOSE.match(data, at)
     assert match is not None
     raw, end = match[0], match.end()

@@ -56,6 +56,15 @@ class TextSink:
         self._fresh += self.held
         self.held = []
 
+    def put_first(self, text: str) -> bool:
+        """Put ``text`` before all the rest, as it is; false if something was given out before."""
+        if text and self._all.tell():
+            return False
+        self.started = True
+        if text:
+            self._fresh.insert(0, text)
+        return True
+
     def flush(self, out: list[FieldEvent]) -> None:
         """Append what is new since the last flush."""
         if self._fresh:
