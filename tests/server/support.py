@@ -7,6 +7,7 @@ import contextlib
 import json
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -103,7 +104,7 @@ class Scripted:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
             self.ended[call.id] = how
-            self.left_at[call.id] = asyncio.get_running_loop().time()
+            self.left_at[call.id] = time.monotonic()
 
     async def _run(self, call: Call, tape: Tape) -> None:
         try:
@@ -162,8 +163,29 @@ class Live:
         assert isinstance(service, Scripted)
         return service
 
-    def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=5)
+    def connect(self, rcvbuf: int | None = None) -> socket.socket:
+        sock = socket.socket()
+        if rcvbuf is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
+        sock.settimeout(5)
+        sock.connect(("127.0.0.1", self.port))
+        return sock
+
+    def left_after(self, leave: Callable[[], object]) -> float:
+        """Seconds from the client's leaving to the end of the service's context (one run is open)."""
+        began = time.monotonic()
+        leave()
+        until(lambda: bool(self.service.left_at))
+        return max(self.service.left_at.values()) - began
+
+    def settled(self, value: Callable[[], int]) -> None:
+        """Wait until a number has stopped moving."""
+        last, since = value(), time.monotonic()
+        until(lambda: last > 0 or value() > 0)
+        while time.monotonic() - since < 0.25:
+            time.sleep(0.01)
+            if (now := value()) != last:
+                last, since = now, time.monotonic()
 
     def request(self, method: str, path: str, body: bytes = b"", **headers: str) -> bytes:
         """The bytes of a plain request, to be written to a socket."""
@@ -206,6 +228,14 @@ def serving(app: App | Mounted, **kw: Any) -> Iterator[Live]:
         server.force_exit = True
         thread.join(10)
         assert not thread.is_alive(), "the server did not stop"
+
+
+def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    """Wait for another thread to make something true."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.001)
 
 
 def sse(text: str) -> list[tuple[str, str, Any]]:

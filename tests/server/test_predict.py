@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import httpx
 import pytest
+from tests.server.support import Live, Tape, qa, serving, sse, until
 
-from tests.server.support import Live, qa, serving, sse
+from dspy_live.core.call import Call
+from dspy_live.core.events import Predicted, Started, Usage
+from dspy_live.core.schema import Field, Schema
 
 
 @pytest.fixture(scope="module")
 def live() -> Iterator[Live]:
-    with serving(qa()) as server:
+    with serving(qa(simulated=True)) as server:
         yield server
 
 
@@ -28,23 +32,86 @@ def test_outputs_come_flat_beside_the_run(live: Live) -> None:
     assert body["run"]["usage"]["cost"] == 0.001
     assert body["run"]["cached"] is False
     assert reply.headers["server-timing"].startswith("run;dur=")
+    assert reply.headers["x-simulated"] == "1"
 
 
-def test_stream(live: Live) -> None:
-    reply = httpx.post(live.url + "/predict/stream", json={"question": "why?"})
-    events = sse(reply.text)
-    run = reply.headers["x-run-id"]
-    assert [name for name, _, _ in events] == [
-        "started",
-        "token",
-        "token",
-        "token",
-        "token",
-        "token",
-        "usage",
-        "prediction",
-        "done",
-    ]
-    assert [ident for _, ident, _ in events] == [f"{run}:{i}" for i in range(1, len(events) + 1)]
-    assert "".join(d["text"] for n, _, d in events if n == "token" and d["field"] == "answer") == "You asked: why?"
-    assert events[-1][2] == "[DONE]"
+def test_no_tokens_are_asked_for_where_nobody_takes_them(live: Live) -> None:
+    httpx.post(live.url + "/predict", json={"question": "why?"})
+    assert live.service.calls[-1].stream is False
+
+
+@pytest.mark.parametrize("how", ["field", "header"])
+def test_predict_streams_on_request(live: Live, how: str) -> None:
+    body = {"question": "why?"} | ({"stream": True} if how == "field" else {})
+    headers = {"Accept": "text/event-stream"} if how == "header" else {}
+    reply = httpx.post(live.url + "/predict", json=body, headers=headers)
+    assert reply.headers["content-type"].startswith("text/event-stream")
+    assert sse(reply.text)[-1][0] == "done"
+
+
+@pytest.mark.parametrize("how", ["field", "header"])
+def test_config_reaches_the_call(live: Live, how: str) -> None:
+    config = {"rollout_id": 3, "temperature": 0.5}
+    body = {"question": "why?"} | ({"config": config} if how == "field" else {})
+    headers = {"X-Config": '{"rollout_id": 3, "temperature": 0.5}'} if how == "header" else {}
+    httpx.post(live.url + "/predict", json=body, headers=headers)
+    assert live.service.calls[-1].config == config
+    assert dict(live.service.calls[-1].inputs) == {"question": "why?"}
+
+
+def test_an_input_named_like_an_option_is_an_input_and_an_output_named_run_wins() -> None:
+    schema = Schema("S", (Field("stream"), Field("config")), (Field("run"), Field("duration_ms")))
+
+    async def echo(call: Call, tape: Tape) -> None:
+        await tape.push(Started(call.id), Predicted({"run": call.inputs["stream"], "duration_ms": "mine"}))
+
+    with serving(qa(echo, schema)) as live:
+        reply = httpx.post(live.url + "/predict", json={"stream": "a river", "config": "x"})
+    assert reply.json() == {"run": "a river", "duration_ms": "mine"}
+
+
+def test_a_run_without_a_known_price_has_no_cost_and_one_from_the_cache_says_so() -> None:
+    async def script(call: Call, tape: Tape) -> None:
+        cached = call.inputs["question"] == "cached"
+        await tape.push(Started(call.id), Usage("m", "p", 1, total_tokens=3, cached=cached), Predicted({"answer": ""}))
+
+    with serving(qa(script)) as live:
+        fresh = httpx.post(live.url + "/predict", json={"question": "fresh"}).json()["run"]
+        cached = httpx.post(live.url + "/predict", json={"question": "cached"}).json()["run"]
+    assert fresh["usage"]["cost"] is None
+    assert fresh["cached"] is False
+    assert cached["usage"]["cost"] == 0
+    assert cached["cached"] is True
+
+
+def test_the_run_is_left_within_30_ms_when_the_client_leaves() -> None:
+    async def endless(call: Call, tape: Tape) -> None:
+        await tape.push(Started(call.id))
+        await asyncio.Event().wait()
+
+    with serving(qa(endless)) as live:
+        sock = live.connect()
+        sock.sendall(live.request("POST", "/predict", b'{"question":"x"}'))
+        until(lambda: len(live.app.runs) == 1)
+        assert live.left_after(sock.close) < 0.03
+        assert list(live.service.ended.values()) == ["CancelledError"]
+        until(lambda: len(live.app.runs) == 0)
+        assert live.app.runs.statistics()["cancelled"] == 1
+
+
+def test_requests_on_one_connection_follow_each_other(live: Live) -> None:
+    with httpx.Client() as client:
+        for i in range(20):
+            assert client.post(live.url + "/predict", json={"question": str(i)}).json()["answer"] == f"You asked: {i}"
+
+
+def test_pipelined_requests_are_answered_in_order(live: Live) -> None:
+    sock = live.connect()
+    requests = [live.request("POST", "/predict", b'{"question":"%d"}' % i) for i in range(5)]
+    sock.sendall(b"".join(requests))
+    received = b""
+    while received.count(b'"run":{') < 5:
+        received += sock.recv(65536)
+    sock.close()
+    positions = [received.index(b"You asked: %d" % i) for i in range(5)]
+    assert positions == sorted(positions)

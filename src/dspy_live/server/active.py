@@ -84,13 +84,17 @@ class ActiveRuns:
 
     def enter(self, run_id: str, key: str, program: str) -> ActiveRun:
         """Return a new run to enter; raise :class:`Draining` or :class:`Overloaded` when there is no room."""
+        self.check()
+        return ActiveRun(self, run_id, key, program)
+
+    def check(self) -> None:
+        """Raise :class:`Draining` or :class:`Overloaded` when there is no room for another run."""
         if self.draining:
             raise Draining("the server is shutting down and takes no new runs", retry_after=5.0)
         if self.limit is not None and len(self._active) >= self.limit:
             raise Overloaded(
                 f"{self.limit} runs are under way, the most that this server takes; try again", retry_after=1.0
             )
-        return ActiveRun(self, run_id, key, program)
 
     def find(self, run_id: str, key: str) -> ActiveRun:
         """Return a run of this key; another key's run is not found."""

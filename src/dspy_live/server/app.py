@@ -2,34 +2,52 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-from dspy_live.core.errors import ConfigurationError, Stop
-from dspy_live.server import health, predict, stream
+from dspy_live.core.errors import ConfigurationError, NotFound, Stop
+from dspy_live.server import figures, health, openai, openapi, predict, programs, runs, static, stream, websocket
 from dspy_live.server.active import ActiveRuns
 from dspy_live.server.auth import Keys
 from dspy_live.server.errors import ClientGone, public_error
 from dspy_live.server.http import Headers, Request
 from dspy_live.server.mounted import Mounted, by_name, find
 from dspy_live.server.origins import Origins
+from dspy_live.server.resumable import Resumables
 from dspy_live.server.routing import Route, Router
 
 MAX_BODY = 10_000_000
+_WEBSOCKET = re.compile(r"(?:/programs/(?P<program>[^/]+))?/ws")
 
 
 def _routes() -> list[Route]:
     per_program = [
         Route("POST", "/predict", predict.predict),
         Route("POST", "/predict/stream", stream.predict_stream),
+        Route("POST", "/runs", runs.create),
     ]
     return [
         *per_program,
-        *(Route(r.method, "/programs/{program}" + r.path, r.handler, r.open, r.query_key) for r in per_program),
+        *(Route(r.method, "/programs/{program}" + r.path, r.handler) for r in per_program),
+        Route("GET", "/runs/{id}/events", runs.events, query_key=True),
+        Route("DELETE", "/runs/{id}", runs.cancel),
+        Route("GET", "/programs", programs.index),
+        Route("GET", "/programs/{program}", programs.show),
+        Route("POST", "/v1/chat/completions", openai.chat_completions),
+        Route("GET", "/v1/models", openai.models),
+        Route("GET", "/v1/models/{program}", openai.model),
+        Route("GET", "/metrics", figures.metrics),
+        Route("GET", "/stats", figures.stats),
+        Route("GET", "/usage", figures.usage),
+        Route("GET", "/openapi.json", openapi.document),
         Route("GET", "/health/live", health.live, open=True),
         Route("GET", "/health/ready", health.ready, open=True),
+        Route("GET", "/", static.playground, open=True),
+        Route("GET", "/docs", static.docs, open=True),
+        Route("GET", "/static/{file}", static.asset, open=True),
     ]
 
 
@@ -38,11 +56,11 @@ class App:
 
     def __init__(
         self,
-        programs: dict[str, Mounted],
+        mounted: dict[str, Mounted],
         *,
         keys: Keys,
         origins: Origins,
-        runs: ActiveRuns,
+        active: ActiveRuns,
         max_body: int,
         drain: float,
         grace: float,
@@ -52,11 +70,13 @@ class App:
         simulated: bool,
         title: str,
     ) -> None:
-        self.programs = programs
-        self.default = next(iter(programs.values()))
+        self.programs = mounted
+        self.default = next(iter(mounted.values()))
         self.keys = keys
         self.origins = origins
-        self.runs = runs
+        self.runs = active
+        self.resumables = Resumables()
+        self.openapi: dict[str, Any] | None = None
         self.max_body = max_body
         self.drain_seconds = drain
         self.grace = grace
@@ -72,6 +92,8 @@ class App:
         """Serve one ASGI connection."""
         if scope["type"] == "http":
             await self._http(Request(self, scope, receive, send))
+        elif scope["type"] == "websocket":
+            await self._websocket(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
 
@@ -88,6 +110,10 @@ class App:
         scope = request.scope
         try:
             request.cors = self.origins.check(scope)
+            if scope["method"] == "OPTIONS" and request.cors:
+                await request.start(204, self.origins.preflight())
+                await request.write(b"", False)
+                return
             route, request.params = self.router.find(scope["method"], route_path(scope))
             if not route.open:
                 request.key = self.keys.check(scope, query=route.query_key)
@@ -99,6 +125,14 @@ class App:
             if request.began:
                 raise
             await request.reply_error(error)
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        match = _WEBSOCKET.fullmatch(route_path(scope))
+        if match is None:
+            await receive()
+            await websocket.reject(scope, send, NotFound("the WebSocket is at /ws and at /programs/NAME/ws"))
+            return
+        await websocket.websocket(self, scope, receive, send, match["program"])
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -164,7 +198,7 @@ def create_app(
         mounted,
         keys=Keys(api_keys),
         origins=Origins(origins),
-        runs=ActiveRuns(max_active),
+        active=ActiveRuns(max_active),
         max_body=max_body,
         drain=drain,
         grace=grace,

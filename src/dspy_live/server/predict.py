@@ -36,7 +36,7 @@ async def predict(request: Request) -> None:
 
 async def run(request: Request, mounted: Mounted, call: Call) -> Account:
     """Run a call to its end. The client's leaving stops it."""
-    with request.app.runs.enter(call.id, request.key, mounted.name) as active, Watch(request.receive, active):
+    with request.app.runs.enter(call.id, request.key, mounted.name) as active, Watch(request.receive, active.stop):
         account = active.account
         async with mounted.service.open(call) as events:
             while batch := await events.receive_many():

@@ -43,7 +43,7 @@ async def stream_call(request: Request, mounted: Mounted, call: Call) -> None:
         await request.write(SSE_HEARTBEAT)
 
     try:
-        with active, Watch(request.receive, active), Heartbeat(request.app.heartbeat, beat) as heart:
+        with active, Watch(request.receive, active.stop), Heartbeat(request.app.heartbeat, beat) as heart:
             async with mounted.service.open(call) as events:
                 while batch := await events.receive_many():
                     await heart.sending()

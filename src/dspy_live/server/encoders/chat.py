@@ -1,0 +1,68 @@
+"""OpenAI's chat completions, whole and in chunks (https://platform.openai.com/docs/api-reference/chat)."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from dspy_live.core.errors import LiveError
+from dspy_live.server.account import Account
+from dspy_live.server.encoders.json import dumps, text
+from dspy_live.server.errors import error_object
+
+
+class ChatEncoder:
+    """Encodes one run as a chat completion of the model ``model``."""
+
+    def __init__(self, run_id: str, model: str) -> None:
+        self._id = f"chatcmpl-{run_id}"
+        self._run_id = run_id
+        self._model = model
+        self._created = int(time.time())
+        head = dumps(self._head("chat.completion.chunk"))[:-1]
+        self._before = b"data: " + head + b',"choices":[{"index":0,"delta":{"content":'
+        self._after = b'},"finish_reason":null}]}\n\n'
+
+    def opening(self) -> bytes:
+        """Return the first chunk, which names the role."""
+        return self._chunk([_choice({"role": "assistant", "content": ""}, None)])
+
+    def content(self, piece: str) -> bytes:
+        """Return the chunk of a piece of text."""
+        return self._before + text(piece) + self._after
+
+    def closing(self, account: Account | None) -> bytes:
+        """Return what ends the stream; with an account, also the chunk that reports usage."""
+        end = self._chunk([_choice({}, "stop")])
+        if account is not None:
+            end += (
+                b"data: "
+                + dumps(self._head("chat.completion.chunk") | {"choices": [], "usage": usage(account)})
+                + b"\n\n"
+            )
+        return end + b"data: [DONE]\n\n"
+
+    def error(self, error: LiveError) -> bytes:
+        """Return what ends a stream that failed, as OpenAI's own servers do it."""
+        return b"data: " + dumps(error_object(error, self._run_id)) + b"\n\ndata: [DONE]\n\n"
+
+    def whole(self, content: str, account: Account) -> bytes:
+        """Return the completion of a request that does not stream."""
+        choice = {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}
+        return dumps(self._head("chat.completion") | {"choices": [choice], "usage": usage(account)})
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        return {"id": self._id, "object": kind, "created": self._created, "model": self._model}
+
+    def _chunk(self, choices: list[dict[str, Any]]) -> bytes:
+        return b"data: " + dumps(self._head("chat.completion.chunk") | {"choices": choices}) + b"\n\n"
+
+
+def _choice(delta: dict[str, Any], finish: str | None) -> dict[str, Any]:
+    return {"index": 0, "delta": delta, "finish_reason": finish}
+
+
+def usage(account: Account) -> dict[str, Any]:
+    """Return OpenAI's usage object of a run."""
+    sums = account.usage()
+    return {name: sums[name] for name in ("prompt_tokens", "completion_tokens", "total_tokens")}
