@@ -21,3 +21,6 @@ for _name in list(os.environ):
         del os.environ[_name]
     elif _name.lower() in ("http_proxy", "https_proxy", "all_proxy"):
         del os.environ[_name]
+
+# The real LM server: the fixture ``lm_server``, started only where a test asks for it.
+pytest_plugins = ["tests.support.lm_server"]
