@@ -1,0 +1,1 @@
+"""Explains, converts a user's program, and runs what it shows."""

@@ -1,0 +1,392 @@
+"""Turns calls that wait into calls that are awaited, inside one body of code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import libcst as cst
+import libcst.matchers as m
+
+from dspy_live.assistant.convert import known
+from dspy_live.assistant.convert.names import dotted
+from dspy_live.assistant.convert.report import Notes
+from dspy_live.assistant.convert.source import ClassFacts, Source
+from dspy_live.assistant.convert.values import PROGRAMS, Env, Kind, Value
+
+Special = Callable[[Env, Value, cst.Call], cst.BaseExpression | None]
+"""A conversion's own treatment of a call: (where, what is called, the call) → replacement or ``None``."""
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a conversion wants, and what it found to be needed on the way.
+
+    Args:
+        source: the analysed file.
+        special: the conversion's own treatment of some calls.
+        twins: functions whose asynchronous twin is called: (class name or "", function name).
+        imports: modules that the new code uses.
+    """
+
+    source: Source
+    notes: Notes = field(default_factory=Notes)
+    special: Special | None = None
+    twins: set[tuple[str, str]] = field(default_factory=set)
+    imports: set[str] = field(default_factory=set)
+    in_place: set[str] = field(default_factory=set)
+    _known: dict[tuple[str, str], tuple[bool, bool]] = field(default_factory=dict)
+
+    def definition(self, cls: str, name: str) -> cst.FunctionDef | None:
+        """Return a function or method of the file."""
+        if cls:
+            return self.source.method(self.source.classes[cls], name)
+        return self.source.functions.get(name)
+
+    def waits(self, cls: str, name: str) -> tuple[bool, bool]:
+        """Return (the function waits somewhere inside, it can have an asynchronous twin)."""
+        key = (cls, name)
+        if key not in self._known:
+            self._known[key] = (False, True)  # a recursive call is as its function is
+            definition = self.definition(cls, name)
+            if definition is not None and definition.asynchronous is None:
+                result = self.try_body(definition, self.source.classes.get(cls))
+                obstacles = result.obstacles or obstacles_of(definition)
+                self._known[key] = (result.awaited > 0, not obstacles and not name.startswith("__"))
+        return self._known[key]
+
+    def try_body(self, function: cst.FunctionDef, facts: ClassFacts | None) -> Awaiter:
+        """Rewrite a function's body without keeping it, to see what would happen."""
+        trial = replace(self, notes=Notes(), twins=set(), imports=set())
+        awaiter = Awaiter(trial, self.source.env_of(function, facts), function.body)
+        function.body.visit(awaiter)
+        return awaiter
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """Why a function can't be made asynchronous safely."""
+
+    text: str
+    line: int = 0
+
+
+def obstacles_of(function: cst.FunctionDef) -> list[Obstacle]:
+    """Return what stands against an asynchronous twin of a function, its body's calls aside."""
+    found = [
+        Obstacle(f"it is decorated with @{cst.Module([]).code_for_node(decorator.decorator)}, made for functions")
+        for decorator in function.decorators
+        if _decorator_name(decorator) not in known.SAFE_DECORATORS
+    ]
+    if _yields(function.body):
+        found.append(Obstacle("it is a generator"))
+    return found
+
+
+def _decorator_name(decorator: cst.Decorator) -> str:
+    node = decorator.decorator
+    return dotted(node.func if isinstance(node, cst.Call) else node) or ""
+
+
+def _yields(body: cst.CSTNode) -> bool:
+    finder = _Yields()
+    body.visit(finder)
+    return finder.found
+
+
+class _Yields(cst.CSTVisitor):
+    found = False
+
+    def visit_FunctionDef(self, node: cst.FunctionDef) -> bool:
+        return False
+
+    def visit_Lambda(self, node: cst.Lambda) -> bool:
+        return False
+
+    def visit_Yield(self, node: cst.Yield) -> None:
+        self.found = True
+
+
+class Awaiter(cst.CSTTransformer):
+    """Rewrites one body. ``awaited`` counts the calls, ``obstacles`` says what can't be awaited where it stands."""
+
+    def __init__(self, plan: Plan, env: Env, body: cst.CSTNode | None = None) -> None:
+        super().__init__()
+        self.plan = plan
+        self.envs = [env]
+        self.awaited = 0
+        self.obstacles: list[Obstacle] = []
+        self._skip: set[cst.CSTNode] = set()
+        self._nested = self._nested_async(body) if body is not None else set()
+
+    # ---- scopes
+
+    def visit_ListComp(self, node: cst.ListComp) -> None:
+        self.envs.append(self.envs[-1].inside(node.for_in))
+
+    def leave_ListComp(self, original_node: cst.ListComp, updated_node: cst.ListComp) -> cst.ListComp:
+        self.envs.pop()
+        return updated_node
+
+    def visit_SetComp(self, node: cst.SetComp) -> None:
+        self.envs.append(self.envs[-1].inside(node.for_in))
+
+    def leave_SetComp(self, original_node: cst.SetComp, updated_node: cst.SetComp) -> cst.SetComp:
+        self.envs.pop()
+        return updated_node
+
+    def visit_DictComp(self, node: cst.DictComp) -> None:
+        self.envs.append(self.envs[-1].inside(node.for_in))
+
+    def leave_DictComp(self, original_node: cst.DictComp, updated_node: cst.DictComp) -> cst.DictComp:
+        self.envs.pop()
+        return updated_node
+
+    def visit_GeneratorExp(self, node: cst.GeneratorExp) -> None:
+        self.envs.append(self.envs[-1].inside(node.for_in))
+
+    def leave_GeneratorExp(self, original_node: cst.GeneratorExp, updated_node: cst.GeneratorExp) -> cst.BaseExpression:
+        self.envs.pop()
+        return updated_node
+
+    def visit_ClassDef(self, node: cst.ClassDef) -> bool:
+        return False
+
+    def visit_Lambda(self, node: cst.Lambda) -> bool:
+        if self._probe(node.body, self.envs[-1]):
+            self._obstacle("a lambda calls a module, and a lambda can't await", node)
+        return False
+
+    def visit_FunctionDef(self, node: cst.FunctionDef) -> bool:
+        return False
+
+    def leave_FunctionDef(self, original_node: cst.FunctionDef, updated_node: cst.FunctionDef) -> cst.FunctionDef:
+        env = self.plan.source.env_of(original_node, self.envs[-1].cls, self.envs[-1])
+        env.self_name = self.envs[-1].self_name
+        inner = Awaiter(self.plan, env, original_node.body)
+        if original_node.asynchronous is None and original_node.name.value not in self._nested:
+            if self._probe(original_node.body, env):
+                name = original_node.name.value
+                self._obstacle(f"the inner function {name}() calls a module and is handed on as a value", original_node)
+            return updated_node
+        body = original_node.body.visit(inner)
+        self.awaited += inner.awaited
+        self.obstacles += inner.obstacles
+        return updated_node.with_changes(body=body, asynchronous=updated_node.asynchronous or cst.Asynchronous())
+
+    def _nested_async(self, body: cst.CSTNode) -> set[str]:
+        """Inner functions that wait and are only ever called by name."""
+        names: set[str] = set()
+        for node in m.findall(body, m.FunctionDef(asynchronous=None)):
+            assert isinstance(node, cst.FunctionDef)
+            env = self.plan.source.env_of(node, self.envs[-1].cls, self.envs[-1])
+            name = node.name.value
+            uses = len(m.findall(body, m.Name(name))) - 1
+            calls = len(m.findall(body, m.Call(func=m.Name(name))))
+            if uses == calls and not obstacles_of(node) and self._probe(node.body, env):
+                names.add(name)
+        return names
+
+    # ---- calls
+
+    def visit_Await(self, node: cst.Await) -> None:
+        self._skip.add(node.expression)
+
+    def leave_Call(self, original_node: cst.Call, updated_node: cst.Call) -> cst.BaseExpression:
+        updated_node = updated_node.with_changes(func=_in_parentheses(updated_node.func))
+        awaits_generator = self._generator_arguments(original_node, updated_node)
+        if awaits_generator is not None:
+            updated_node = awaits_generator
+        if original_node in self._skip:
+            return updated_node
+        if self.plan.source.imports.qualified(original_node.func) == "asyncio.run" and len(updated_node.args) == 1:
+            return cst.Await(updated_node.args[0].value)
+        replacement = self._replacement(original_node, updated_node)
+        if replacement is None:
+            return updated_node
+        self.awaited += 1
+        return replacement
+
+    def leave_Await(self, original_node: cst.Await, updated_node: cst.Await) -> cst.BaseExpression:
+        call, inner = original_node.expression, updated_node.expression
+        if self.plan.special is None or not (isinstance(call, cst.Call) and isinstance(inner, cst.Call)):
+            return updated_node
+        if not m.matches(call.func, m.Attribute(attr=m.Name("acall"))):
+            return updated_node
+        assert isinstance(call.func, cst.Attribute)
+        assert isinstance(inner.func, cst.Attribute)
+        value = self.envs[-1].of(call.func.value)
+        own = self.plan.special(self.envs[-1], value, inner.with_changes(func=inner.func.value))
+        if own is None:
+            return updated_node
+        self.awaited += 1
+        return own.with_changes(lpar=updated_node.lpar, rpar=updated_node.rpar)
+
+    def leave_Attribute(self, original_node: cst.Attribute, updated_node: cst.Attribute) -> cst.Attribute:
+        return updated_node.with_changes(value=_in_parentheses(updated_node.value))
+
+    def leave_Subscript(self, original_node: cst.Subscript, updated_node: cst.Subscript) -> cst.Subscript:
+        return updated_node.with_changes(value=_in_parentheses(updated_node.value))
+
+    def leave_With(self, original_node: cst.With, updated_node: cst.With) -> cst.With:
+        for item in original_node.items:
+            text = cst.Module([]).code_for_node(item.item).lower()
+            if ("lock" in text or "semaphore" in text) and self._probe(original_node.body, self.envs[-1]):
+                self._obstacle("it holds a lock while it calls a module; awaiting there could deadlock", original_node)
+        return updated_node
+
+    def _generator_arguments(self, original: cst.Call, updated: cst.Call) -> cst.Call | None:
+        waiting = [
+            index
+            for index, arg in enumerate(updated.args)
+            if isinstance(arg.value, cst.GeneratorExp) and m.findall(arg.value, m.Await())
+        ]
+        if not waiting:
+            return None
+        if (dotted(original.func) or _last_attribute(original.func)).rpartition(".")[2] not in known.CONSUMERS:
+            self._obstacle("a generator expression calls a module, and its reader can't await", original)
+            return None
+        args = list(updated.args)
+        for index in waiting:
+            generator = args[index].value
+            assert isinstance(generator, cst.GeneratorExp)
+            args[index] = args[index].with_changes(value=cst.ListComp(elt=generator.elt, for_in=generator.for_in))
+        return updated.with_changes(args=args)
+
+    def _replacement(self, original: cst.Call, updated: cst.Call) -> cst.BaseExpression | None:
+        env = self.envs[-1]
+        func = original.func
+        value = env.of(func)
+        if self.plan.special is not None and (own := self.plan.special(env, value, updated)) is not None:
+            return own
+        if isinstance(func, cst.Name):
+            if func.value in self._nested:
+                return _await(updated)
+            if func.value == env.self_name and env.cls and self.plan.source.is_program(env.cls):
+                return _await(_method(updated, "acall"))
+        if value.kind in (Kind.NATIVE, Kind.MODULE, Kind.BLOCKING):
+            return self._call_of(value, updated)
+        if value.kind is Kind.FUNCTION:
+            return self._call_of_function(value, updated)
+        if value.kind is Kind.OBJECT and self.plan.waits(value.cls, "__call__")[0]:
+            return self._in_thread(updated)
+        if isinstance(func, cst.Attribute):
+            return self._call_of_method(func, original, updated)
+        return self._call_of_library(original, updated)
+
+    def _call_of(self, value: Value, updated: cst.Call) -> cst.BaseExpression:
+        if value.kind is Kind.NATIVE:
+            return _await(_method(updated, "acall"))
+        if value.kind is Kind.MODULE:
+            self.plan.imports.add("dspy_live")
+            wrapped = cst.Call(cst.Attribute(cst.Name("dspy_live"), cst.Name("asyncify")), [cst.Arg(updated.func)])
+            if value.dspy == "CodeAct" or (value.cls and self._inherits_other(value.cls)):
+                # An inherited aforward does something else than this class's own forward.
+                equal = cst.AssignEqual(cst.SimpleWhitespace(""), cst.SimpleWhitespace(""))
+                thread = cst.Arg(cst.SimpleString('"thread"'), keyword=cst.Name("execution"), equal=equal)
+                wrapped = wrapped.with_changes(args=[*wrapped.args, thread])
+            return _await(updated.with_changes(func=wrapped))
+        return self._in_thread(updated)
+
+    def _inherits_other(self, cls: str) -> bool:
+        source = self.plan.source
+        above = [facts for facts in source.ancestors(source.classes[cls]) if facts.name != cls]
+        converts = any("aforward" in facts.methods or source.kind_of(facts) is Kind.NATIVE for facts in above)
+        return converts or source.dspy_base(source.classes[cls]) in {*known.NATIVE, "CodeAct"}
+
+    def _call_of_function(self, value: Value, updated: cst.Call) -> cst.BaseExpression | None:
+        definition = self.plan.definition(value.cls, value.function)
+        if definition is None or definition.asynchronous is not None:
+            return None
+        if value.cls and value.function in ("forward", "__call__"):
+            facts = self.plan.source.classes[value.cls]
+            if self.plan.source.kind_of(facts) is Kind.NATIVE:
+                return _await(_renamed(updated, "aforward" if value.function == "forward" else "acall"))
+        waits, can_have_twin = self.plan.waits(value.cls, value.function)
+        if not waits:
+            return None
+        if not can_have_twin:
+            return self._in_thread(updated)
+        if value.function in self.plan.in_place and not value.cls:
+            return _await(updated)
+        self.plan.twins.add((value.cls, value.function))
+        return _await(_renamed(updated, twin_name(value.function)))
+
+    def _call_of_method(self, func: cst.Attribute, original: cst.Call, updated: cst.Call) -> cst.BaseExpression | None:
+        method = func.attr.value
+        receiver = self.envs[-1].of(func.value)
+        if receiver.kind in PROGRAMS and method in ("forward", "__call__"):
+            if receiver.kind is Kind.NATIVE:
+                return _await(_renamed(updated, "aforward" if method == "forward" else "acall"))
+            assert isinstance(updated.func, cst.Attribute)
+            return self._call_of(receiver, updated.with_changes(func=updated.func.value))
+        if receiver.kind in PROGRAMS and method == "batch":
+            return self._in_thread(updated)
+        if receiver.kind is Kind.OPTIMISER and method == "compile":
+            return self._in_thread(updated)
+        if m.matches(func.value, m.Call(func=m.Name("super"))) and method in ("forward", "__call__"):
+            cls = self.envs[-1].cls
+            if cls is not None and self.plan.source.dspy_base(cls) in known.NATIVE:
+                return _await(_renamed(updated, "aforward" if method == "forward" else "acall"))
+            self._obstacle(f"super().{method}() has no asynchronous form", original)
+        return self._call_of_library(original, updated)
+
+    def _call_of_library(self, original: cst.Call, updated: cst.Call) -> cst.BaseExpression | None:
+        name = self.plan.source.imports.qualified(original.func)
+        if name == "time.sleep":
+            self.plan.imports.add("asyncio")
+            return _await(updated.with_changes(func=cst.Attribute(cst.Name("asyncio"), cst.Name("sleep"))))
+        return self._in_thread(updated) if name in known.BLOCKING_CALLS else None
+
+    def _in_thread(self, updated: cst.Call) -> cst.BaseExpression:
+        self.plan.imports.add("asyncio")
+        comma = cst.Comma(whitespace_after=cst.SimpleWhitespace(" ")) if updated.args else cst.MaybeSentinel.DEFAULT
+        args = [cst.Arg(updated.func, comma=comma), *updated.args]
+        func = cst.Attribute(cst.Name("asyncio"), cst.Name("to_thread"))
+        return _await(updated.with_changes(func=func, args=args))
+
+    def _probe(self, node: cst.CSTNode, env: Env) -> bool:
+        """Tell whether a piece of code would wait, without rewriting it."""
+        trial = replace(self.plan, notes=Notes(), twins=set(), imports=set())
+        awaiter = Awaiter(trial, env)
+        node.visit(awaiter)
+        return awaiter.awaited > 0
+
+    def _obstacle(self, text: str, node: cst.CSTNode) -> None:
+        self.obstacles.append(Obstacle(text, self.plan.source.line(node)))
+
+
+def twin_name(function: str) -> str:
+    """Return the name of a function's asynchronous twin."""
+    return "aforward" if function == "forward" else f"{function}_async"
+
+
+def explain(obstacles: Sequence[Obstacle]) -> str:
+    """Return the obstacles as a piece of a sentence."""
+    return "; ".join(f"{o.text} (line {o.line})" if o.line else o.text for o in obstacles)
+
+
+def _await(call: cst.Call) -> cst.Await:
+    return cst.Await(expression=call.with_changes(lpar=[], rpar=[]), lpar=call.lpar, rpar=call.rpar)
+
+
+def _method(call: cst.Call, name: str) -> cst.Call:
+    """``x(…)`` becomes ``x.name(…)``."""
+    return call.with_changes(func=cst.Attribute(_in_parentheses(call.func), cst.Name(name)))
+
+
+def _renamed(call: cst.Call, name: str) -> cst.Call:
+    """``x.old(…)`` becomes ``x.name(…)``, ``old(…)`` becomes ``name(…)``."""
+    if isinstance(call.func, cst.Attribute):
+        return call.with_changes(func=call.func.with_changes(attr=cst.Name(name)))
+    return call.with_changes(func=cst.Name(name))
+
+
+def _last_attribute(node: cst.BaseExpression) -> str:
+    return node.attr.value if isinstance(node, cst.Attribute) else ""
+
+
+def _in_parentheses(node: cst.BaseExpression) -> cst.BaseExpression:
+    if isinstance(node, cst.Await) and not node.lpar:
+        return node.with_changes(lpar=[cst.LeftParen()], rpar=[cst.RightParen()])
+    return node

@@ -1,0 +1,256 @@
+"""The part of a file that runs: the ``if __name__`` block, or a script's own statements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import libcst as cst
+import libcst.matchers as m
+
+from dspy_live.assistant.convert.awaiting import Awaiter, Plan, explain, twin_name
+from dspy_live.assistant.convert.names import binds, free, reads
+from dspy_live.assistant.convert.values import Env, Kind
+
+DEFINITIONS = (cst.FunctionDef, cst.ClassDef)
+
+
+@dataclass(slots=True)
+class Running:
+    """The statements of a file that call programs, and where they stand.
+
+    Args:
+        guard: the ``if __name__ == "__main__"`` statement, or ``None`` for a plain script.
+        before: the statements of the part up to the first call.
+        tail: the statements from the first call on.
+    """
+
+    guard: cst.If | None
+    before: list[cst.BaseStatement]
+    tail: list[cst.BaseStatement]
+
+
+def waits(plan: Plan, statement: cst.CSTNode) -> bool:
+    """Tell whether a statement of the file's top level calls something that waits."""
+    if isinstance(statement, DEFINITIONS):
+        return False
+    awaiter = Awaiter(plan, Env(plan.source))
+    statement.visit(awaiter)
+    return awaiter.awaited > 0 or any("calls a module" in o.text for o in awaiter.obstacles)
+
+
+def running_part(plan: Plan) -> Running | None:
+    """Find the statements that run programs, or ``None`` when the file only defines things."""
+    trial = Plan(plan.source, special=plan.special)
+    guard = plan.source.guard()
+    if guard is not None and isinstance(guard.body, cst.IndentedBlock):
+        body = list(guard.body.body)
+        first = _first_waiting(trial, body)
+        if first is not None:
+            return Running(guard, body[:first], body[first:])
+    body = [node for node in plan.source.module.body if node is not guard]
+    first = _first_waiting(trial, body)
+    if first is None:
+        return None
+    return Running(None, body[:first], body[first:])
+
+
+def _first_waiting(plan: Plan, body: Sequence[cst.BaseStatement]) -> int | None:
+    return next((index for index, statement in enumerate(body) if waits(plan, statement)), None)
+
+
+def run_in_main(plan: Plan, running: Running, module: cst.Module) -> cst.Module:
+    """Return the module with its running part in ``async def main()``, or unchanged with a note that says why."""
+    single = _single_call(plan, running)
+    if single is not None:
+        return _replace_tail(module, running, [single], [])
+    moved, kept = split_script(plan, running)
+    reason = _early_use(running, moved, kept)
+    if reason:
+        plan.notes.add("left", f"The statements that run the program were left as they are: {reason}.")
+        return module
+    awaiter = Awaiter(plan, Env(plan.source), cst.IndentedBlock(moved))
+    body = cst.ensure_type(cst.IndentedBlock(moved).visit(awaiter), cst.IndentedBlock).body
+    if awaiter.obstacles:
+        plan.notes.add(
+            "left", f"Where the program is run: {explain(awaiter.obstacles)}; that call blocks while it runs."
+        )
+    name = _free_name(plan)
+    main = _main_function(name, [*_globals(plan, moved), *body])
+    call = _run(plan, cst.Call(cst.Name(name)))
+    plan.notes.add("changed", f"What ran the program is now `async def {name}()`, started with asyncio.run().")
+    return _replace_tail(module, running, [call], [main], kept)
+
+
+def _single_call(plan: Plan, running: Running) -> cst.BaseStatement | None:
+    """``main()`` as the only thing to run becomes ``asyncio.run(main())``: no wrapper needed."""
+    pattern = m.SimpleStatementLine(body=[m.Expr(value=m.Call(func=m.Name()))])
+    if len(running.tail) != 1 or not m.matches(running.tail[0], pattern):
+        return None
+    line = running.tail[0]
+    assert isinstance(line, cst.SimpleStatementLine)
+    expression = line.body[0]
+    assert isinstance(expression, cst.Expr)
+    call = expression.value
+    assert isinstance(call, cst.Call)
+    assert isinstance(call.func, cst.Name)
+    name = call.func.value
+    value = Env(plan.source).of(call.func)
+    if value.kind is not Kind.FUNCTION or any(waits(plan, arg.value) for arg in call.args):
+        return None
+    awaits, can_have_twin = plan.waits("", name)
+    if not awaits or not can_have_twin:
+        return None
+    if len(m.findall(plan.source.module, m.Name(name))) == 2 and name not in _exported(plan):
+        plan.in_place.add(name)
+        plan.notes.add("changed", f"{name}() is asynchronous now and is started with asyncio.run().")
+    else:
+        plan.twins.add(("", name))
+        call = call.with_changes(func=cst.Name(twin_name(name)))
+    return line.with_changes(body=[expression.with_changes(value=_run_expression(plan, call))])
+
+
+def _exported(plan: Plan) -> set[str]:
+    names: set[str] = set()
+    for node in m.findall(plan.source.module, m.Assign(targets=[m.AssignTarget(target=m.Name("__all__"))])):
+        names |= {str(s.evaluated_value) for s in m.findall(node, m.SimpleString()) if isinstance(s, cst.SimpleString)}
+    return names
+
+
+def split_script(plan: Plan, running: Running) -> tuple[list[cst.BaseStatement], list[cst.BaseStatement]]:
+    """Split a script's tail into what moves into main() and what may stay where it is.
+
+    Definitions, imports and the making of programs stay: other files may import them.
+    """
+    if running.guard is not None:
+        return running.tail, []
+    moved: list[cst.BaseStatement] = []
+    kept: list[cst.BaseStatement] = []
+    names: set[str] = set()
+    counts: dict[str, int] = {}
+    for statement in plan.source.module.body:
+        for name in binds(statement):
+            counts[name] = counts.get(name, 0) + 1
+    for piece in running.tail:
+        stays = isinstance(piece, DEFINITIONS) or _is_import(piece)
+        stays = stays or (_makes_program(plan, piece) and not reads(piece) & names)
+        stays = stays and all(counts[name] == 1 for name in binds(piece))
+        if stays:
+            kept.append(piece)
+        else:
+            moved.append(piece)
+            names |= binds(piece)
+    return moved, kept
+
+
+def _is_import(statement: cst.BaseStatement) -> bool:
+    return m.matches(statement, m.SimpleStatementLine(body=[m.Import() | m.ImportFrom()]))
+
+
+def _makes_program(plan: Plan, statement: cst.BaseStatement) -> bool:
+    pattern = m.SimpleStatementLine(body=[m.Assign(targets=[m.AssignTarget(target=m.Name())])])
+    if not m.matches(statement, pattern) or waits(plan, statement):
+        return False
+    name = next(iter(binds(statement)))
+    value = plan.source.variables.get(name)
+    return value is not None and value.kind is not Kind.OPAQUE
+
+
+def _early_use(running: Running, moved: Sequence[cst.BaseStatement], kept: Sequence[cst.BaseStatement]) -> str:
+    """Say which definition needs, while it is being defined, something that main() would only make later."""
+    if running.guard is not None:
+        return ""
+    names = set().union(*(binds(statement) for statement in moved)) if moved else set()
+    for statement in kept:
+        if isinstance(statement, DEFINITIONS):
+            early = _definition_time(statement) & names
+            if early:
+                return f"{statement.name.value} needs {', '.join(sorted(early))} while it is being defined"
+    return ""
+
+
+def _definition_time(node: cst.CSTNode) -> set[str]:
+    if isinstance(node, cst.FunctionDef):
+        found = set().union(*(reads(d) for d in node.decorators)) if node.decorators else set()
+        return found | reads(node.params)
+    if isinstance(node, cst.ClassDef):
+        found = set().union(*(reads(part) for part in [*node.decorators, *node.bases])) if node.bases else set()
+        for statement in node.body.body:
+            found |= _definition_time(statement) if isinstance(statement, DEFINITIONS) else reads(statement)
+        return found
+    return set()
+
+
+def _globals(plan: Plan, moved: Sequence[cst.BaseStatement]) -> list[cst.BaseStatement]:
+    """``global`` for the names that main() sets and other code of the file uses."""
+    names = set().union(*(binds(statement) for statement in moved)) if moved else set()
+    elsewhere: set[str] = set()
+    guard = plan.source.guard()
+    for statement in _all_statements(plan, guard):
+        if statement in moved:
+            continue
+        elsewhere |= free(statement) if isinstance(statement, DEFINITIONS) else binds(statement)
+    shared = sorted(names & elsewhere)
+    if not shared:
+        return []
+    items = [cst.NameItem(cst.Name(name)) for name in shared]
+    return [cst.SimpleStatementLine([cst.Global(items)])]
+
+
+def _all_statements(plan: Plan, guard: cst.If | None) -> list[cst.BaseStatement]:
+    inner = list(guard.body.body) if guard is not None and isinstance(guard.body, cst.IndentedBlock) else []
+    return [*(node for node in plan.source.module.body if node is not guard), *inner]
+
+
+def _free_name(plan: Plan) -> str:
+    taken = reads(plan.source.module) | set(plan.source.functions) | set(plan.source.classes)
+    return next(name for name in ("main", "run", "run_program", "main_async", "_main") if name not in taken)
+
+
+def _main_function(name: str, body: Sequence[cst.BaseStatement]) -> cst.FunctionDef:
+    first, *rest = body
+    leading = [line for line in getattr(first, "leading_lines", ()) if line.comment is not None]
+    return cst.FunctionDef(
+        name=cst.Name(name),
+        params=cst.Parameters(),
+        body=cst.IndentedBlock([first.with_changes(leading_lines=leading), *rest]),
+        returns=cst.Annotation(cst.Name("None")),
+        asynchronous=cst.Asynchronous(),
+        leading_lines=[cst.EmptyLine(indent=False)] * 2,
+    )
+
+
+def _run_expression(plan: Plan, call: cst.Call) -> cst.Call:
+    plan.imports.add("asyncio")
+    return cst.Call(cst.Attribute(cst.Name("asyncio"), cst.Name("run")), [cst.Arg(call)])
+
+
+def _run(plan: Plan, call: cst.Call) -> cst.SimpleStatementLine:
+    return cst.SimpleStatementLine([cst.Expr(_run_expression(plan, call))])
+
+
+def new_guard(body: Sequence[cst.BaseStatement]) -> cst.If:
+    """Return an ``if __name__ == "__main__":`` statement."""
+    test = cst.parse_expression('__name__ == "__main__"')
+    return cst.If(test=test, body=cst.IndentedBlock(body), leading_lines=[cst.EmptyLine(indent=False)] * 2)
+
+
+def _replace_tail(
+    module: cst.Module,
+    running: Running,
+    calls: list[cst.BaseStatement],
+    functions: list[cst.BaseStatement],
+    kept: Sequence[cst.BaseStatement] = (),
+) -> cst.Module:
+    """Put ``calls`` where the tail was, and ``functions`` before it."""
+    if running.guard is None:
+        gone = [node for node in running.tail if node not in kept]
+        body = [node for node in module.body if node not in gone]
+        return module.with_changes(body=[*body, *functions, new_guard(calls)])
+    assert isinstance(running.guard.body, cst.IndentedBlock)
+    block = running.guard.body.with_changes(body=[*running.before, *calls])
+    guard = running.guard.with_changes(body=block)
+    if functions and not any(line.comment is None for line in guard.leading_lines):
+        guard = guard.with_changes(leading_lines=[*[cst.EmptyLine(indent=False)] * 2, *guard.leading_lines])
+    at = list(module.body).index(running.guard)
+    return module.with_changes(body=[*module.body[:at], *functions, guard, *module.body[at + 1 :]])

@@ -1,0 +1,98 @@
+"""Puts the statements that run a program into a ``with`` block, or something before and after them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import libcst as cst
+
+from dspy_live.assistant.convert.awaiting import Plan
+from dspy_live.assistant.convert.candidates import choose
+from dspy_live.assistant.convert.main_part import Running, new_guard, running_part, split_script
+from dspy_live.assistant.convert.names import reads
+from dspy_live.assistant.convert.report import Notes
+from dspy_live.assistant.convert.source import Source
+
+
+def running_or_example(source: Source, notes: Notes, program: str | None) -> tuple[Source, Running]:
+    """Return the part of the file that runs; a file that runs nothing gets an example run first.
+
+    Raises:
+        NoProgram, SeveralPrograms: nothing is run in the file and it is not clear what to run.
+    """
+    running = _started(source)
+    if running is not None:
+        return source, running
+    candidate = choose(source, program)
+    notes.add(
+        "advice", f"The file runs nothing, so an example run of {candidate.name} was added: put your inputs there."
+    )
+    if not candidate.buildable:
+        notes.add("advice", f"{candidate.name} takes arguments when it is made: fill them in where it is made.")
+    call = cst.parse_statement(f"print({candidate.expression}({candidate.sample_call()}))\n")
+    guard = source.guard()
+    if guard is None or not isinstance(guard.body, cst.IndentedBlock):
+        module = source.module.with_changes(body=[*source.module.body, new_guard([call])])
+    else:
+        block = guard.body.with_changes(body=[*guard.body.body, call])
+        changed = guard.with_changes(body=block)
+        module = source.module.with_changes(body=[changed if n is guard else n for n in source.module.body])
+    source = Source(module.code, first_pass=False)
+    running = _started(source)
+    assert running is not None
+    return source, running
+
+
+def _started(source: Source) -> Running | None:
+    """The running part; ``asyncio.run(main())`` of a program that is asynchronous already counts as well."""
+    running = running_part(Plan(source))
+    guard = source.guard()
+    if guard is None or not isinstance(guard.body, cst.IndentedBlock) or (running and running.guard is not None):
+        return running or _script(source)
+    body: list[cst.BaseStatement] = list(guard.body.body)
+    names = {"run"} | set(source.functions) | set(source.variables)
+    first = next((i for i, node in enumerate(body) if reads(node) & names and "configure" not in _text(node)), None)
+    return running if first is None else Running(guard, body[:first], body[first:])
+
+
+def _script(source: Source) -> Running | None:
+    body: list[cst.BaseStatement] = list(source.module.body)
+    first = next((i for i, node in enumerate(body) if _text(node).strip().startswith("asyncio.run(")), None)
+    return None if first is None else Running(None, body[:first], body[first:])
+
+
+def _text(node: cst.CSTNode) -> str:
+    return cst.Module([]).code_for_node(node)
+
+
+def around(
+    source: Source,
+    running: Running,
+    *,
+    before: Sequence[str] = (),
+    within: str = "",
+    after: Sequence[str] = (),
+) -> cst.Module:
+    """Return the module with statements before and after its running part, which stands in ``with within:``."""
+    plan = Plan(source)
+    moved, _ = split_script(plan, running)
+    first, *rest = moved
+    lines = list(getattr(first, "leading_lines", ()))
+    inner: list[cst.BaseStatement] = list(moved)
+    if within:
+        block = cst.parse_statement(f"with {within}:\n    pass\n")
+        assert isinstance(block, cst.With)
+        comments = [line for line in lines if line.comment is not None]
+        statements = [first.with_changes(leading_lines=comments), *rest]
+        blank = [line for line in lines if line.comment is None][:2]
+        inner = [block.with_changes(body=cst.IndentedBlock(statements), leading_lines=blank)]
+    head = [cst.parse_statement(text + "\n") for text in before]
+    tail = [cst.parse_statement(text + "\n") for text in after]
+    if running.guard is None:
+        gone = {id(node) for node in moved}
+        body = [node for node in source.module.body if id(node) not in gone]
+        return source.module.with_changes(body=[*body, *head, *inner, *tail])
+    assert isinstance(running.guard.body, cst.IndentedBlock)
+    block_body = running.guard.body.with_changes(body=[*running.before, *head, *inner, *tail])
+    guard = running.guard.with_changes(body=block_body)
+    return source.module.with_changes(body=[guard if n is running.guard else n for n in source.module.body])

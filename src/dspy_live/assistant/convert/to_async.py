@@ -1,0 +1,149 @@
+"""``convert async``: every module gets an ``aforward``, what runs the program awaits."""
+
+from __future__ import annotations
+
+import libcst as cst
+
+from dspy_live.assistant.convert import known
+from dspy_live.assistant.convert.awaiting import Plan, Special, explain, obstacles_of
+from dspy_live.assistant.convert.main_part import run_in_main, running_part
+from dspy_live.assistant.convert.names import dotted
+from dspy_live.assistant.convert.report import Notes
+from dspy_live.assistant.convert.source import ClassFacts, Source
+from dspy_live.assistant.convert.swap import with_live_lm
+from dspy_live.assistant.convert.twins import (
+    Edits,
+    add_imports,
+    in_existing_async,
+    make_in_place,
+    make_requested,
+    make_twin,
+)
+
+
+def to_async(text: str, notes: Notes) -> str:
+    """Return the source with asynchronous programs.
+
+    A class whose ``forward`` can't be awaited safely stays synchronous; its callers then await it
+    through ``dspy_live.asyncify``, which runs it in a thread. Running it twice changes nothing more.
+    """
+    source = Source(text, _kept_sync(text, notes), will_convert=True)
+    plan = Plan(source, notes)
+    edits = Edits()
+    for facts in source.programs():
+        _add_aforward(plan, edits, facts)
+    in_existing_async(plan, edits)
+    _routes(plan, edits)
+    make_requested(plan, edits)
+    module = edits.apply(source.module)
+    if plan.imports:
+        module = add_imports(module, sorted(plan.imports))
+    return with_live_lm(run_asynchronously(module.code, notes), notes)
+
+
+def run_asynchronously(text: str, notes: Notes, special: Special | None = None, *, first_pass: bool = False) -> str:
+    """Return the source with its running part awaited; definitions are as they should be already."""
+    source = Source(text, first_pass=first_pass)
+    plan = Plan(source, notes, special)
+    edits = Edits()
+    module = source.module
+    running = running_part(plan)
+    if running is not None:
+        module = run_in_main(plan, running, module)
+    for name in plan.in_place:
+        edits.instead[source.functions[name]] = make_in_place(plan, source.functions[name], None)
+    if special is not None:
+        in_existing_async(plan, edits)
+    make_requested(plan, edits)
+    module = edits.apply(module)
+    return add_imports(module, sorted(plan.imports)).code if plan.imports else module.code
+
+
+def _kept_sync(text: str, notes: Notes) -> frozenset[str]:
+    """Find the classes that can't be converted safely; one may make its subclasses so."""
+    kept: frozenset[str] = frozenset()
+    while True:
+        source = Source(text, kept, will_convert=True)
+        plan = Plan(source)
+        found = dict(_refused(plan))
+        if found.keys() <= kept:
+            return kept
+        for name, reason in found.items():
+            if name not in kept:
+                line = source.line(source.classes[name].methods["forward"])
+                notes.add(
+                    "left", f"{name}.forward() stays synchronous: {reason}. It is awaited through a thread.", line
+                )
+        kept |= found.keys()
+
+
+def _refused(plan: Plan) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for facts in plan.source.programs():
+        forward = facts.methods.get("forward")
+        if forward is None or "aforward" in facts.methods or facts.name in plan.source.keep_sync:
+            continue
+        if forward.asynchronous is not None:
+            found.append(
+                (facts.name, "it is a coroutine function already, which DSPy does not await; call it aforward")
+            )
+            continue
+        obstacles = obstacles_of(forward) + plan.try_body(forward, facts).obstacles
+        if obstacles:
+            found.append((facts.name, explain(obstacles)))
+    return found
+
+
+def _add_aforward(plan: Plan, edits: Edits, facts: ClassFacts) -> None:
+    forward = facts.methods.get("forward")
+    _note_tools(plan, facts)
+    if forward is None or "aforward" in facts.methods or facts.name in plan.source.keep_sync:
+        return
+    edits.after.setdefault(forward, []).append(make_twin(plan, forward, facts))
+    plan.notes.add("changed", f"{facts.name} has an aforward(): its calls are awaited.", plan.source.line(forward))
+
+
+def _note_tools(plan: Plan, facts: ClassFacts) -> None:
+    """Say which synchronous tools an agent of this class calls on the loop."""
+    source = plan.source
+    finder = _Tools(plan)
+    facts.node.visit(finder)
+    for name in sorted(finder.names):
+        function = source.functions.get(name)
+        if function is not None and function.asynchronous is None:
+            plan.notes.add(
+                "advice",
+                f"{name}() is a synchronous tool: an agent that awaits calls it on the event loop. If it waits for "
+                f"something, make it `async def` or hand it over as dspy_live.Tool({name}), which runs it in a thread.",
+                source.line(function),
+            )
+
+
+class _Tools(cst.CSTVisitor):
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.names: set[str] = set()
+
+    def visit_Call(self, node: cst.Call) -> None:
+        if known.short(self.plan.source.imports.qualified(node.func)) not in known.WITH_TOOLS:
+            return
+        for arg in node.args:
+            if isinstance(arg.value, cst.List) and (arg.keyword is None or arg.keyword.value == "tools"):
+                self.names |= {dotted(element.value) or "" for element in arg.value.elements}
+
+
+def _routes(plan: Plan, edits: Edits) -> None:
+    """FastAPI handlers may be coroutine functions: make those that wait so, in place."""
+    for name, function in plan.source.functions.items():
+        if function.asynchronous is not None or not function.decorators:
+            continue
+        route = all(
+            isinstance(d.decorator, cst.Call)
+            and isinstance(d.decorator.func, cst.Attribute)
+            and d.decorator.func.attr.value in known.ROUTES
+            for d in function.decorators
+        )
+        trial = plan.try_body(function, None)
+        if route and trial.awaited and not trial.obstacles:
+            edits.instead[function] = make_in_place(plan, function, None)
+            plan.notes.add("changed", f"The handler {name}() is asynchronous now.", plan.source.line(function))

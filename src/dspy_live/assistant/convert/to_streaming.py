@@ -1,0 +1,119 @@
+"""``convert streaming``: what runs a program prints its text as it arrives."""
+
+from __future__ import annotations
+
+import libcst as cst
+
+from dspy_live.assistant.convert.candidates import choose
+from dspy_live.assistant.convert.main_part import new_guard
+from dspy_live.assistant.convert.names import reads
+from dspy_live.assistant.convert.report import Notes
+from dspy_live.assistant.convert.source import Source
+from dspy_live.assistant.convert.swap import swap, uses
+from dspy_live.assistant.convert.to_async import run_asynchronously
+from dspy_live.assistant.convert.twins import add_imports
+from dspy_live.assistant.convert.values import PROGRAMS, Env, Value
+
+_HELPER = '''
+
+async def {name}(program, *args, **inputs):
+    """Run a program, print its text as it arrives, field by field, and return its prediction."""
+    shown, prediction = None, None
+    async for item in dspy_live.streamify(program)(*args, **inputs):
+        if isinstance(item, dspy.Prediction):
+            prediction = item
+        elif isinstance(item, str):
+            field = (item.predict_name, item.signature_field_name)
+            if field != shown:
+                print(f"\\n[{{item.signature_field_name}}] ", end="")
+                shown = field
+            print(item, end="", flush=True)
+        elif isinstance(item, dspy_live.Restart):
+            print("\\n[starting again]", end="")
+            shown = None
+    print()
+    return prediction
+'''
+
+
+def to_streaming(text: str, notes: Notes, program: str | None = None) -> str:
+    """Return the source with its running part streaming. A file that runs nothing gets an example run.
+
+    Raises:
+        NoProgram, SeveralPrograms: nothing is run in the file and it is not clear what to run.
+    """
+    source = Source(text)
+    if uses(source, "dspy_live.streamify"):
+        notes.add("left", "The file streams with dspy_live.streamify already.")
+        return text
+    replaced = _replace_import(source, notes)
+    if replaced is not None:
+        return replaced
+    name = next(n for n in ("stream", "stream_program", "stream_to_terminal") if n not in reads(source.module))
+
+    def special(env: Env, value: Value, call: cst.Call) -> cst.BaseExpression | None:
+        if value.kind not in PROGRAMS or value.dspy in ("LM", "Embedder"):
+            return None
+        if env.cls is not None and env.source.is_program(env.cls):
+            return None
+        if program is not None and program not in (value.cls, cst.Module([]).code_for_node(call.func)):
+            return None
+        return _streamed(call, name)
+
+    new = run_asynchronously(text, notes, special, first_pass=True)
+    if new == text or f"{name}(" not in new:
+        new = _with_example(source, notes, name, program)
+    module = add_imports(cst.parse_module(new), ["asyncio", "dspy", "dspy_live"])
+    notes.add("changed", f"{name}() prints each field's text as it arrives; the program itself is not changed.")
+    return _insert_before_use(module, cst.parse_module(_HELPER.format(name=name)).body[0], name).code
+
+
+def _replace_import(source: Source, notes: Notes) -> str | None:
+    """A file that streams with DSPy's own function only needs ours in its place."""
+    module, swapped = swap(source.module, source.imports, frozenset({"streamify", "StreamListener"}))
+    if "streamify" not in swapped:
+        return None
+    notes.add(
+        "changed", "The file streamed with DSPy's own streamify; dspy_live's takes its place, with the same arguments."
+    )
+    return add_imports(module, ["dspy_live"]).code
+
+
+def _streamed(call: cst.Call, name: str) -> cst.Await:
+    comma = cst.Comma(whitespace_after=cst.SimpleWhitespace(" ")) if call.args else cst.MaybeSentinel.DEFAULT
+    args = [cst.Arg(call.func, comma=comma), *call.args]
+    inner = call.with_changes(func=cst.Name(name), args=args, lpar=[], rpar=[])
+    return cst.Await(inner, lpar=call.lpar, rpar=call.rpar)
+
+
+def _with_example(source: Source, notes: Notes, name: str, program: str | None) -> str:
+    candidate = choose(source, program)
+    arguments = candidate.sample_call()
+    notes.add(
+        "advice", f"The file runs nothing, so an example run of {candidate.name} was added: put your inputs there."
+    )
+    if not candidate.buildable:
+        notes.add("advice", f"{candidate.name} takes arguments when it is made: fill them in where it is made.")
+    call = f"{name}({candidate.expression}{', ' + arguments if arguments else ''})"
+    return append_to_guard(source, cst.parse_statement(f"asyncio.run({call})\n")).code
+
+
+def append_to_guard(source: Source, statement: cst.BaseStatement) -> cst.Module:
+    """Return the module with a statement at the end of its ``if __name__`` block, which is made if need be."""
+    guard = source.guard()
+    if guard is None or not isinstance(guard.body, cst.IndentedBlock):
+        return source.module.with_changes(body=[*source.module.body, new_guard([statement])])
+    changed = guard.with_changes(body=guard.body.with_changes(body=[*guard.body.body, statement]))
+    return source.module.with_changes(body=[changed if node is guard else node for node in source.module.body])
+
+
+def _insert_before_use(module: cst.Module, helper: cst.BaseStatement, name: str) -> cst.Module:
+    body = list(module.body)
+    at = next((i for i, node in enumerate(body) if name in reads(node)), len(body))
+    helper = helper.with_changes(leading_lines=[cst.EmptyLine(indent=False)] * 2)
+    following = body[at]
+    lines = list(getattr(following, "leading_lines", ()))
+    while lines and lines[0].comment is None:
+        lines.pop(0)
+    body[at] = following.with_changes(leading_lines=[*[cst.EmptyLine(indent=False)] * 2, *lines])
+    return module.with_changes(body=[*body[:at], helper, *body[at:]])
