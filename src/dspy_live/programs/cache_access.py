@@ -1,29 +1,24 @@
-"""The response cache as the engine uses it: DSPy's own store, one key for sync and async calls."""
+"""The response cache as the engine uses it: one key for sync and async calls, records of DSPy's own form."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
-import dspy
-
-from dspy_live.programs.internals import CACHE_FORMAT, IGNORED_CACHE_KEYS, CallResult, PreparedCall
+from dspy_live.programs.cache_store import cache
+from dspy_live.programs.internals import CACHE_FORMAT, CallResult, PreparedCall
 
 if TYPE_CHECKING:
     from dspy_live.programs.lm import LM
 
 
 async def lookup(lm: LM, call: PreparedCall) -> CallResult | None:
-    """Return the cached result of this call, or ``None``. Memory is looked at here, the disk in a thread."""
-    key = call.key(lm, False)
-    store = dspy.cache
-    if getattr(store, "enable_disk_cache", True):
-        record = await asyncio.to_thread(store.get, key, IGNORED_CACHE_KEYS)
-    else:
-        record = store.get(key, IGNORED_CACHE_KEYS)
-    if record is None:
-        return None
-    return _load(lm, call, record)
+    """Return the cached result of this call, or ``None``; a damaged or foreign entry is a miss."""
+    return await cache.get(call.key(lm, False), lambda record: _load(lm, call, record))
+
+
+async def store(lm: LM, call: PreparedCall, result: CallResult) -> None:
+    """Keep a result, as plain data."""
+    await cache.put(call.key(lm, False), result.dump())
 
 
 def _load(lm: LM, call: PreparedCall, record: Any) -> CallResult:
@@ -33,13 +28,3 @@ def _load(lm: LM, call: PreparedCall, record: Any) -> CallResult:
     result.cache_hit = True
     result.usage = {}
     return result
-
-
-async def store(lm: LM, call: PreparedCall, result: CallResult) -> None:
-    """Keep a result, as plain data."""
-    key = call.key(lm, False)
-    keeper = dspy.cache
-    if getattr(keeper, "enable_disk_cache", True):
-        await asyncio.to_thread(keeper.put, key, result.dump(), IGNORED_CACHE_KEYS)
-    else:
-        keeper.put(key, result.dump(), IGNORED_CACHE_KEYS)
