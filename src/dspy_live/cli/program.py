@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dspy_live.cli.flags import ProgramFlags
 from dspy_live.cli.lm import LMSettings, read_settings
+from dspy_live.core.errors import ConfigurationError
 from dspy_live.core.schema import Schema
 from dspy_live.core.service import Service
 
@@ -26,8 +27,8 @@ class Opened:
     schema: Schema
 
 
-def open_program(target: str, flags: ProgramFlags | None = None) -> Opened:
-    """Load ``target`` and configure its LM.
+def open_program(target: str, flags: ProgramFlags | None = None, *, history: bool = True) -> Opened:
+    """Load ``target`` and configure its LM; ``history`` false keeps DSPy's history from growing.
 
     Raises :class:`~dspy_live.core.errors.ConfigurationError` with one line that says what is wrong.
     """
@@ -40,8 +41,11 @@ def open_program(target: str, flags: ProgramFlags | None = None) -> Opened:
 
     loaded = load(target, state=flags.state, allow_pickle=flags.allow_pickle)
     chosen = choose(loaded.program, settings)
-    service = ProgramService(loaded.program, name=loaded.name, execution=flags.execution, timeout=flags.timeout)
-    return Opened(loaded, chosen, service, service.schema)
+    try:
+        service = ProgramService(loaded.program, name=loaded.name, execution=flags.execution, history=history)
+    except (TypeError, ValueError) as exc:
+        raise ConfigurationError(f"{target}: {exc}") from exc
+    return Opened(loaded, chosen, service.with_layers(), service.schema)
 
 
 def settings_of(flags: ProgramFlags) -> LMSettings:

@@ -31,17 +31,19 @@ def run(
     """
     import asyncio
 
+    from dspy_live.cli.calls import new_call
     from dspy_live.cli.inputs import read_inputs
     from dspy_live.cli.program import open_program, warn_if_simulated
     from dspy_live.cli.show import show_json, show_outputs
-    from dspy_live.core.call import Call
     from dspy_live.core.events import Predicted
 
     opened = open_program(target, flags)
-    call = Call(read_inputs(opened.schema, text, named, inputs), stream=False)
+    values = read_inputs(opened.schema, text, named, inputs)
+    timeout = flags.timeout if flags else None
     warn_if_simulated(opened.chosen)
 
     async def outputs() -> dict[str, object]:
+        call = new_call(values, timeout=timeout, stream=False)
         async with opened.service.open(call) as events:
             async for event in events:
                 if isinstance(event, Predicted):

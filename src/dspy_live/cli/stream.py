@@ -33,18 +33,20 @@ def stream(
     """
     import asyncio
 
+    from dspy_live.cli.calls import new_call
     from dspy_live.cli.inputs import read_inputs
     from dspy_live.cli.program import open_program, warn_if_simulated
     from dspy_live.cli.show import JsonLines, Terminal
-    from dspy_live.core.call import Call
 
     opened = open_program(target, flags)
-    # A terminal can't take words back: the program is retried and falls back before the first token only.
-    call = Call(read_inputs(opened.schema, text, named, inputs), stream=True, restartable=json)
+    values = read_inputs(opened.schema, text, named, inputs)
+    timeout = flags.timeout if flags else None
     warn_if_simulated(opened.chosen)
     screen = JsonLines(sys.stdout) if json else Terminal(opened.schema, sys.stdout, sys.stderr if status else None)
 
     async def follow() -> None:
+        # A terminal can't take words back: the program is retried and falls back before the first token only.
+        call = new_call(values, timeout=timeout, stream=True, restartable=json)
         async with opened.service.open(call) as events:
             async for event in events:
                 screen.show(event)

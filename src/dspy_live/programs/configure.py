@@ -87,4 +87,5 @@ def _name(lm: Any) -> str:
 
 
 def _is_simulated(lm: Any) -> bool:
-    return bool(getattr(lm, "simulated", False))
+    endpoint = getattr(getattr(lm, "live", None), "endpoint", None)
+    return bool(getattr(endpoint, "simulated", False))

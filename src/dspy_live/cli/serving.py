@@ -1,0 +1,167 @@
+"""A server's process: open the programs, build the application, run it until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import re
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvicorn
+
+from dspy_live.cli.flags import ProgramFlags
+from dspy_live.cli.program import Opened, open_program
+from dspy_live.core.errors import ConfigurationError, LiveError
+from dspy_live.core.service import Service
+from dspy_live.server import App, Mounted, create_app
+
+_NAMED = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.-]*)=(.+)\Z", re.DOTALL)
+_AFTER_DRAIN = 5
+"""Seconds that connections have to close once every run has ended."""
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """What a server's process is started with; it goes to the process of ``--reload`` too."""
+
+    targets: tuple[str, ...]
+    flags: ProgramFlags
+    host: str
+    keys: Mapping[str, str]
+    app: Mapping[str, Any] = field(default_factory=dict)
+    drain: float = 30.0
+
+
+class LiveServer(uvicorn.Server):
+    """uvicorn, told to let running calls end first, and to leave the garbage collector's hands still."""
+
+    def __init__(self, config: uvicorn.Config, app: App, drain: float, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._app = app
+        self._drain = drain
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen, then say so."""
+        await super().startup(sockets)
+        # What is loaded by now stays for ever: full collections over it cost 100 ms pauses under load.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
+        self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Refuse new runs, give the running ones their time, then close; a second signal cuts it short."""
+        draining = asyncio.ensure_future(self._app.drain(self._drain))
+        while not draining.done() and not self.force_exit:
+            await asyncio.wait([draining], timeout=0.1)
+        if not draining.done():
+            draining.cancel()
+            await asyncio.wait([draining])
+        await super().shutdown(sockets)
+
+
+def serve_process(options: ServeOptions, sockets: list[socket.socket] | None = None) -> None:
+    """Serve until SIGINT or SIGTERM. Ends the process with status 2 when a program can't be opened."""
+    try:
+        opened = open_programs(options)
+        app = make_app(opened, options)
+    except LiveError as exc:
+        print(f"dspy-live: {exc.message}", file=sys.stderr)
+        sys.exit(2)
+    assert sockets
+    url = base_url(options.host, sockets[0])
+    config = uvicorn.Config(
+        app,
+        interface="asgi3",
+        http="httptools",
+        ws="websockets-sansio",
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        ws_max_size=int(options.app.get("max_body", 16 << 20)),
+        timeout_graceful_shutdown=_AFTER_DRAIN,
+    )
+    LiveServer(config, app, options.drain, lambda: print(banner(opened, url, options), flush=True)).run(sockets)
+
+
+def open_programs(options: ServeOptions) -> dict[str, Opened]:
+    """Open every target, by its name. Two of one name are a :class:`ConfigurationError`."""
+    programs: dict[str, Opened] = {}
+    for target in options.targets:
+        match = _NAMED.match(target) if "->" not in target.partition("=")[0] else None
+        given, plain = (match[1], match[2]) if match else ("", target)
+        opened = open_program(plain, options.flags, history=False)
+        name = given or opened.loaded.name
+        if name in programs:
+            raise ConfigurationError(f"two programs are called {name!r}; name them apart: first={plain} second=…")
+        programs[name] = opened
+    return programs
+
+
+def make_app(programs: Mapping[str, Opened], options: ServeOptions) -> App:
+    """Return the application that serves the programs."""
+    mounted = {
+        name: Mounted(
+            name, _within(opened.service, options.flags.timeout), opened.schema, simulated=opened.chosen.simulated
+        )
+        for name, opened in programs.items()
+    }
+    return create_app(mounted, api_keys=options.keys, drain=options.drain, **options.app)
+
+
+def _within(service: Service, timeout: float | None) -> Service:
+    if timeout is None:
+        return service
+    from dspy_live.layers.deadline import Deadline
+
+    return Deadline(timeout)(service)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket. Raises :class:`ConfigurationError` that says what is in the way."""
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, proto)
+    except OSError as exc:
+        raise ConfigurationError(f"{host!r} is no address to listen on: {exc.strerror or exc}") from exc
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as exc:
+        listener.close()
+        raise ConfigurationError(
+            f"can't listen on {host} port {port}: {exc.strerror or exc}; --port takes another"
+        ) from exc
+    listener.set_inheritable(True)
+    return listener
+
+
+def base_url(host: str, listener: socket.socket) -> str:
+    """Return where a browser on this machine finds the server."""
+    port = listener.getsockname()[1]
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{shown}:{port}"
+
+
+def banner(programs: Mapping[str, Opened], url: str, options: ServeOptions) -> str:
+    """What is served, by which LM, and where to look."""
+    lines = []
+    for name, opened in programs.items():
+        inputs = ", ".join(f.name for f in opened.schema.inputs) or "…"
+        outputs = ", ".join(f"{f.name}" + ("" if f.is_text else f": {f.type}") for f in opened.schema.outputs) or "…"
+        lines.append(f"  {name}   {inputs} -> {outputs}")
+    labels = dict.fromkeys(opened.chosen.label for opened in programs.values())
+    lines.append(f"  LM   {'; '.join(labels)}")
+    if any(opened.chosen.simulated for opened in programs.values()):
+        lines.append("  SIMULATED: no LM is configured or --sim is given; name one with --lm, --config or DSPY_LIVE_LM")
+    lines.append(f"  keys   {len(options.keys) or 'none asked for'}")
+    return "\n".join((f"dspy-live serves {url}/   (playground; {url}/docs for the API; Ctrl-C ends it)", *lines))
