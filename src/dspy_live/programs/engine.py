@@ -98,7 +98,9 @@ class _Exchange:
         self.said_at: float | None = None
 
     async def complete(self) -> CallResult:
-        retries = 0 if any(getattr(layer, "retries", False) for layer in self.runtime.lm_layers) else self.lm.num_retries
+        retries = (
+            0 if any(getattr(layer, "retries", False) for layer in self.runtime.lm_layers) else self.lm.num_retries
+        )
         service = compose(endpoint_for(self.lm, self.call), self.runtime.lm_layers)
         attempt = 0
         while True:

@@ -13,7 +13,7 @@ from typing import Any
 
 from dspy_live.programs.foreign_lm import replied, speaking_for
 from dspy_live.programs.internals import Adapter
-from dspy_live.programs.lm import LM, adopt
+from dspy_live.programs.lm import LM, adopt, configured
 from dspy_live.programs.run import current_run
 from dspy_live.programs.speaker import speech_now
 
@@ -36,14 +36,14 @@ def _live_class(base: type) -> type:
         _dspy_live = True
 
         def __call__(self, lm: Any, lm_kwargs: Any, signature: Any, demos: Any, inputs: Any) -> Any:
-            lm = adopt(lm)
+            lm = _ours(lm)
             if isinstance(lm, LM):
                 return super().__call__(lm, lm_kwargs, signature, demos, inputs)
             with speaking_for():
                 return super().__call__(lm, lm_kwargs, signature, demos, inputs)
 
         async def acall(self, lm: Any, lm_kwargs: Any, signature: Any, demos: Any, inputs: Any) -> Any:
-            lm = adopt(lm)
+            lm = _ours(lm)
             if isinstance(lm, LM):
                 return await super().acall(lm, lm_kwargs, signature, demos, inputs)
             with speaking_for():
@@ -77,6 +77,12 @@ def _live_class(base: type) -> type:
     Live.format = _format_of(base)  # type: ignore[method-assign]
     Live.__name__, Live.__qualname__, Live.__module__ = base.__name__, base.__qualname__, base.__module__
     return Live
+
+
+def _ours(lm: Any) -> Any:
+    run = current_run()
+    ours = adopt(lm)
+    return ours if run is None or not run.call.config else configured(ours, run.call.config)
 
 
 def _format_of(base: Any) -> Any:

@@ -6,7 +6,8 @@ overridden: that would make it a legacy LM, without cache and on its way out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import dspy
@@ -43,6 +44,7 @@ class LMOptions:
     endpoint: Service | None = None
     first_token_timeout: float | None = None
     idle_timeout: float | None = None
+    configured: bool = False
 
 
 _DEFAULTS = LMOptions()
@@ -172,14 +174,7 @@ class LM(dspy.LM):
         plain = self.as_dspy().copy(**kwargs)
         copied = object.__new__(type(self))
         copied.__dict__ = plain.__dict__
-        live = self.live
-        copied._live = LMOptions(
-            own.get("stream", live.stream),
-            live.capabilities,
-            own.get("endpoint", live.endpoint),
-            live.first_token_timeout,
-            live.idle_timeout,
-        )
+        copied._live = replace(self.live, **own)
         return copied
 
     def dump_state(self) -> dict[str, Any]:
@@ -190,10 +185,8 @@ class LM(dspy.LM):
 
     def __getstate__(self) -> Any:
         state = dict(super().__getstate__())
-        live = self.live
-        state["_live_options"] = LMOptions(
-            live.stream, live.capabilities, None, live.first_token_timeout, live.idle_timeout
-        )
+        # An endpoint is a live thing, with loops and sockets; it does not travel.
+        state["_live_options"] = replace(self.live, endpoint=None)
         return state
 
     def __setstate__(self, state: Any) -> None:
@@ -226,6 +219,20 @@ def adopt(lm: Any) -> Any:
     ours.__dict__ = lm.__dict__
     ours._live = _DEFAULTS
     return ours
+
+
+def configured(lm: Any, config: Mapping[str, Any]) -> Any:
+    """Return ``lm`` with a call's own options; one that has them already, or a copy of such a one, as it is.
+
+    The copy shares the history: the user finds the call where it would have been.
+    """
+    if not config or (isinstance(lm, LM) and lm.live.configured):
+        return lm
+    copied = lm.copy(**config)
+    copied.history = lm.history
+    if isinstance(copied, LM):
+        copied._live = replace(copied.live, configured=True)
+    return copied
 
 
 def _named(capabilities: Any) -> Capabilities | None:

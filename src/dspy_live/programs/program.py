@@ -17,7 +17,7 @@ from dspy_live.core.schema import Schema
 from dspy_live.core.service import Receiver, Service, compose
 from dspy_live.programs.internals import overrides, settings
 from dspy_live.programs.live_adapter import live
-from dspy_live.programs.lm import adopt
+from dspy_live.programs.lm import adopt, configured
 from dspy_live.programs.names import Names
 from dspy_live.programs.run import KEY, Run
 from dspy_live.programs.schema import outputs_of, schema_of
@@ -87,8 +87,7 @@ class ProgramService:
         lm = changes.get("lm", settings.lm)
         if lm is not None:
             ours = adopt(lm)
-            config = run.call.config
-            changes["lm"] = ours.copy(**config) if config and hasattr(ours, "copy") else ours
+            changes["lm"] = configured(ours, run.call.config)
         adapter = changes.get("adapter", settings.adapter)
         changes["adapter"] = live(adapter if adapter is not None else dspy.ChatAdapter())
         changes[KEY] = run
@@ -103,7 +102,9 @@ def choose_execution(program: Any, execution: Execution) -> Execution:
         raise ValueError(f"execution must be one of {', '.join(EXECUTIONS)}; got {execution!r}")
     native = _is_native(program)
     if execution == "native" and not native and not _has_own(program, "aforward"):
-        raise ValueError(f"{type(program).__name__} has no aforward(), so it can't run natively; use execution='thread'")
+        raise ValueError(
+            f"{type(program).__name__} has no aforward(), so it can't run natively; use execution='thread'"
+        )
     if execution == "auto":
         return "native" if native else "thread"
     if execution in ("thread", "inline") and isinstance(program, dspy.Module) and not _has_own(program, "forward"):
@@ -179,13 +180,14 @@ class _Opening:
 
     async def _execute(self, run: Run) -> Any:
         service, inputs = self._service, run.call.inputs
+        args = run.call.attributes.get("args", ())
         program = service.program
         if service.execution == "native":
             call = program.acall if isinstance(program, dspy.Module) else program
-            return await how.native(lambda: call(**inputs))
+            return await how.native(lambda: call(*args, **inputs))
         if service.execution == "inline":
-            return await how.inline(lambda: program(**inputs), run)
-        return await how.in_thread(lambda: program(**inputs), service.runtime.threads(), run)
+            return await how.inline(lambda: program(*args, **inputs), run)
+        return await how.in_thread(lambda: program(*args, **inputs), service.runtime.threads(), run)
 
 
 def _at_the_door(exc: BaseException, run: Run) -> BaseException:

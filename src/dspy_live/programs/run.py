@@ -49,7 +49,9 @@ class Run:
         "worker",
     )
 
-    def __init__(self, runtime: Runtime, call: Call, program: str, names: Names, scope: Scope, channel: Channel) -> None:
+    def __init__(
+        self, runtime: Runtime, call: Call, program: str, names: Names, scope: Scope, channel: Channel
+    ) -> None:
         self.runtime = runtime
         self.call = call
         self.program = program

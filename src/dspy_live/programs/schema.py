@@ -196,4 +196,7 @@ def outputs_of(value: Any) -> dict[str, Any]:
         items = {str(k): v for k, v in value.items()}
     else:
         items = {"output": value}
-    return {k: v if type(v) is str else to_jsonable_python(v, fallback=str, serialize_unknown=True) for k, v in items.items()}
+    return {
+        k: v if type(v) is str else to_jsonable_python(v, fallback=str, serialize_unknown=True)
+        for k, v in items.items()
+    }

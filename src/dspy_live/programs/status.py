@@ -62,13 +62,13 @@ class Watch:
     """Watches over the runs of one program."""
 
     def __init__(self, program: Any) -> None:
-        self._tools = _has_tools(program)
+        self.has_tools = _has_tools(program)
 
     @contextmanager
     def over(self, run: Run) -> Iterator[None]:
         """Let the run's tools and status messages be told as events, where there are any."""
         provider = run.call.attributes.get("status")
-        if provider is None and not self._tools:
+        if provider is None and not self.has_tools:
             yield
             return
         teller = run.status = Teller(provider)

@@ -24,6 +24,7 @@ EXECUTIONS: tuple[Execution, ...] = ("auto", "native", "thread", "inline")
 # A program that swallows the stop and asks again is refused this often, then never resumed.
 MAX_REFUSALS = 100
 
+
 async def native(make: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     """Await the program's own coroutine in this task; the task's cancellation is the program's."""
     return await make()
