@@ -110,7 +110,8 @@ class Choice:
         refusal = delta.get("refusal")
         if isinstance(refusal, str):
             self._refusal.append(refusal)
-        for fragment in delta.get("tool_calls") or ():
+        calls = delta.get("tool_calls")
+        for fragment in calls if isinstance(calls, list) else ():
             if isinstance(fragment, dict):
                 self._tool(fragment, out)
         function = delta.get("function_call")
@@ -143,9 +144,10 @@ class Choice:
 
     def _slot(self, fragment: dict[str, Any]) -> int:
         """Which call a fragment belongs to: by its index; some servers send none, or 0 for all with different ids."""
-        wire, name = fragment.get("index"), fragment.get("id") or ""
+        wire, name = fragment.get("index"), _string(fragment.get("id"))
         if not isinstance(wire, int):
-            if self._calls and not name and not (fragment.get("function") or {}).get("name"):
+            function = fragment.get("function")
+            if self._calls and not name and not (isinstance(function, dict) and function.get("name")):
                 return len(self._calls) - 1
             wire = -1 - len(self._calls)
         slot = self._slots.get(wire)
@@ -167,11 +169,13 @@ class _ToolCall:
 
     def add(self, fragment: dict[str, Any]) -> str:
         """Add a fragment and return its piece of the arguments."""
-        self.id = fragment.get("id") or self.id
-        self.type = fragment.get("type") or self.type
+        self.id = _string(fragment.get("id")) or self.id
+        self.type = _string(fragment.get("type")) or self.type
         for key in fragment.keys() - {"index", "id", "type", "function"}:
             self._extra[key] = fragment[key]
-        function = fragment.get("function") or {}
+        function = fragment.get("function")
+        if not isinstance(function, dict):
+            return ""
         name = function.get("name")
         # Some servers repeat the whole name in each fragment.
         if isinstance(name, str) and name and name != "".join(self.name):
@@ -187,3 +191,7 @@ class _ToolCall:
     def finished(self) -> dict[str, Any]:
         function = {"name": "".join(self.name), "arguments": "".join(self._arguments)}
         return {"id": self.id, "type": self.type, "function": function, **self._extra}
+
+
+def _string(value: Any) -> str:
+    return value if isinstance(value, str) else "" if value is None else str(value)

@@ -20,13 +20,20 @@ class Template:
     """A line that begins with ``prefix``, ends with ``suffix`` and has neither quote nor backslash between
     is the chunk that the template was learned from, with the bytes between as its text."""
 
-    __slots__ = ("bounds", "index", "kind")
+    __slots__ = ("cut", "ending", "index", "kind", "length", "prefix", "suffix")
 
     def __init__(self, prefix: bytes, suffix: bytes, kind: Kind, index: int) -> None:
         self.kind: Kind = kind
         self.index = index
-        # What the hot loop unpacks: prefix, suffix, where the text begins and ends, the least length of a line
-        self.bounds = (prefix, suffix, len(prefix), -len(suffix), len(prefix) + len(suffix))
+        self.prefix = prefix
+        self.suffix = suffix
+        self.ending = suffix + b"\n\n"
+        self.cut = len(prefix)
+        self.length = len(prefix) + len(suffix)
+
+    def bounds(self) -> tuple[bytes, bytes, int, int, int]:
+        """Return prefix, suffix, where the text begins and ends, and the least length of a line."""
+        return self.prefix, self.suffix, self.cut, -len(self.suffix), self.length
 
 
 NOTHING = Template(b"\n", b"\n", "text", 0)
@@ -58,7 +65,7 @@ def learn(line: bytes, chunk: dict[str, Any]) -> Template | None:
 
 def _only_text(chunk: dict[str, Any]) -> tuple[str, str, int] | None:
     wires = chunk.get("choices")
-    if not wires or len(wires) != 1 or chunk.get("usage"):
+    if not isinstance(wires, list) or len(wires) != 1 or chunk.get("usage"):
         return None
     wire = wires[0]
     delta = wire.get("delta")
