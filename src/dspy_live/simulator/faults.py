@@ -35,7 +35,7 @@ Instead of a reply: ``400`` ``401`` ``429`` ``500`` ``503`` with OpenAI's error 
 is too long), ``html`` (502 with a page in HTML), ``no_stream_options`` (400 if the request has ``stream_options``),
 ``stall_start`` (silence), ``cut_start`` (the connection is closed).
 In the middle of a reply: ``stall``, ``cut``, ``malformed`` (a chunk that is no JSON; the stream goes on),
-``error_in_stream`` (an error object, then the end), ``no_done`` (a proper end without ``[DONE]``),
+``error_in_stream`` (an error object, then ``[DONE]``), ``no_done`` (a proper end without ``[DONE]``),
 ``no_usage`` (usage is left out), ``drip`` (a few bytes at a time).
 In its text: ``wrong_format`` (prose without the format), ``missing_field`` (the last field is missing), ``empty``.
 """

@@ -63,7 +63,7 @@ class Plan:
             yield action
             if action.data is None:
                 return
-        if include_usage and fault != "no_usage":
+        if include_usage and fault not in ("no_usage", "error_in_stream"):
             yield Action(0.0, _chunked(self._completion.usage_frame().data))
             self.reported = True
         if fault != "no_done":
