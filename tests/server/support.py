@@ -12,12 +12,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import uvicorn
+from starlette.types import ASGIApp
 
 from dspy_live.core.call import Call
 from dspy_live.core.events import Event, Predicted, Started, Token, Usage
 from dspy_live.core.schema import Field, Schema
-from dspy_live.server import App, Mounted, create_app
+from dspy_live.server import App, LiveServer, Mounted, create_app
+from dspy_live.server.serve import bind
 
 Script = Callable[[Call, "Tape"], Awaitable[None]]
 
@@ -197,35 +198,30 @@ class Live:
 
 
 @contextlib.contextmanager
-def serving(app: App | Mounted, **kw: Any) -> Iterator[Live]:
+def serving(app: App | Mounted, *, wrap: ASGIApp | None = None, **kw: Any) -> Iterator[Live]:
     """Serve an app in a thread of its own, on a free port of 127.0.0.1."""
     if isinstance(app, Mounted):
         app = create_app(app, **kw)
-    sock = socket.create_server(("127.0.0.1", 0), backlog=2048)
-    config = uvicorn.Config(
-        app, http="httptools", ws="websockets-sansio", loop="uvloop", log_config=None, lifespan="on"
-    )
-    server = uvicorn.Server(config)
+    sock = bind("127.0.0.1", 0)
     loops: list[asyncio.AbstractEventLoop] = []
+    started = threading.Event()
+    server = LiveServer(wrap or app, app, drain=0, on_ready=started.set)
 
     async def main() -> None:
         loops.append(asyncio.get_running_loop())
         await server.serve(sockets=[sock])
 
     def run() -> None:
-        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
             runner.run(main())
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    port = sock.getsockname()[1]
-    while not server.started:
-        threading.Event().wait(0.002)
+    assert started.wait(10), "the server did not start"
     try:
-        yield Live(app, port, loops[0])
+        yield Live(app, sock.getsockname()[1], loops[0])
     finally:
-        server.should_exit = True
-        server.force_exit = True
+        server.stop()
         thread.join(10)
         assert not thread.is_alive(), "the server did not stop"
 

@@ -129,16 +129,21 @@ class ActiveRuns:
     async def drain(self, seconds: float) -> None:
         """Take no new runs, wait up to ``seconds`` for the running ones, then stop them with an error."""
         self.draining = True
+        if self._empty is None:
+            self._empty = asyncio.Event()
         if not self._active:
             return
-        self._empty = asyncio.Event()
         try:
             await asyncio.wait_for(self._empty.wait(), seconds)
         except TimeoutError:
-            for run in list(self._active.values()):
-                run.stop(Draining("the server shut down before the run had ended", retry_after=5.0))
+            self.stop_all()
             if self._active:
                 await self._empty.wait()
+
+    def stop_all(self) -> None:
+        """Stop every run with the error that the server is shutting down."""
+        for run in list(self._active.values()):
+            run.stop(Draining("the server shut down before the run had ended", retry_after=5.0))
 
     def statistics(self) -> dict[str, Any]:
         """Return the figures of this process: counts since the start, times in milliseconds of the last 512 runs."""

@@ -12,7 +12,9 @@ from dspy_live.core.errors import Cancelled, InputError, LiveError, ProgramFaile
 log = logging.getLogger("dspy_live.server")
 
 _SECRET = re.compile(
-    r"(?i)\b(?:sk|pk|rk|key|api)[-_][A-Za-z0-9*_-]{6,}|\bbearer\s+[^\s\"',}]+|(?<=api[-_]key[=:])\s*[^\s\"',}]+"
+    r"(?i)\b(?:sk|pk|rk|gsk|xai|key|api)[-_](?=[\w*-]*\d)[\w*-]{6,}"
+    r"|(?<=\bbearer )[^\s\"',}]+"
+    r"|(?<=api[-_]key[=:])\s*[^\s\"',}]+"
 )
 _HIDDEN = "the program failed; the server's log has the details under this run's id"
 

@@ -52,7 +52,10 @@ async def send(request: Request, name: str) -> None:
 
 
 async def playground(request: Request) -> None:
-    """The page at ``/``."""
+    """The page at ``/``; its links are relative, so below a mount point it must end in a slash."""
+    if not request.scope["path"].endswith("/"):
+        await request.reply(307, b"", (b"location", (request.scope["path"] + "/").encode()))
+        return
     await send(request, "index.html")
 
 

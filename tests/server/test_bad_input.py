@@ -1,0 +1,204 @@
+"""Bad input: each has a clear error, over a real socket, and never a traceback."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from tests.server.support import Live, Tape, qa, serving
+
+from dspy_live.core.call import Call
+from dspy_live.core.errors import BudgetExceeded, CircuitOpen, DeadlineExceeded, LMFailed, ProgramFailed
+from dspy_live.core.events import Started
+from dspy_live.server.errors import redacted
+
+
+@pytest.fixture(scope="module")
+def live() -> Iterator[Live]:
+    with serving(qa(), max_body=100_000) as server:
+        yield server
+
+
+def error(reply: httpx.Response) -> dict[str, Any]:
+    assert reply.headers["content-type"] == "application/json"
+    body = reply.json()
+    assert set(body) == {"error"}
+    assert {"type", "message", "run_id"} <= set(body["error"])
+    found: dict[str, Any] = body["error"]
+    return found
+
+
+@pytest.mark.parametrize("path", ["/predict", "/predict/stream", "/runs"])
+@pytest.mark.parametrize(
+    ("body", "status", "kind", "words", "field"),
+    [
+        ({}, 422, "invalid_input", ["missing", "'question'", "str"], "question"),
+        ({"question": 5}, 422, "invalid_input", ["'question'", "str", "int"], "question"),
+        ({"question": "x", "quesion": "y"}, 422, "invalid_input", ["unknown", "'quesion'", "'question'"], "quesion"),
+        ({"question": "x", "config": 5}, 422, "invalid_input", ["'config'", "object"], "config"),
+        ({"question": "x", "stream": "yes"}, 422, "invalid_input", ["'stream'", "true or false"], "stream"),
+    ],
+)
+def test_inputs_that_do_not_fit(
+    live: Live, path: str, body: dict[str, Any], status: int, kind: str, words: list[str], field: str
+) -> None:
+    reply = httpx.post(live.url + path, json=body)
+    found = error(reply)
+    assert reply.status_code == status
+    assert found["type"] == kind
+    assert found["field"] == field
+    assert found["run_id"] == reply.headers["x-run-id"]
+    assert all(word in found["message"] for word in words)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"question": ', ["not valid JSON", "line 1, column"]),
+        (b"", ["not valid JSON"]),
+        (b"[1]", ["an array"]),
+        (b'"x"', ["a string"]),
+        (b"7", ["a number"]),
+        (b"null", ["null"]),
+        (b'{"question": "\xff"}', ["not valid JSON"]),
+        (b"question=why", ["not valid JSON"]),
+    ],
+)
+def test_a_body_that_is_no_json_object(live: Live, body: bytes, words: list[str]) -> None:
+    reply = httpx.post(live.url + "/predict", content=body)
+    assert reply.status_code == 400
+    assert error(reply)["type"] == "bad_request"
+    assert all(word in error(reply)["message"] for word in words)
+
+
+def test_a_broken_config_header(live: Live) -> None:
+    reply = httpx.post(live.url + "/predict", json={"question": "x"}, headers={"X-Config": "temperature=1"})
+    assert reply.status_code == 400
+    assert "X-Config" in error(reply)["message"]
+
+
+def test_50_megabytes_are_refused_without_being_read(live: Live) -> None:
+    sock = live.connect()
+    began = time.monotonic()
+    sock.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 50000000\r\n\r\n" + b"x" * 1000)
+    reply = sock.recv(65536)
+    assert time.monotonic() - began < 0.5
+    assert reply.startswith(b"HTTP/1.1 413 ")
+    assert b"connection: close" in reply
+    assert b'"type":"too_large"' in reply
+    assert b"100000 bytes" in reply
+    sock.close()
+
+
+def test_a_client_that_sends_it_all_the_same_sees_the_reply(live: Live) -> None:
+    reply = httpx.post(live.url + "/predict", content=b"x" * 50_000_000, timeout=20)
+    assert reply.status_code == 413
+    assert error(reply)["type"] == "too_large"
+
+
+def test_a_chunked_body_is_refused_when_it_grows_too_large(live: Live) -> None:
+    sent = 0
+
+    def chunks() -> Iterator[bytes]:
+        nonlocal sent
+        while sent < 20_000_000:
+            sent += 50_000
+            yield b"x" * 50_000
+
+    reply = httpx.post(live.url + "/predict", content=chunks(), timeout=20)
+    assert reply.status_code == 413
+
+
+def test_a_body_of_the_largest_size_is_taken(live: Live) -> None:
+    body = b'{"question":"' + b"x" * (100_000 - 15) + b'"}'
+    assert len(body) == 100_000
+    assert httpx.post(live.url + "/predict", content=body).status_code == 200
+    assert httpx.post(live.url + "/predict", content=body + b" ").status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/nothing", 404), ("GET", "/predict", 405), ("PUT", "/runs/x", 405), ("GET", "/programs/other", 404)],
+)
+def test_paths_and_methods_that_are_not_there(live: Live, method: str, path: str, status: int) -> None:
+    reply = httpx.request(method, live.url + path)
+    assert reply.status_code == status
+    error(reply)
+    if status == 405:
+        assert reply.headers["allow"]
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "kind", "retry_after"),
+    [
+        (LMFailed("cannot reach the LM at http://127.0.0.1:1"), 502, "lm_failed", None),
+        (DeadlineExceeded("the run's 5 s are up"), 504, "deadline_exceeded", None),
+        (CircuitOpen("the LM has failed 5 times"), 503, "circuit_open", "1"),
+        (BudgetExceeded("spent $2.00 of $2.00"), 402, "budget_exceeded", None),
+        (ProgramFailed("ZeroDivisionError: secret"), 500, "program_failed", None),
+        (ZeroDivisionError("secret"), 500, "program_failed", None),
+    ],
+)
+def test_failures_of_a_run(failure: Exception, status: int, kind: str, retry_after: str | None) -> None:
+    async def script(call: Call, tape: Tape) -> None:
+        await tape.push(Started(call.id))
+        raise failure
+
+    with serving(qa(script)) as server:
+        reply = httpx.post(server.url + "/predict", json={"question": "x"})
+    assert reply.status_code == status
+    assert error(reply)["type"] == kind
+    assert reply.headers.get("retry-after") == retry_after
+    assert "secret" not in reply.text
+    assert "Traceback" not in reply.text
+
+
+def test_a_key_in_a_message_is_taken_out() -> None:
+    async def script(call: Call, tape: Tape) -> None:
+        raise LMFailed(
+            "401: Incorrect API key provided: sk-proj-abcdefgh123. Header was 'Authorization: Bearer tok123'"
+        )
+
+    with serving(qa(script)) as server:
+        text = httpx.post(server.url + "/predict", json={"question": "x"}).text
+    assert "abcdefgh" not in text
+    assert "tok123" not in text
+    assert "Incorrect API key provided" in text
+
+
+def test_ordinary_words_are_not_taken_out() -> None:
+    text = "the key-value store is task-oriented; api-version 2 risk-free"
+    assert redacted(text) == text
+
+
+def test_a_run_without_an_end_is_an_error() -> None:
+    async def script(call: Call, tape: Tape) -> None:
+        await tape.push(Started(call.id))
+
+    with serving(qa(script)) as server:
+        reply = httpx.post(server.url + "/predict", json={"question": "x"})
+    assert reply.status_code == 500
+
+
+def test_overload_is_503_with_retry_after() -> None:
+    async def slow(call: Call, tape: Tape) -> None:
+        await tape.push(Started(call.id))
+        await asyncio.sleep(10)
+
+    with serving(qa(slow), max_active=1) as server:
+        sock = server.connect()
+        sock.sendall(server.request("POST", "/predict/stream", b'{"question":"x"}'))
+        sock.recv(100)
+        reply = httpx.post(server.url + "/predict", json={"question": "x"})
+        ready = httpx.get(server.url + "/health/ready")
+        sock.close()
+    assert reply.status_code == 503
+    assert error(reply)["type"] == "overloaded"
+    assert "1 runs" in error(reply)["message"]
+    assert reply.headers["retry-after"] == "1"
+    assert ready.status_code == 503
+    assert ready.json()["status"] == "full"

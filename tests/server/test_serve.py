@@ -1,0 +1,132 @@
+"""A server process: its address rules, its signals, how it drains."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from tests.server.support import qa, sse, until
+from websockets.sync.client import connect
+
+from dspy_live.core.errors import ConfigurationError
+from dspy_live.server import create_app, serve
+from dspy_live.server.serve import address, bind, is_loopback
+
+ROOT = Path(__file__).parents[2]
+
+
+@contextlib.contextmanager
+def process(drain: float, seconds: float) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    command = [sys.executable, "-m", "tests.server.slow_server", str(drain), str(seconds)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
+        assert server.stdout is not None
+        try:
+            url = server.stdout.readline().strip()
+            assert url.startswith("http://127.0.0.1:"), url + server.stdout.read()
+            yield server, url
+        finally:
+            server.kill()
+
+
+class Asking(threading.Thread):
+    """A streamed request in a thread."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.url = url
+        self.text = ""
+        self.start()
+        until(lambda: bool(self.text))
+
+    def run(self) -> None:
+        with httpx.stream("POST", self.url + "/predict/stream", json={"question": "x"}, timeout=20) as reply:
+            for piece in reply.iter_text():
+                self.text += piece
+
+    def names(self) -> list[str]:
+        self.join(10)
+        return [name for name, _, _ in sse(self.text)]
+
+
+def test_sigterm_lets_runs_end_and_takes_no_new_ones() -> None:
+    with process(drain=10, seconds=0.8) as (server, url):
+        asking = Asking(url)
+        began = time.monotonic()
+        server.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+        ready = httpx.get(url + "/health/ready")
+        refused = httpx.post(url + "/predict", json={"question": "x"})
+        assert asking.names() == ["started", "prediction", "done"]
+        assert server.wait(5) == 0
+        assert time.monotonic() - began < 3
+        assert server.stdout is not None
+        assert "Traceback" not in server.stdout.read()
+    assert ready.status_code == 503
+    assert ready.json()["status"] == "draining"
+    assert refused.status_code == 503
+    assert refused.json()["error"]["type"] == "draining"
+    assert refused.headers["retry-after"]
+
+
+def test_runs_that_outlast_the_drain_end_in_a_clean_error() -> None:
+    with process(drain=0.3, seconds=60) as (server, url):
+        asking = Asking(url)
+        with connect(url.replace("http", "ws") + "/ws") as socket:
+            socket.send("x")
+            server.send_signal(signal.SIGTERM)
+            assert asking.names() == ["started", "error", "done"]
+            assert sse(asking.text)[1][2]["error"]["type"] == "draining"
+            with pytest.raises(Exception, match="4503"):
+                socket.recv(5)
+        assert server.wait(5) == 0
+
+
+def test_a_second_signal_cuts_the_drain_short() -> None:
+    with process(drain=60, seconds=60) as (server, url):
+        asking = Asking(url)
+        server.send_signal(signal.SIGINT)
+        time.sleep(0.1)
+        server.send_signal(signal.SIGINT)
+        assert asking.names() == ["started", "error", "done"]
+        assert server.wait(5) == 0
+
+
+def test_a_client_that_reads_nothing_does_not_hold_up_the_end_of_an_idle_server() -> None:
+    with process(drain=5, seconds=0) as (server, url):
+        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))):
+            server.send_signal(signal.SIGTERM)
+            assert server.wait(5) == 0
+
+
+def test_another_address_than_loopback_needs_a_key_or_a_word() -> None:
+    for host in ("0.0.0.0", "::", "192.0.2.1", "example.com"):
+        with pytest.raises(ConfigurationError, match="API key"):
+            serve(create_app(qa()), host, 0)
+    with pytest.raises(ConfigurationError, match="simulated"):
+        serve(create_app(qa(simulated=True), api_keys=["k"]), "0.0.0.0", 0)
+    with pytest.raises(ConfigurationError, match="simulated"):
+        serve(create_app(qa(simulated=True)), "0.0.0.0", 0, no_auth=True)
+
+
+def test_which_hosts_are_loopback() -> None:
+    assert all(is_loopback(h) for h in ("127.0.0.1", "127.8.9.1", "::1", "[::1]", "localhost"))
+    assert not any(is_loopback(h) for h in ("0.0.0.0", "::", "10.0.0.1", "localhost.example", ""))
+
+
+def test_a_port_in_use_says_so() -> None:
+    with bind("127.0.0.1", 0) as sock:
+        port = sock.getsockname()[1]
+        assert address(sock) == f"http://127.0.0.1:{port}"
+        with pytest.raises(ConfigurationError, match=f"127.0.0.1:{port}.*in use"):
+            bind("127.0.0.1", port)
+    with pytest.raises(ConfigurationError):
+        bind("127.0.0.1", 99_999)
