@@ -59,11 +59,10 @@ def test_what_comes_after_the_end_marker_changes_nothing(case: str, same: Callab
     same("chat", f"{reply}\n{DONE}\nBye [[ ## \n x", expected)
 
 
-FRAGMENTS = st.sampled_from(
-    [A, B, DONE, f"\n{A}\n", f"\n{B}\n", f" \n\t{B}", "[[ ## é ## ]]", "[[ ## a ## ]", "[[", "[[ ##", " ## ]]", "]]", "["]
-    + ["\n", "\r", "\r\n", " ", "\t", "\u2028", "\x0b", "\x85", "\x1f", "\xa0", "x", "a", "é_", "##", "hello world"]
-    + ["\ud83d", "\ude00", '"', "}", "</a>"]
-)
+HEADERS = [A, B, DONE, f"\n{A}\n", f"\n{B}\n", f" \n\t{B}", "[[ ## é ## ]]", "[[ ## a ## ]"]
+PIECES = ["[[", "[[ ##", " ## ]]", "]]", "[", "x", "a", "é_", "##", "hello world", "\ud83d", "\ude00", '"', "}", "</a>"]
+SPACES = ["\n", "\r", "\r\n", " ", "\t", "\u2028", "\x0b", "\x85", "\x1f", "\xa0"]
+FRAGMENTS = st.sampled_from(HEADERS + PIECES + SPACES)
 REPLIES = st.lists(FRAGMENTS | st.text(max_size=4), max_size=16).map("".join)
 
 
