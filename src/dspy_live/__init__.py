@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dspy_live.core.call import Buffer
+    from dspy_live.core.events import Restart
     from dspy_live.app import create_app
     from dspy_live.programs.asyncify import asyncify
     from dspy_live.programs.items import PartialValue, StreamToken
@@ -24,6 +25,7 @@ _HOMES = {
     "LM": "programs.lm",
     "Buffer": "core.call",
     "PartialValue": "programs.items",
+    "Restart": "core.events",
     "Runtime": "runtime.runtime",
     "StatusMessageProvider": "programs.status",
     "StreamListener": "programs.listeners",
@@ -40,6 +42,7 @@ __all__ = [
     "LM",
     "Buffer",
     "PartialValue",
+    "Restart",
     "Runtime",
     "StatusMessageProvider",
     "StreamListener",
