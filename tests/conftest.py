@@ -23,4 +23,4 @@ for _name in list(os.environ):
         del os.environ[_name]
 
 # The real LM server: the fixture ``lm_server``, started only where a test asks for it.
-pytest_plugins = ["tests.support.lm_server"]
+pytest_plugins = ["tests.support.lm_server", "tests.support.databases"]
