@@ -66,7 +66,7 @@ FRAGMENTS = st.sampled_from(HEADERS + PIECES + SPACES)
 REPLIES = st.lists(FRAGMENTS | st.text(max_size=4), max_size=16).map("".join)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=800, deadline=None)
 @given(reply=REPLIES, seed=st.integers(0, 99))
 def test_any_text_reads_as_dspy_reads_it(reply: str, seed: int, reader: Any, truth: Any, cut: Any) -> None:
     expected = truth("chat", reply)

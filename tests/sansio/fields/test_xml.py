@@ -139,7 +139,7 @@ def fields(pieces: list[str]) -> st.SearchStrategy[str]:
     )
 
 
-@settings(max_examples=700, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(reply=fields(TEXT + MARKED), seed=st.integers(0, 99))
 def test_any_text_reads_as_dspy_reads_it(reply: str, seed: int, reader: Any, truth: Any, cut: Any) -> None:
     expected = truth("xml", reply)

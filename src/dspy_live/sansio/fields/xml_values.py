@@ -76,14 +76,21 @@ class TreeSink:
         if self._size < self._next:
             return
         self._next = grown(self._size)
-        value = self._value()
-        if value != self._sent:
+        try:
+            value = self._value()
+            same = value == self._sent
+        except RecursionError:
+            return
+        if not same:
             self._sent = value
             out.append(FieldValue(self._field, value))
 
     def close(self, out: list[FieldEvent]) -> None:
-        """Append the complete value."""
-        out.append(FieldValue(self._field, self._value(), True))
+        """Append the complete value, unless it is nested too deeply for anybody."""
+        try:
+            out.append(FieldValue(self._field, self._value(), True))
+        except RecursionError:
+            return
 
     def _value(self) -> Any:
         if len(self._roots) > 1:
