@@ -24,13 +24,13 @@ def raw(redis_url: str) -> Any:
 
 
 async def test_what_one_process_keeps_another_finds(redis_url: str) -> None:
-    one, other = RedisStore(redis_url), RedisStore(redis_url)
+    one, other, apart = RedisStore(redis_url), RedisStore(redis_url), RedisStore(redis_url, prefix="apart:")
     value = {"text": "Grüße 🎉", "n": [1, 2.5, None, True], "nested": {"a": []}}
     await one.put("k", value)
     assert await other.get("k") == value
     assert await other.get("none") is None
-    assert await RedisStore(redis_url, prefix="other:").get("k") is None
-    for store in (one, other):
+    assert await apart.get("k") is None
+    for store in (one, other, apart):
         await store.aclose()
 
 
