@@ -70,7 +70,7 @@ class Scope:
         self._error: LiveError | None = None
         self._on_deadline = on_deadline
         self._timer: asyncio.TimerHandle | None = None
-        self._guard: _Guard | None = None
+        self._guard: Guard | None = None
         self._move_on = False
         self._leave: Callable[[], None] | None = None
         self._started = self._now()
@@ -151,13 +151,13 @@ class Scope:
             raise self._error
         if self._guard is not None:
             raise RuntimeError("this scope guards a task already; give each task a child() of its own")
-        guard = self._guard = _Guard(self._loop)
+        guard = self._guard = Guard(self._loop)
         guard.remove = self.on_cancel(guard.cancel)
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
+    ) -> bool | None:
         self.close()
         guard, self._guard = self._guard, None
         assert guard is not None
@@ -210,21 +210,22 @@ class Scope:
         self.cancel(error)
 
 
-class _Guard:
-    """One task that a scope cancels, at most once."""
+class Guard:
+    """The running task, to be cancelled at most once, and the way to tell that cancellation from others."""
 
     __slots__ = ("before", "remove", "sent", "task")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         task = asyncio.current_task(loop)
         if task is None:
-            raise RuntimeError("a scope can only be entered inside a task")
+            raise RuntimeError("this can only be done inside a task")
         self.task = task
         self.before = task.cancelling()
         self.sent = False
         self.remove: Callable[[], None] = lambda: None
 
     def cancel(self, error: LiveError) -> None:
+        """Cancel the task; on its loop's thread only."""
         self.sent = True
         self.task.cancel(error.message)
 

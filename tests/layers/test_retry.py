@@ -1,0 +1,243 @@
+"""Another try: when, after how long, and what the reader sees of it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from dspy_live.core.call import Call
+from dspy_live.core.errors import (
+    BudgetExceeded,
+    CircuitOpen,
+    ConfigurationError,
+    DeadlineExceeded,
+    InputError,
+    LMFailed,
+    ProgramFailed,
+    RateLimited,
+    StreamBroken,
+)
+from dspy_live.core.events import Completion, Predicted, Restart, Started, Status, TextDelta, Token
+from dspy_live.layers.limit import Limit
+from dspy_live.layers.retry import Retry
+from dspy_live.layers.timeouts import Timeouts
+from dspy_live.sansio.backoff import Backoff
+from dspy_live.testing.scripted import ScriptedService, Wait, collect
+from dspy_live.testing.virtual_time import virtual_time
+
+DOWN = LMFailed("connection refused")
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def full(tries: int = 3, **kw) -> Retry:
+    """With the longest waits that chance allows: 1, 2, 4, ... up to 10 s."""
+    return Retry(tries, backoff=Backoff(base=1, cap=10), chance=lambda: 1.0, **kw)
+
+
+@pytest.mark.parametrize("tries", [0, -1, 1.5, float("nan"), True])
+def test_bad_numbers_of_tries_are_refused(tries: int) -> None:
+    with pytest.raises(ConfigurationError, match="tries must be"):
+        Retry(tries)
+
+
+@virtual_time
+async def test_a_failure_when_opened_is_tried_again_after_growing_waits() -> None:
+    script = ScriptedService(DOWN, DOWN, DOWN, DOWN, DOWN, [Completion({"n": 1})])
+    layer = full(6, budget=None)
+    assert await collect(layer(script), Call({})) == [Completion({"n": 1})]
+    assert now() == 1 + 2 + 4 + 8 + 10
+    assert layer.statistics().retries == 5
+
+
+@virtual_time
+async def test_jitter_takes_the_whole_of_the_wait() -> None:
+    script = ScriptedService(DOWN, [Completion({})])
+    await collect(Retry(backoff=Backoff(base=1), chance=lambda: 0.0)(script), Call({}))
+    assert now() == 0
+
+
+@virtual_time
+async def test_retry_after_is_kept_and_jitter_comes_on_top() -> None:
+    script = ScriptedService(RateLimited("slow down", retry_after=20), [Completion({})])
+    await collect(full()(script), Call({}))
+    assert now() == 21
+
+
+@virtual_time
+async def test_the_last_failure_comes_out() -> None:
+    last = LMFailed("the third")
+    script = ScriptedService(DOWN, [Wait(1), DOWN], last, [Completion({})])
+    layer = full(3)
+    with pytest.raises(LMFailed, match="the third") as info:
+        await collect(layer(script), Call({}))
+    assert info.value is last
+    assert "the last of 3 tries" in info.value.__notes__
+    assert layer.statistics().exhausted == 1
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        InputError("bad"),
+        DeadlineExceeded("late"),
+        BudgetExceeded("spent"),
+        CircuitOpen("open"),
+        ProgramFailed("bug"),
+        LMFailed("bad key", status=401),
+        RateLimited("our own limit", local=True),
+        KeyError("x"),
+    ],
+)
+@virtual_time
+async def test_what_another_try_would_not_mend_is_not_tried(failure: Exception) -> None:
+    script = ScriptedService(failure, [Completion({})])
+    with pytest.raises(type(failure)):
+        await collect(full()(script), Call({}))
+    assert len(script.openings) == 1
+    assert now() == 0
+
+
+@pytest.mark.parametrize("code", ["rate_limit", "timeout", "server", "transport"])
+@virtual_time
+async def test_dspys_own_lm_errors_are_known_by_their_code(code: str) -> None:
+    error = Exception("from the LM")
+    error.code = code  # type: ignore[attr-defined]
+    failed = ProgramFailed("the program")
+    failed.__cause__ = error
+    script = ScriptedService(error, failed, [Completion({})])
+    await collect(full()(script), Call({}))
+    assert len(script.openings) == 3
+
+
+@virtual_time
+async def test_after_the_first_token_a_restart_comes_first() -> None:
+    script = ScriptedService(
+        [Started("r"), Status("s"), Token("ab", "answer", "p", 1), Token("cd", "why", "q", 2), DOWN],
+        [Started("r"), Token("xy", "answer", "p", 1), Predicted({"answer": "xy"})],
+    )
+    events = await collect(full()(script), Call({}))
+    assert events == [
+        Started("r"),
+        Status("s"),
+        Token("ab", "answer", "p", 1),
+        Token("cd", "why", "q", 2),
+        Restart("p", 1, "LMFailed: another try"),
+        Restart("q", 2, "LMFailed: another try"),
+        Token("xy", "answer", "p", 1),
+        Predicted({"answer": "xy"}),
+    ]
+
+
+@virtual_time
+async def test_a_door_that_cannot_restart_gets_a_clear_error() -> None:
+    script = ScriptedService([TextDelta("a"), DOWN], [Completion({})])
+    with pytest.raises(StreamBroken, match="can't take words back") as info:
+        await collect(full()(script), Call({}, restartable=False))
+    assert info.value.__cause__ is DOWN
+    assert len(script.openings) == 1
+
+
+@virtual_time
+async def test_such_a_door_is_retried_before_the_first_token() -> None:
+    script = ScriptedService([Started("r"), DOWN], [Started("r"), Predicted({})])
+    assert await collect(full()(script), Call({}, restartable=False)) == [Started("r"), Predicted({})]
+
+
+@virtual_time
+async def test_the_work_has_ended_before_the_next_begins_and_before_the_wait() -> None:
+    script = ScriptedService([TextDelta("a"), DOWN], [Completion({})], hold_exit=True)
+    task = asyncio.create_task(collect(full()(script), Call({})))
+    opening = await script.opening()
+    await asyncio.sleep(100)
+    assert opening.state == "left"
+    assert len(script.openings) == 1
+    opening.may_end.set()
+    began = now()
+    second = await script.opening(1)
+    assert now() == began + 1
+    second.may_end.set()
+    await task
+    assert script.most_active == 1
+
+
+@virtual_time
+async def test_a_limit_inside_has_its_slot_back_during_the_wait() -> None:
+    script = ScriptedService(DOWN, [Completion({})])
+    limit = Limit(1, queue=0)
+    task = asyncio.create_task(collect(full()(limit(script)), Call({})))
+    await script.opening()
+    await asyncio.sleep(0.5)
+    assert limit.statistics().active == 0
+    await collect(limit(ScriptedService([Completion({})])), Call({}))
+    await task
+
+
+@virtual_time
+async def test_a_timeout_inside_is_tried_again() -> None:
+    script = ScriptedService([Wait(100)], [TextDelta("a"), Wait(100)], [Completion({})])
+    layer = full(budget=None)
+    events = await collect(layer(Timeouts(first_token=3, idle=2)(script)), Call({}))
+    assert events == [TextDelta("a"), Restart("", 0, "IdleTimeout: another try"), Completion({})]
+    assert now() == 3 + 1 + 2 + 2
+
+
+@virtual_time
+async def test_it_does_not_wait_past_the_deadline() -> None:
+    script = ScriptedService(RateLimited("slow", retry_after=60), [Completion({})])
+    layer = full()
+    with pytest.raises(RateLimited):
+        await collect(layer(script), Call({}, deadline=30))
+    assert now() == 0
+    assert layer.statistics().too_late == 1
+
+
+@virtual_time
+async def test_all_calls_together_retry_only_within_the_budget() -> None:
+    script = ScriptedService(DOWN)
+    layer = full(2, budget=(0.1, 0.001, 5))
+    for _ in range(100):
+        with pytest.raises(LMFailed):
+            await collect(layer(script), Call({}))
+    statistics = layer.statistics()
+    assert statistics.calls == 100
+    # What was saved up, and a tenth of the calls; each wait of 1 s adds a thousandth.
+    assert statistics.retries == 14
+    assert statistics.over_budget == 86
+    assert len(script.openings) == 114
+
+
+@virtual_time
+async def test_leaving_during_the_wait_ends_it() -> None:
+    script = ScriptedService(RateLimited("slow", retry_after=60), [Completion({})])
+    task = asyncio.create_task(collect(full()(script), Call({})))
+    await asyncio.sleep(5)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert len(script.openings) == 1
+
+
+@virtual_time
+async def test_reading_one_by_one_sees_the_same() -> None:
+    script = ScriptedService([TextDelta("a"), TextDelta("b"), DOWN], [TextDelta("c"), Completion({})])
+    async with full()(script).open(Call({})) as receiver:
+        assert [type(event).__name__ async for event in receiver] == [
+            "TextDelta",
+            "TextDelta",
+            "Restart",
+            "TextDelta",
+            "Completion",
+        ]
+
+
+@virtual_time
+async def test_a_cancelled_read_may_be_repeated() -> None:
+    script = ScriptedService([Wait(2), TextDelta("a"), Completion({})])
+    async with full()(script).open(Call({})) as receiver:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(receiver.receive_many(), 1)
+        assert [event async for event in receiver] == [TextDelta("a"), Completion({})]
