@@ -7,7 +7,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 import httptools
 
@@ -16,8 +16,10 @@ from dspy_live.simulator.ticker import Ticker
 
 _MOST_BODY = 64 * 1024 * 1024
 """Bytes of a request's body: more than any prompt, less than what would hurt this process."""
-_AT_ONCE = 32
+_AT_ONCE = 64
 """Actions that one stream may play before the others have their turn."""
+_BYTES_AT_ONCE = 65536
+"""Bytes after which a stream looks whether the socket has taken them."""
 _LATE = 1.0
 """Seconds that a stream may lag behind its pace and still catch up; a longer pause just ends."""
 
@@ -63,33 +65,41 @@ class Playback:
 
     def play(self) -> None:
         """Write what is due; then come back when more is."""
-        if self.over:
+        if self.over or self._connection.full:
             return
-        connection = self._connection
-        now = connection.now()
+        ready: list[bytes] = []
+        now = self._connection.now()
+        end = self._collect(now, ready)
+        # One write for all that is due: a write costs more than making a chunk.
+        self._connection.write(b"".join(ready))
+        if end is not None:
+            self.cut = end == "cut"
+            self._end(end == "whole")
+            if self.cut:
+                self._connection.cut()
+        elif not self._connection.full and self._due != math.inf:
+            self._connection.ticker.at(self._due, self.play)
+
+    def _collect(self, now: float, ready: list[bytes]) -> Literal["whole", "cut"] | None:
+        """Take the actions that are due, but not too many at once; tells how the plan ended, if it did."""
+        size = 0
         for _ in range(_AT_ONCE):
-            if connection.full:
-                return
+            action = self._next or next(self._actions, None)
+            if action is None:
+                return "whole"
             if self._next is None:
-                self._next = next(self._actions, None)
-                if self._next is None:
-                    self._end(True)
-                    return
-                self._due = max(self._due, now - _LATE) + self._next.wait
-            if self._due > now + 0.0005:
-                if self._due != math.inf:
-                    connection.ticker.at(self._due, self.play)
-                return
-            action, self._next = self._next, None
+                self._due = max(self._due, now - _LATE) + action.wait
+            self._next = action
+            if self._due > now + 0.0005 or size > _BYTES_AT_ONCE:
+                return None
+            self._next = None
             if action.data is None:
-                self.cut = True
-                self._end(False)
-                connection.cut()
-                return
-            self.chunks += 1 if action.tokens else 0
+                return "cut"
+            self.chunks += action.tokens > 0
             self.tokens += action.tokens
-            connection.write(action.data)
-        connection.ticker.at(now, self.play)
+            size += len(action.data)
+            ready.append(action.data)
+        return None
 
     def stop(self) -> None:
         """The client is gone."""
