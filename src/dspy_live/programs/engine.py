@@ -11,11 +11,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from dspy_live.core.call import Call
-from dspy_live.core.errors import LiveError
+from dspy_live.core.errors import BudgetExceeded, LiveError, Stop
 from dspy_live.core.events import Completion, Reasoning, Restart, TextDelta, Usage
 from dspy_live.core.service import Service, compose
-from dspy_live.core.usage import CacheUse, LMRecord, LMUsage
-from dspy_live.programs import cache_access
+from dspy_live.core.usage import CacheUse, LMRecord, LMUsage, Meter
+from dspy_live.programs import accounting, cache_access
 from dspy_live.programs.endpoints import endpoint_for
 from dspy_live.programs.internals import (
     CallResult,
@@ -45,6 +45,7 @@ async def answer(lm: LM, call: PreparedCall, run: Run | None, speaker: Speaker) 
     Cancellation closes the connection at once.
     """
     runtime = run.runtime if run is not None else default_runtime()
+    accounting.install(runtime.account)
     if run is not None:
         run.scope.check()
         if speaker.speech is not None:
@@ -119,7 +120,7 @@ class _Exchange:
             await asyncio.sleep(delay)
 
     async def _attempt(self, service: Service) -> CallResult:
-        meters = self.runtime.account.admit(self.run.meters if self.run is not None else ())
+        meters = self._admitted()
         started = time.monotonic()
         self.said_at = None
         usage = LMUsage()
@@ -150,6 +151,15 @@ class _Exchange:
             raise
         finally:
             self._settle(usage, cost, error, started, meters)
+
+    def _admitted(self) -> tuple[Meter, ...]:
+        try:
+            return self.runtime.account.admit(self.run.meters if self.run is not None else ())
+        except BudgetExceeded as exc:
+            if self.run is None:
+                raise
+            # A tool, BestOfN or dspy.Parallel that swallows Exception must not go on spending.
+            raise Stop(exc) from exc
 
     async def _pump(self, service: Service) -> Any:
         call = Call(

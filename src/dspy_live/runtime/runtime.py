@@ -10,7 +10,7 @@ import anyio
 
 from dspy_live.core.call import Buffer
 from dspy_live.core.service import Layer
-from dspy_live.runtime.account import Account
+from dspy_live.runtime.account import Account, process_account
 from dspy_live.runtime.execution import EXECUTIONS, Execution
 
 MAX_THREADS = 256
@@ -23,7 +23,7 @@ class Runtime:
         layers: around every program that this runtime opens; the first is the outermost.
         lm_layers: around every LM endpoint, likewise. With a retry layer among them, the LM's own
             ``num_retries`` is not used: retries never multiply.
-        account: where usage is booked; a fresh one by default.
+        account: where usage is booked; the process's own by default.
         buffer: the bounds of a call's channel where the caller names none.
         execution: how synchronous programs run where the caller does not say; ``"auto"`` by default.
         max_threads: worker threads per event loop for programs that run in threads, 256 by default.
@@ -47,7 +47,7 @@ class Runtime:
             raise ValueError(f"max_threads must be a whole number, at least 1; got {max_threads!r}")
         self.layers = tuple(layers)
         self.lm_layers = tuple(lm_layers)
-        self.account = account if account is not None else Account()
+        self.account = account if account is not None else process_account()
         self.buffer = buffer if buffer is not None else Buffer()
         self.execution: Execution = execution
         self.max_threads = max_threads
