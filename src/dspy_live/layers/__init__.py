@@ -1,1 +1,31 @@
 """One behaviour per file; each turns a service into a service. ``docs/guides/layers.md`` has their order."""
+
+from dspy_live.layers.adaptive import Adaptive
+from dspy_live.layers.breaker import Breaker
+from dspy_live.layers.budget import Budget
+from dspy_live.layers.deadline import Deadline
+from dspy_live.layers.fallback import Fallback
+from dspy_live.layers.limit import Limit
+from dspy_live.layers.meter import meter
+from dspy_live.sansio.order import check_order
+from dspy_live.layers.rate import Rate
+from dspy_live.layers.retry import Retry
+from dspy_live.layers.shed import Shed
+from dspy_live.layers.single_flight import SingleFlight
+from dspy_live.layers.timeouts import Timeouts
+
+__all__ = [
+    "Adaptive",
+    "Breaker",
+    "Budget",
+    "Deadline",
+    "Fallback",
+    "Limit",
+    "Rate",
+    "Retry",
+    "Shed",
+    "SingleFlight",
+    "Timeouts",
+    "check_order",
+    "meter",
+]

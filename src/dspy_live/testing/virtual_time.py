@@ -36,7 +36,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         super().__init__(self._virtual)
 
     def time(self) -> float:
+        """Virtual seconds since the loop was made."""
         return self._virtual.now
+
+    def block(self, seconds: float) -> None:
+        """Let time pass as if the code that runs now had blocked the loop for so long."""
+        self._virtual.now += seconds
 
 
 class _JumpingSelector(selectors.BaseSelector):

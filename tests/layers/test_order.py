@@ -1,0 +1,152 @@
+"""The order of layers: what works, what is refused, and that the reasons given are true."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+
+import pytest
+
+from dspy_live.core.call import Call
+from dspy_live.core.errors import ConfigurationError, DeadlineExceeded, LMFailed
+from dspy_live.core.events import Completion
+from dspy_live.core.service import compose
+from dspy_live.layers.adaptive import Adaptive
+from dspy_live.layers.breaker import Breaker
+from dspy_live.layers.deadline import Deadline
+from dspy_live.layers.fallback import Fallback
+from dspy_live.layers.limit import Limit
+from dspy_live.sansio.order import ONCE, RECOMMENDED, RULES, check_order
+from dspy_live.layers.rate import Rate
+from dspy_live.layers.retry import Retry
+from dspy_live.layers.shed import Shed
+from dspy_live.layers.single_flight import SingleFlight
+from dspy_live.layers.timeouts import Timeouts
+from dspy_live.sansio.backoff import Backoff
+from dspy_live.testing.scripted import ScriptedService, Wait, collect
+from dspy_live.testing.virtual_time import virtual_time
+
+MAKE = {
+    "shed": lambda: Shed(100),
+    "deadline": lambda: Deadline(30),
+    "single_flight": lambda: SingleFlight(lambda call: call.inputs.get("q")),
+    "fallback": lambda: Fallback(ScriptedService([Completion({"other": 1})])),
+    "retry": lambda: Retry(),
+    "breaker": lambda: Breaker(),
+    "rate": lambda: Rate(requests_per_minute=60),
+    "limit": lambda: Limit(10),
+    "adaptive": lambda: Adaptive(),
+    "timeouts": lambda: Timeouts(first_token=10),
+}
+
+
+def test_the_recommended_order_is_allowed_and_every_kind_is_known() -> None:
+    assert set(MAKE) == set(RECOMMENDED)
+    assert all(getattr(make(), "kind") == kind for kind, make in MAKE.items())  # noqa: B009
+    check_order([MAKE[kind]() for kind in RECOMMENDED])
+    check_order([])
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.outer}>{rule.inner}")
+def test_each_pair_is_refused_one_way_round_and_allowed_the_other(rule) -> None:
+    check_order([MAKE[rule.outer](), MAKE[rule.inner]()])
+    with pytest.raises(ConfigurationError) as info:
+        check_order([MAKE[rule.inner](), MAKE[rule.outer]()])
+    assert rule.why in str(info.value)
+    assert f"from the outside in: {rule.outer} > {rule.inner}" in str(info.value)
+
+
+def test_every_rule_agrees_with_the_recommended_order() -> None:
+    for rule in RULES:
+        assert RECOMMENDED.index(rule.outer) < RECOMMENDED.index(rule.inner)
+
+
+@pytest.mark.parametrize("kind", ONCE)
+def test_what_would_multiply_may_stand_there_once(kind: str) -> None:
+    with pytest.raises(ConfigurationError, match="2 times"):
+        check_order([MAKE[kind](), MAKE[kind]()])
+
+
+def test_several_limits_are_fine_and_every_one_is_looked_at() -> None:
+    check_order([Retry(), Limit(10), Limit(5)])
+    with pytest.raises(ConfigurationError, match="retry must stand before"):
+        check_order([Limit(10), Retry(), Limit(5)])
+
+
+def test_layers_of_ones_own_may_stand_anywhere() -> None:
+    check_order([lambda service: service, Retry(), lambda service: service, Limit(1)])
+
+
+@virtual_time
+async def test_all_layers_together_around_one_service() -> None:
+    layers = [MAKE[kind]() for kind in RECOMMENDED]
+    script = ScriptedService(LMFailed("down"), [Wait(20)], [Wait(1), Completion({})])
+    assert await collect(compose(script, layers), Call({"q": 1})) == [Completion({})]
+    assert len(script.openings) == 3
+    for layer in layers:
+        statistics = layer.statistics()
+        assert getattr(statistics, "active", 0) == 0
+
+
+# The reasons carry numbers; here they are measured, each on the wrong order.
+
+
+@virtual_time
+async def test_a_deadline_inside_of_retry_has_its_time_for_each_try() -> None:
+    script = ScriptedService([Wait(29), LMFailed("down")])
+    wrong = compose(script, [Retry(3, chance=lambda: 0.0), Deadline(30)])
+    with pytest.raises(LMFailed):
+        await collect(wrong, Call({}))
+    assert asyncio.get_running_loop().time() == 87
+    with pytest.raises(DeadlineExceeded):
+        await collect(compose(script, [Deadline(30), Retry(3, chance=lambda: 0.0)]), Call({}))
+    assert asyncio.get_running_loop().time() == 117
+
+
+@virtual_time
+async def test_a_retry_inside_of_a_limit_blocks_its_slots() -> None:
+    backoff = Backoff(base=30)
+    for layers, expected in (
+        ([Limit(10), Retry(2, backoff=backoff, chance=lambda: 1.0)], 30),
+        ([Retry(2, backoff=backoff, chance=lambda: 1.0), Limit(10)], 0),
+    ):
+        script = ScriptedService(*[LMFailed("down")] * 10, [Completion({})])
+        service = compose(script, layers)
+        began = asyncio.get_running_loop().time()
+        failing = [asyncio.create_task(collect(service, Call({}))) for _ in range(10)]
+        await asyncio.sleep(0)
+        await collect(service, Call({}))
+        assert asyncio.get_running_loop().time() - began == expected
+        await asyncio.gather(*failing)
+
+
+@virtual_time
+async def test_identical_calls_inside_of_a_limit_fill_it_with_one_run() -> None:
+    for layers, running in (
+        ([Limit(10), MAKE["single_flight"]()], 1),
+        ([MAKE["single_flight"](), Limit(10)], 2),
+    ):
+        script = ScriptedService([Wait(1), Completion({})])
+        service = compose(script, layers)
+        tasks = [asyncio.create_task(collect(service, Call({"q": q}))) for q in (*[1] * 10, 2)]
+        await asyncio.sleep(0.5)
+        assert script.active == running
+        await asyncio.gather(*tasks)
+
+
+@virtual_time
+async def test_a_fallback_inside_of_retry_makes_six_calls() -> None:
+    for retry_outside, calls in ((True, 6), (False, 4)):
+        first, other = ScriptedService(LMFailed("a")), ScriptedService(LMFailed("b"))
+        layers = [Retry(3, chance=lambda: 0.0), Fallback(other)]
+        service = compose(first, layers if retry_outside else layers[::-1])
+        with pytest.raises(LMFailed):
+            await collect(service, Call({}))
+        assert len(first.openings) + len(other.openings) == calls
+
+
+def test_the_guide_lists_every_refused_pair() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "guides" / "layers.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` outside of `(\w+)` \| (.+?) \|$", guide, re.MULTILINE)
+    assert rows == [(rule.outer, rule.inner, rule.why) for rule in RULES]
