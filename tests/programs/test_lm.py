@@ -1,0 +1,415 @@
+"""dspy_live.LM is a dspy.LM: copied, saved, configured and called as one, over our own engine."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import pickle
+import threading
+from typing import Any
+
+import dspy
+import pydantic
+import pytest
+from dspy.utils.callback import BaseCallback
+from dspy.utils.exceptions import (
+    ContextWindowExceededError,
+    LMAuthError,
+    LMNotConfiguredError,
+    LMRateLimitError,
+    LMServerError,
+    LMTimeoutError,
+    LMTransportError,
+)
+
+from dspy_live import LM, asyncify
+from dspy_live.programs.lm import EngineMark, adopt
+from dspy_live.simulator import Faults
+from tests.programs.conftest import MODEL, Sim
+
+QA = "question -> answer"
+
+
+def test_works_with_no_event_loop(sim: Sim) -> None:
+    assert sim.lm()("hello")[0]
+    with dspy.context(lm=sim.lm()):
+        assert dspy.Predict(QA)(question="What is Rust?").answer
+
+
+async def test_works_on_a_loop(sim: Sim) -> None:
+    with dspy.context(lm=sim.lm()):
+        assert (await dspy.Predict(QA).acall(question="What is Rust?")).answer
+
+
+def test_sync_and_async_give_the_same(sim: Sim) -> None:
+    lm = sim.lm()
+    assert lm("hello") == asyncio.run(lm.acall("hello"))
+
+
+def test_works_in_evaluate_and_in_threads(sim: Sim) -> None:
+    devset = [dspy.Example(question=f"q{i}", answer="x").with_inputs("question") for i in range(6)]
+    with dspy.context(lm=sim.lm()):
+        evaluate = dspy.Evaluate(devset=devset, metric=lambda e, p, t=None: bool(p.answer), num_threads=3)
+        assert evaluate(dspy.Predict(QA)).score == 100.0
+
+
+def test_every_keyword_of_dspy_reaches_the_endpoint(sim: Sim) -> None:
+    lm = sim.lm(temperature=0.3, max_tokens=50, top_p=0.9, stop=["zzz"], seed=7, extra_body={"grammar": "root ::= x"})
+    lm("hello")
+    sent = _bodies(lm, sim)
+    assert sent["temperature"] == 0.3
+    assert (sent["max_tokens"], sent["top_p"], sent["stop"], sent["seed"]) == (50, 0.9, ["zzz"], 7)
+    assert sent["grammar"] == "root ::= x"
+    assert sent["model"] == "gpt-4o-mini"
+    assert not {"api_key", "api_base", "extra_body", "rollout_id"} & sent.keys()
+
+
+def test_client_settings_of_one_call(sim: Sim) -> None:
+    lm = LM(MODEL, api_base="http://127.0.0.1:9/v1", api_key="sk-wrong", cache=False, num_retries=0)
+    assert lm("hello", api_base=sim.url, api_key="sk-test")[0]
+
+
+def test_headers_organization_and_query(sim: Sim) -> None:
+    from dspy_live.programs.endpoints import endpoint_for
+    from dspy_live.programs.internals import prepare
+
+    lm = sim.lm(extra_headers={"X-Team": "blue"}, organization="org-1", project="p-1", extra_query={"v": "2"})
+    endpoint: Any = endpoint_for(lm, prepare(lm, "hello", None, {}))
+    assert endpoint.headers["X-Team"] == "blue"
+    assert endpoint.headers["OpenAI-Organization"] == "org-1"
+    assert endpoint.headers["OpenAI-Project"] == "p-1"
+    assert endpoint.headers["Authorization"] == "Bearer sk-test"
+    assert endpoint.url.endswith("/v1/chat/completions?v=2")
+
+
+def test_copy_keeps_what_is_ours_and_changes_what_is_asked(sim: Sim) -> None:
+    lm = sim.lm(stream="always", temperature=0.1, idle_timeout=9.0)
+    other = lm.copy(temperature=0.9, rollout_id=3)
+    assert isinstance(other, LM)
+    assert other.kwargs["temperature"] == 0.9
+    assert other.kwargs["rollout_id"] == 3
+    assert lm.kwargs["temperature"] == 0.1
+    assert other.live.stream == "always"
+    assert other.live.idle_timeout == 9.0
+    assert other.history == []
+    assert other.history is not lm.history
+    assert other("hello")[0]
+
+
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, lambda lm: pickle.loads(pickle.dumps(lm))])
+def test_copies_work(sim: Sim, way: Any) -> None:
+    lm = sim.lm(first_token_timeout=8.0)
+    other = way(lm)
+    assert type(other) is LM
+    assert other.live.first_token_timeout == 8.0
+    assert other("hello") == lm("hello")
+
+
+def test_a_program_with_it_is_copied(sim: Sim) -> None:
+    program = dspy.Predict(QA)
+    program.lm = sim.lm()
+    other = program.deepcopy()
+    assert isinstance(other.lm, LM)
+    assert other(question="What is Rust?").answer
+
+
+def test_a_saved_program_names_dspys_own_class(sim: Sim, tmp_path: Any) -> None:
+    program = dspy.Predict(QA)
+    program.lm = sim.lm(temperature=0.5, stream="always")
+    program.save(tmp_path / "p.json")
+    state = json.loads((tmp_path / "p.json").read_text())["lm"]
+    assert state["_dspy_lm_class"] == "dspy.clients.lm.LM"
+    assert "sk-test" not in (tmp_path / "p.json").read_text()
+    loaded = dspy.Predict(QA)
+    loaded.load(tmp_path / "p.json")
+    assert type(loaded.lm) is dspy.LM
+    assert loaded.lm.kwargs["temperature"] == 0.5
+
+
+def test_state_is_that_of_a_dspy_lm(sim: Sim) -> None:
+    assert sim.lm(temperature=0.5).dump_state() == sim.plain(temperature=0.5).dump_state()
+
+
+def test_dspy_context_and_predictors_own(sim: Sim) -> None:
+    one, two = sim.lm(), sim.lm()
+    program = dspy.Predict(QA)
+    with dspy.context(lm=one):
+        program(question="a?")
+        with dspy.context(lm=two):
+            program(question="b?")
+        program.lm = two
+        program(question="c?")
+    assert (len(one.history), len(two.history)) == (1, 2)
+
+
+def test_history_has_what_dspy_writes(sim: Sim, capsys: Any) -> None:
+    lm = sim.lm()
+    with dspy.context(lm=lm):
+        dspy.Predict(QA)(question="What is Rust?")
+    entry = lm.history[-1]
+    assert entry["usage"]["total_tokens"] > 0
+    assert entry["response"].choices[0].message.content == entry["outputs"][0]
+    assert entry["model"] == MODEL
+    assert "sk-test" not in str(entry["kwargs"])
+    lm.inspect_history()
+    assert "What is Rust?" in capsys.readouterr().out
+    with dspy.context(lm=lm, disable_history=True):
+        lm("again")
+    assert len(lm.history) == 1
+
+
+def test_callbacks_see_the_call_once(sim: Sim) -> None:
+    seen: list[str] = []
+
+    class Listening(BaseCallback):  # type: ignore[misc]
+        def on_lm_start(self, call_id: str, instance: Any, inputs: Any) -> None:
+            seen.append(f"start {instance.model}")
+
+        def on_lm_end(self, call_id: str, outputs: Any, exception: Any = None) -> None:
+            seen.append("end" if exception is None else type(exception).__name__)
+
+    lm = sim.lm(callbacks=[Listening()], num_retries=0)
+    lm("hello")
+    sim.server.set_faults(Faults(schedule=("500",)))
+    with pytest.raises(LMServerError):
+        asyncio.run(lm.acall("hello"))
+    assert seen == [f"start {MODEL}", "end", f"start {MODEL}", "LMServerError"]
+
+
+def test_usage_reaches_dspys_tracker(sim: Sim) -> None:
+    with dspy.context(lm=sim.lm(), track_usage=True):
+        prediction = dspy.Predict(QA)(question="What is Rust?")
+    assert prediction.get_lm_usage()[MODEL]["total_tokens"] > 0
+
+
+def test_n_gives_n_outputs(sim: Sim) -> None:
+    assert len(sim.lm()("hello", n=3)) == 3
+    with dspy.context(lm=sim.lm()):
+        prediction = dspy.Predict(QA, n=2)(question="What is Rust?")
+    assert len(prediction.completions) == 2
+
+
+def test_a_pydantic_response_format_is_sent_as_a_strict_schema(sim: Sim) -> None:
+    class Answer(pydantic.BaseModel):
+        city: str
+        size: int | None = None
+
+    lm = sim.lm()
+    text = lm("Name a city.", response_format=Answer)[0]
+    assert Answer.model_validate_json(text).city
+    schema = _bodies(lm, sim, response_format=Answer)["response_format"]["json_schema"]
+    assert schema["strict"] is True
+    assert schema["schema"]["additionalProperties"] is False
+
+
+def test_json_adapter_and_tools(sim: Sim) -> None:
+    lm = sim.lm(capabilities=["function_calling", "response_schema"])
+    with dspy.context(lm=lm, adapter=dspy.JSONAdapter()):
+        assert isinstance(dspy.Predict("question -> score: int")(question="How much?").score, int)
+
+        def search(query: str) -> str:
+            """Search the web."""
+            return query
+
+        class Agent(dspy.Signature):  # type: ignore[misc]
+            question: str = dspy.InputField()
+            tools: list[dspy.Tool] = dspy.InputField()
+            calls: dspy.ToolCalls = dspy.OutputField()
+
+        calls = dspy.Predict(Agent)(question="What is new?", tools=[dspy.Tool(search)]).calls
+    assert calls.tool_calls[0].name == "search"
+
+
+def test_capabilities_are_looked_up_or_given(sim: Sim) -> None:
+    assert sim.lm().supports_response_schema == sim.plain().supports_response_schema
+    assert sim.lm("openai/own-model").supports_function_calling is False
+    known = sim.lm("openai/own-model", capabilities=("function_calling",))
+    assert known.supports_function_calling
+    assert "tools" in known.supported_params
+    with pytest.raises(ValueError, match="capabilities must be some of"):
+        sim.lm(capabilities=["telepathy"])
+
+
+def test_one_cache_entry_for_sync_and_async(sim: Sim) -> None:
+    lm = sim.lm(cache=True)
+    first = lm("What is cached here?")
+    before = sim.server.stats.requests
+    assert asyncio.run(lm.acall("What is cached here?")) == first
+    assert sim.server.stats.requests == before
+    assert lm.history[-1]["usage"] == {}
+    lm("What is cached here?", rollout_id=1, temperature=1.0)
+    assert sim.server.stats.requests == before + 1
+
+
+def test_dspy_reads_what_we_cached(sim: Sim) -> None:
+    ours = sim.lm(cache=True)("Who reads this?")
+    before = sim.server.stats.requests
+    assert sim.plain(cache=True)("Who reads this?") == ours
+    assert sim.server.stats.requests == before
+
+
+def test_forward_itself_still_answers(sim: Sim) -> None:
+    lm = sim.lm()
+    assert lm.forward("hello").choices[0].message.content
+    assert asyncio.run(lm.aforward("hello")).choices[0].message.content
+
+
+def test_a_typed_request(sim: Sim) -> None:
+    from dspy.lm15 import Message, Request
+
+    request = Request(model=MODEL, messages=(Message.user("hello"),))
+    assert sim.lm()(request=request).message.text
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        ("401", LMAuthError),
+        ("429", LMRateLimitError),
+        ("500", LMServerError),
+        ("context", ContextWindowExceededError),
+        ("html", LMServerError),
+        ("cut_start", LMTransportError),
+        ("cut", LMTransportError),
+        ("error_in_stream", LMServerError),
+    ],
+)
+def test_failures_are_dspys_own_errors(sim: Sim, fault: Any, error: type[Exception]) -> None:
+    sim.server.set_faults(Faults(schedule=(fault,)))
+    with pytest.raises(error) as caught:
+        sim.lm(num_retries=0, stream="always")("hello")
+    assert MODEL in str(caught.value)
+    assert "sk-test" not in str(caught.value)
+
+
+def test_retry_after_is_kept_and_obeyed(sim: Sim, monkeypatch: Any) -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float, *_: Any) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr("dspy_live.programs.engine.asyncio.sleep", sleep)
+    sim.server.set_faults(Faults(schedule=("429", "503")))
+    assert sim.lm(num_retries=3)("hello")[0]
+    assert len(slept) == 2
+    assert slept[0] >= 1.0
+
+
+def test_a_dead_endpoint_and_a_missing_key() -> None:
+    with pytest.raises(LMTransportError, match="127.0.0.1:9"):
+        LM(MODEL, api_base="http://127.0.0.1:9/v1", api_key="x", cache=False, num_retries=0)("hello")
+    with pytest.raises(LMNotConfiguredError, match="OPENAI_API_KEY"):
+        LM(MODEL, cache=False, num_retries=0)("hello")
+
+
+def test_timeouts(sim: Sim) -> None:
+    sim.server.set_faults(Faults(schedule=("stall_start", "stall")))
+    lm = sim.lm(num_retries=0, stream="always", first_token_timeout=0.1, idle_timeout=0.1)
+    for _ in range(2):
+        with pytest.raises(LMTimeoutError):
+            lm("hello")
+    with pytest.raises(ValueError, match="positive number of seconds"):
+        sim.lm(idle_timeout=0)
+
+
+def test_an_endpoint_that_refuses_stream_options_is_served_without(sim: Sim) -> None:
+    sim.server.set_faults(Faults(schedule=("no_stream_options", "no_stream_options", "no_stream_options")))
+    lm = sim.lm(stream="always", num_retries=0)
+    assert lm("hello")[0]
+    assert lm("hello again")[0]
+    assert sim.server.stats.requests == 3
+
+
+def test_other_engines_are_dspys_own(sim: Sim) -> None:
+    for engine in ("lm15", "litellm"):
+        lm = sim.lm(engine=engine)
+        assert lm.engine == engine
+        assert lm("hello")[0]
+        assert asyncio.run(lm.acall("hello"))[0]
+
+
+@pytest.mark.filterwarnings("ignore")  # LiteLLM's own, raised in the middle of its streams
+async def test_litellm_streams_and_the_fallback_stays_possible(sim: Sim) -> None:
+    from dspy_live import streamify
+
+    with dspy.context(lm=sim.lm(engine="litellm")):
+        items = [item async for item in streamify(dspy.Predict(QA), execution="native")(question="What is Rust?")]
+    tokens = [item for item in items if isinstance(item, str)]
+    assert len(tokens) > 3
+    assert "".join(tokens) == items[-1].answer
+
+
+async def test_a_plain_lm_is_run_as_ours_without_being_touched(paced: Sim) -> None:
+    """A program whose LMs are plain dspy.LM objects is cancelled for real, and keeps its objects."""
+    plain = paced.plain()
+    state = dict(plain.__dict__)
+    for program, context in (
+        (dspy.Predict(QA), {"lm": plain}),
+        (_with(dspy.Predict(QA), plain), {"lm": None}),
+    ):
+        with dspy.context(**context):
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(asyncify(program, execution="thread")(question="What is Rust?"), 0.2)
+            await _until(lambda: paced.server.stats.active == 0)
+    assert type(plain) is dspy.LM
+    assert plain.__dict__.keys() == state.keys()
+    ours = adopt(plain)
+    assert isinstance(ours, LM)
+    assert ours.history is plain.history
+    assert isinstance(ours._engine_spec, EngineMark)
+    assert plain._engine_spec == "auto"
+
+
+def test_settings_of_ours_are_checked(sim: Sim) -> None:
+    with pytest.raises(ValueError, match="'auto', 'always' or 'never'"):
+        sim.lm(stream="sometimes")
+    with pytest.raises(ValueError, match="non-empty string"):
+        LM("")
+
+
+def test_many_calls_from_many_threads(sim: Sim) -> None:
+    lm = sim.lm()
+    answers: list[Any] = []
+    threads = [threading.Thread(target=lambda i=i: answers.append(lm(f"question {i}"))) for i in range(32)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 32
+
+
+def test_more_connections_than_dspys_hundred(paced: Sim) -> None:
+    """DSPy's own engine stops at 100 connections; ours has no cap."""
+    paced.server.set_options(ttft=0.4)
+
+    async def all_at_once() -> None:
+        lm = paced.lm(max_tokens=2)
+        await asyncio.gather(*(lm.acall(f"question {i}") for i in range(150)))
+
+    asyncio.run(all_at_once())
+    assert paced.server.stats.peak_active == 150
+
+
+def _with(program: Any, lm: Any) -> Any:
+    program.lm = lm
+    return program
+
+
+async def _until(condition: Any, seconds: float = 3.0) -> None:
+    for _ in range(int(seconds / 0.01)):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not come to pass")
+
+
+def _bodies(lm: LM, sim: Sim, **kwargs: Any) -> dict[str, Any]:
+    """What the endpoint gets for one call, as our endpoint writes it."""
+    from dspy_live.programs.internals import prepare
+    from dspy_live.programs.openai_endpoint import _wire
+    from dspy_live.sansio.openai import chat_body
+
+    call = prepare(lm, "hello", None, kwargs)
+    body: dict[str, Any] = json.loads(chat_body(_wire(call.legacy), stream=False, model="gpt-4o-mini"))
+    return body
