@@ -1,0 +1,165 @@
+"""The guides: the documentation's own pages, read where they are installed."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from dspy_live.core.errors import ConfigurationError, NotFound
+
+ALIASES: dict[str, str] = {
+    "asynchronous": "async",
+    "asyncify": "async",
+    "await": "async",
+    "batch": "async",
+    "stream": "streaming",
+    "streamify": "streaming",
+    "status": "streaming",
+    "tokens": "usage",
+    "cost": "usage",
+    "budget": "usage",
+    "cache": "caching",
+    "redis": "caching",
+    "log": "logging",
+    "logs": "logging",
+    "buffer": "backpressure",
+    "overflow": "backpressure",
+    "timeout": "timeouts",
+    "cancel": "timeouts",
+    "cancellation": "timeouts",
+    "deadline": "timeouts",
+    "retry": "retries",
+    "limits": "retries",
+    "fallback": "retries",
+    "server": "serving",
+    "serve": "serving",
+    "http": "serving",
+    "sse": "serving",
+    "fastapi": "serving",
+    "ws": "websocket",
+    "metrics": "observability",
+    "tracing": "observability",
+    "prometheus": "observability",
+    "opentelemetry": "observability",
+    "tests": "testing",
+    "pytest": "testing",
+    "simulator": "testing",
+    "threads": "execution",
+    "inline": "execution",
+    "layer": "layers",
+    "runtime": "layers",
+}
+"""Other words for a page, as people type them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """One section of a guide: what stands under one heading."""
+
+    page: str
+    heading: str
+    text: str
+
+    @property
+    def code(self) -> list[str]:
+        """The section's Python examples."""
+        return _CODE.findall(self.text)
+
+    @property
+    def prose(self) -> str:
+        """The section without its code blocks."""
+        return _FENCE.sub("", self.text).strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Guide:
+    """One page.
+
+    Args:
+        name: its file's name without the suffix: the topic of ``/explain``.
+        title: its first heading.
+        text: the whole page, in Markdown.
+        passages: its sections; the first is what stands before the second heading.
+    """
+
+    name: str
+    title: str
+    text: str
+    passages: tuple[Passage, ...]
+
+    @property
+    def summary(self) -> str:
+        """The first sentence of the page."""
+        prose = self.passages[0].prose if self.passages else ""
+        return re.split(r"(?<=[.:])\s", " ".join(prose.split()), maxsplit=1)[0]
+
+    @property
+    def example(self) -> str | None:
+        """The page's first Python example: it stands alone."""
+        return next((code for passage in self.passages for code in passage.code), None)
+
+
+_FENCE = re.compile(r"^```.*?^```[ \t]*$", re.MULTILINE | re.DOTALL)
+_CODE = re.compile(r"^```python[^\n]*\n(.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
+
+
+def folder() -> Path:
+    """Return where the guides are: in the installed package, or in the working copy's ``docs``.
+
+    Raises :class:`ConfigurationError` when they are in neither.
+    """
+    package = Path(__file__).resolve().parents[1]
+    for place in (package / "_guides", package.parents[1] / "docs" / "guides"):
+        if place.is_dir():
+            return place
+    raise ConfigurationError("the guides are not installed; install dspy-live again")
+
+
+def parse(name: str, text: str) -> Guide:
+    """Split a page of Markdown into its sections; headings inside code blocks are code."""
+    fenced = [match.span() for match in _FENCE.finditer(text)]
+    heads = [
+        match
+        for match in re.finditer(r"^(#{1,3}) +(.+?) *$", text, re.MULTILINE)
+        if not any(start <= match.start() < end for start, end in fenced)
+    ]
+    title = next((match[2] for match in heads if match[1] == "#"), name)
+    passages = []
+    for match, following in zip(heads, [*heads[1:], None], strict=True):
+        body = text[match.end() : following.start() if following else None].strip()
+        if body:
+            passages.append(Passage(name, match[2], body))
+    return Guide(name, title, text, tuple(passages))
+
+
+@lru_cache(maxsize=1)
+def guides() -> tuple[Guide, ...]:
+    """Return all guides, by name. The index is not one of them."""
+    pages = sorted(path for path in folder().glob("*.md") if path.stem != "index")
+    return tuple(parse(path.stem, path.read_text("utf-8")) for path in pages)
+
+
+def find_guide(topic: str, among: Sequence[Guide] | None = None) -> Guide:
+    """Return the guide of a topic.
+
+    Raises :class:`NotFound` with the nearest topics when there is none of that name.
+    """
+    pages = {guide.name: guide for guide in (guides() if among is None else among)}
+    plain = topic.strip().lower().replace(" ", "_").replace("-", "_")
+    for word in (plain, plain.rstrip("s"), *plain.split("_")):
+        name = ALIASES.get(word, word)
+        if name in pages:
+            return pages[name]
+    raise NotFound(f"there is no topic {topic.strip()!r}; {suggest(plain, [*pages, *ALIASES], pages)}")
+
+
+def suggest(word: str, known: Iterable[str], all_of: Iterable[str]) -> str:
+    """Return ``did you mean 'x'?``, or the list of what there is."""
+    near = difflib.get_close_matches(word, sorted(set(known)), n=2, cutoff=0.6)
+    if near:
+        return f"did you mean {' or '.join(repr(name) for name in near)}?"
+    return f"there are: {', '.join(sorted(all_of))}"

@@ -1,0 +1,136 @@
+"""Runs a piece of Python for trial: another process, a time limit, a clean environment, only the simulated LM."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from dspy_live.simulator import Simulator
+
+LIMIT = 64_000
+"""Characters of output that are kept: the first half and the last."""
+
+_KEPT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT", "VIRTUAL_ENV", "TERM")
+"""What the trial sees of the environment: no keys, no proxies, no home."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a trial ended.
+
+    Args:
+        status: ``"ran"``, ``"failed"`` (it raised, or was ended with another status than 0), ``"timed out"``.
+        output: what it printed.
+        error: what it printed on stderr: the traceback of a failure.
+        seconds: how long it took, the start of Python included.
+        lm_calls: how often the simulated LM was asked.
+    """
+
+    status: Literal["ran", "failed", "timed out"]
+    output: str
+    error: str
+    seconds: float
+    lm_calls: int
+
+    @property
+    def ok(self) -> bool:
+        """True when it ran to its end."""
+        return self.status == "ran"
+
+    @property
+    def reason(self) -> str:
+        """The last line of the traceback, or why it was ended; empty when it ran."""
+        if self.ok:
+            return ""
+        if self.status == "timed out":
+            return f"it was stopped after {self.seconds:.0f} seconds"
+        raised = [line for line in self.error.splitlines() if re.match(r"\w[\w.]*(Error|Exception|Exit|Interrupt)\b", line)]
+        lines = [line.strip() for line in self.error.splitlines() if line.strip()]
+        return (raised or lines or ["it ended without a word"])[-1]
+
+
+def run_trial(
+    source: str,
+    *,
+    folder: Path | None = None,
+    file: str = "program.py",
+    files: Mapping[str, str] | None = None,
+    timeout: float = 60.0,
+) -> Outcome:
+    """Run a source as a script and return how it ended.
+
+    The process has no network but a simulated LM, which stands in for every ``dspy.LM``, embedder and retriever; it may
+    write only into a folder that is deleted afterwards, and starts no other programs. That keeps accidents
+    out; it is no prison for hostile code, so run only what its owner has agreed to run.
+
+    Args:
+        source: the Python to run, as ``__main__``.
+        folder: the user's folder: the working folder, for imports and for files that are read.
+        file: the name under which it appears in a traceback.
+        files: other modules that it imports, by file name: a conversion's new file, say.
+        timeout: seconds after which it is killed.
+    """
+    with tempfile.TemporaryDirectory(prefix="dspy-live-trial-") as place, Simulator().running() as url:
+        home = Path(place)
+        for name, text in (files or {}).items():
+            (home / Path(name).name).write_text(text, "utf-8")
+        job = {"source": source, "file": file, "folder": str((folder or home).resolve()), "home": place, "url": url}
+        (home / "job.json").write_text(json.dumps(job), "utf-8")
+        begun = time.monotonic()
+        status, output, error = _run(home, timeout)
+        seconds = time.monotonic() - begun
+        return Outcome(status, _shortened(output), _shortened(error), seconds, _calls(home))
+
+
+def _run(home: Path, timeout: float) -> tuple[Literal["ran", "failed", "timed out"], str, str]:
+    environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    environment |= {"HOME": str(home), "TMPDIR": str(home), "DSPY_CACHEDIR": str(home / "cache"), "DSPY_LIVE_HOME": str(home)}
+    environment |= {"LITELLM_LOCAL_MODEL_COST_MAP": "true", "PYTHONIOENCODING": "utf-8", "COLUMNS": "100"}
+    command = [sys.executable, "-I", "-B", "-X", "utf8", "-m", "dspy_live.assistant.sandbox", str(home / "job.json")]
+    with (home / "out.txt").open("wb") as out, (home / "err.txt").open("wb") as err:
+        child = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=home, start_new_session=True
+        )
+        try:
+            code: int | None = child.wait(timeout)
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:
+            _kill(child)
+    output, error = ((home / name).read_text("utf-8", errors="replace") for name in ("out.txt", "err.txt"))
+    return ("timed out" if code is None else "ran" if code == 0 else "failed"), output, error
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    """End the child and whatever it has started: it leads a session of its own."""
+    try:
+        if os.name == "posix":
+            os.killpg(child.pid, signal.SIGKILL)
+        else:
+            child.kill()
+    except (ProcessLookupError, PermissionError):
+        pass
+    child.wait()
+
+
+def _calls(home: Path) -> int:
+    try:
+        return int((home / "calls.txt").read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= LIMIT:
+        return text
+    return text[: LIMIT // 2] + f"\n… {len(text) - LIMIT} characters left out …\n" + text[-LIMIT // 2 :]

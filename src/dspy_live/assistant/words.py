@@ -1,0 +1,99 @@
+"""Words to terms: lower case, no filler, stems, and one term for words that mean the same here."""
+
+from __future__ import annotations
+
+import re
+
+_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|\d+")
+
+FILLER = frozenset(
+    "a an and any are as at be been but by can could do does did for from give get had has have how i if in into is it "
+    "its just like make may me mean means my need no not of on one only or our please should show so some tell than that "
+    "the their them then there they this to too use used using want was we what when where which who why will with would "
+    "you your about am here know let s t dspy live program module work works happen happens problem good now own way".split()
+)
+"""Words that say nothing about the subject, here."""
+
+_ENDINGS = (
+    ("ational", "ate"), ("izations", ""), ("ization", ""), ("nesses", ""), ("ingly", ""), ("edly", ""), ("ations", ""), ("ation", ""),
+    ("ments", ""), ("ment", ""), ("ities", ""), ("ity", ""), ("ings", ""), ("ing", ""), ("ions", ""), ("ion", ""),
+    ("ies", "y"), ("ers", ""), ("er", ""), ("ed", ""), ("es", ""), ("ly", ""), ("al", ""), ("s", ""), ("e", ""),
+)  # fmt: skip
+"""Endings and what stands in their place; the first that fits is taken, where at least three letters stay."""
+
+_SAME = (
+    "async asynchronous asynchronously await awaitable coroutine asyncify acall aforward asyncio",
+    "parallel concurrent concurrently concurrency simultaneously gather",
+    "stream streaming streamify chunk incrementally",
+    "timeout deadline",
+    "cancel cancellation abort stop interrupt",
+    "cost money price dollar expensive spend spending spent cheap bill pay",
+    "clear delete forget empty purge wipe",
+    "cache cached caching",
+    "retry retries repeat repeated again backoff",
+    "limit cap bound quota most",
+    "server serve serving deploy deployment endpoint host",
+    "log logs logging logger",
+    "secret sensitive redact redaction private",
+    "rotate rotation",
+    "test tests testing pytest unittest",
+    "simulate simulated simulator simulation fake mock inject",
+    "fault failure fail error crash dead broken down",
+    "slow slowly lag behind",
+    "buffer channel queue waiting",
+    "memory ram",
+    "disconnect leave leaves left gone disconnected",
+    "thread threads worker workers",
+    "metric metrics monitor monitoring prometheus",
+    "trace tracing span spans opentelemetry otel",
+    "rust tokio axum crate cargo",
+    "websocket websockets ws socket",
+    "sse eventsource",
+    "http rest",
+    "fallback backup",
+    "shutdown sigterm drain draining graceful",
+    "auth authentication authorization protect",
+    "partial typed list pydantic number numbers",
+    "budget spending_limit",
+    "status progress",
+    "adaptive grow grows shrink",
+    "fresh bypass rollout_id rollout",
+    "redis valkey shared share",
+    "batch bulk rows thousands many",
+    "layer layers compose order",
+    "notebook jupyter",
+    "export csv jsonl",
+    "restart void",
+)
+"""Words that mean the same in this field; the first of each line stands for the others."""
+
+
+def stem(word: str) -> str:
+    """Return a word's stem: ``"streaming"``, ``"streams"`` and ``"streamed"`` have one."""
+    for ending, instead in _ENDINGS:
+        if word.endswith(ending) and len(word) - len(ending) + len(instead) >= 3:
+            root = word[: len(word) - len(ending)] + instead
+            if len(root) > 3 and root[-1] == root[-2] and root[-1] not in "lsz":
+                root = root[:-1]
+            return root
+    return word
+
+
+_TERM: dict[str, str] = {}
+for _line in _SAME:
+    _words = _line.split()
+    for _word in _words:
+        _TERM.setdefault(_word, stem(_words[0]))
+        _TERM.setdefault(stem(_word), stem(_words[0]))
+
+
+def terms(text: str) -> list[str]:
+    """Return the terms of a text, in order, filler left out. A name such as ``drop_oldest`` gives its parts too."""
+    found: list[str] = []
+    for match in _WORD.finditer(text):
+        word = match[0].lower()
+        parts = [word, *(part for part in word.split("_") if part)] if "_" in word.strip("_") else [word.strip("_")]
+        for part in parts:
+            if part and part not in FILLER:
+                found.append(_TERM.get(part) or _TERM.get(stem(part)) or stem(part))
+    return found
