@@ -17,13 +17,13 @@ from dspy_live.layers.breaker import Breaker
 from dspy_live.layers.deadline import Deadline
 from dspy_live.layers.fallback import Fallback
 from dspy_live.layers.limit import Limit
-from dspy_live.sansio.order import ONCE, RECOMMENDED, RULES, check_order
 from dspy_live.layers.rate import Rate
 from dspy_live.layers.retry import Retry
 from dspy_live.layers.shed import Shed
 from dspy_live.layers.single_flight import SingleFlight
 from dspy_live.layers.timeouts import Timeouts
 from dspy_live.sansio.backoff import Backoff
+from dspy_live.sansio.order import ONCE, RECOMMENDED, RULES, check_order
 from dspy_live.testing.scripted import ScriptedService, Wait, collect
 from dspy_live.testing.virtual_time import virtual_time
 

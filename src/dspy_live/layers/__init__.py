@@ -7,12 +7,12 @@ from dspy_live.layers.deadline import Deadline
 from dspy_live.layers.fallback import Fallback
 from dspy_live.layers.limit import Limit
 from dspy_live.layers.meter import meter
-from dspy_live.sansio.order import check_order
 from dspy_live.layers.rate import Rate
 from dspy_live.layers.retry import Retry
 from dspy_live.layers.shed import Shed
 from dspy_live.layers.single_flight import SingleFlight
 from dspy_live.layers.timeouts import Timeouts
+from dspy_live.sansio.order import check_order
 
 __all__ = [
     "Adaptive",

@@ -40,7 +40,6 @@ RULES = (
         "adaptive",
         "calls would queue before they are refused: a queue of 100 holds 100 calls that shed never saw",
     ),
-    Rule("shed", "retry", "a refusal would be met by every try: 3 tries make 3 refusals of one call"),
     Rule(
         "deadline",
         "retry",
@@ -95,7 +94,6 @@ RULES = (
 
 ONCE = {
     "retry": "they multiply: 3 tries inside of 3 tries are 9",
-    "breaker": "the outer one would count the inner one's refusals",
 }
 """Kinds that may stand in a list only once, and why."""
 
