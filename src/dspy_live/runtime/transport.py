@@ -23,8 +23,9 @@ from dspy_live.runtime.http.errors import (
     Redirected,
     TransportError,
 )
-from dspy_live.runtime.http.exchange import Exchange, Timeouts
+from dspy_live.runtime.http.exchange import Exchange
 from dspy_live.runtime.http.pool import HttpPool, PoolStatistics
+from dspy_live.runtime.http.silence import Timeouts
 from dspy_live.runtime.http.tls import TlsOptions
 
 __all__ = [

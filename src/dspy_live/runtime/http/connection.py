@@ -90,6 +90,16 @@ class Connection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.abort()
 
+    def pause(self) -> None:
+        """Stop reading the socket."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Go on reading the socket."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
+
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -8,14 +8,18 @@ PIECE = 256 * 1024
 """Most bytes that one step unpacks, so that a reader can pause in the middle of a bomb."""
 
 
+class DecodeError(ValueError):
+    """The bytes are not what their coding says."""
+
+
 class Decoder:
     """Incremental gzip (any number of members) or deflate (with or without zlib's wrapper)."""
 
     def __init__(self, coding: str) -> None:
         self._gzip = coding == "gzip"
-        self._bits = 31 if self._gzip else 15
-        self._inner = zlib.decompressobj(self._bits)
+        self._inner = zlib.decompressobj(31 if self._gzip else 15)
         self._input = b""
+        self._more = False  # the last piece was full: zlib may hold more without any input
         self._started = False
 
     def feed(self, data: bytes) -> None:
@@ -23,16 +27,24 @@ class Decoder:
         self._input = self._input + data if self._input else data
 
     def take(self) -> bytes:
-        """Return up to 256 KB of unpacked bytes, empty when more input is needed. Raises ``ValueError``."""
-        while self._input or self._inner.unconsumed_tail:
-            if self._inner.eof:
-                if not self._next_member():
-                    return b""
-                continue
+        """Return up to 256 KB of unpacked bytes, empty when more input is needed. Raises :class:`DecodeError`."""
+        while self._input or self._more:
+            if self._inner.eof and not self._next_member():
+                return b""
             out = self._step()
             if out:
                 return out
         return b""
+
+    @property
+    def empty(self) -> bool:
+        """True when all that was fed has been taken."""
+        return not self._input and not self._more
+
+    @property
+    def whole(self) -> bool:
+        """True when the packed stream is not cut. No bytes at all are whole, too."""
+        return self._inner.eof or not self._started
 
     def _step(self) -> bytes:
         data, self._input = self._input, b""
@@ -40,35 +52,29 @@ class Decoder:
             out = self._inner.decompress(data, PIECE)
         except zlib.error as exc:
             if self._gzip or self._started:
-                raise ValueError(str(exc)) from None
-            # "deflate" without the zlib wrapper, as some servers send it
-            self._bits = -15
-            self._inner = zlib.decompressobj(self._bits)
-            try:
-                out = self._inner.decompress(data, PIECE)
-            except zlib.error:
-                raise ValueError(str(exc)) from None
+                raise DecodeError(str(exc)) from None
+            out = self._without_wrapper(data)
         self._started = True
+        self._more = len(out) == PIECE and not self._inner.eof
         self._input = self._inner.unconsumed_tail or self._inner.unused_data
         return out
 
+    def _without_wrapper(self, data: bytes) -> bytes:
+        """Some servers send "deflate" without the zlib wrapper that the standard asks for."""
+        self._inner = zlib.decompressobj(-15)
+        try:
+            return self._inner.decompress(data, PIECE)
+        except zlib.error as exc:
+            raise DecodeError(str(exc)) from None
+
     def _next_member(self) -> bool:
         if not self._gzip:
-            raise ValueError("bytes after the end of the deflate stream")
-        if not self._input.strip(b"\x00"):  # gzip allows padding with zeros
+            raise DecodeError("bytes after the end of the deflate stream")
+        if not self._input.strip(b"\0"):  # gzip may be padded with zeros
             self._input = b""
             return False
-        self._inner = zlib.decompressobj(self._bits)
+        self._inner = zlib.decompressobj(31)
         return True
-
-    @property
-    def empty(self) -> bool:
-        """True when all that was fed has been taken."""
-        return not self._input
-
-    def finish(self) -> bool:
-        """Say whether the packed stream is whole; an empty body is, too."""
-        return self._inner.eof or not self._started or bool(self._input)
 
 
 def decoder_for(coding: str) -> Decoder | None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from dspy_live.runtime.http.connection import Connection
-from dspy_live.runtime.http.decode import Decoder, decoder_for
+from dspy_live.runtime.http.decode import DecodeError, decoder_for
 from dspy_live.runtime.http.errors import (
     BodyTooLarge,
     ConnectionBroken,
@@ -19,30 +18,13 @@ from dspy_live.runtime.http.errors import (
     Redirected,
     TransportError,
 )
+from dspy_live.runtime.http.inbox import Inbox
+from dspy_live.runtime.http.silence import Silence, Timeouts
 
 if TYPE_CHECKING:
     from dspy_live.runtime.http.pool import HttpPool, Route
 
-PENDING_LIMIT = 256 * 1024
-"""Most bytes of body that wait for somebody to take them; then the socket is not read."""
-
 _REDIRECTS = (301, 302, 303, 307, 308)
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Seconds; ``None`` waits for ever.
-
-    Args:
-        connect: until the connection stands, DNS, proxy and TLS included.
-        first_byte: from the sent request to the first byte of the reply's *body*: many LM servers
-            send the head at once and think afterwards.
-        idle: the longest silence within the body. Time while the exchange is paused does not count.
-    """
-
-    connect: float | None = 10.0
-    first_byte: float | None = None
-    idle: float | None = None
 
 
 class Exchange:
@@ -75,45 +57,32 @@ class Exchange:
         self._head = head
         self._body = body
         self._timeouts = timeouts
-        self._sink: Callable[[bytes], None] | None = on_body
-        self._decoder: Decoder | None = None
-        self._pending: list[bytes] = []
-        self._pending_size = 0
+        self._inbox = Inbox(on_body)
+        self._silence: Silence | None = None
         self._connection: Connection | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._clock: Callable[[], float] | None = None  # set while silence is measured
         self._waiters: list[asyncio.Future[None]] = []
         self._error: BaseException | None = None
         self._headed = False
-        self._begun = False
-        self._ended = False  # nothing more will be read from the socket
-        self._complete = False  # the whole body was handed on
+        self._ended = False  # nothing more will be read from a socket
+        self._complete = False  # and the whole body was handed on
         self._stale = False
         self._retried = False
-        self._paused = False
-        self._held = False  # paused by ourselves: nobody takes the body yet
-        self._timer: asyncio.TimerHandle | None = None
-        self._since = 0.0
 
-    # The user's side
+    # For the reader of the reply
 
     @property
     def on_body(self) -> Callable[[bytes], None] | None:
-        """Called in the socket's own callback with each piece of decoded body. Setting it hands over what has waited."""
-        return self._sink
+        """Called in the socket's own callback with each piece of decoded body; setting it hands over what waits."""
+        return self._inbox.sink
 
     @on_body.setter
     def on_body(self, sink: Callable[[bytes], None]) -> None:
-        self._sink = sink
-        if self._pending:
-            waiting = b"".join(self._pending)
-            self._pending.clear()
-            self._pending_size = 0
-            self._hand_on(waiting)
-        if self._held:
-            self._held = False
-            self._read_on()
-        self._settle()
+        try:
+            self._inbox.take_over(sink)
+        except BaseException as exc:
+            self._fail_with(exc)
+        self._read_on()
 
     @property
     def where(self) -> str:
@@ -123,18 +92,16 @@ class Exchange:
     def pause(self) -> None:
         """Stop reading the socket, so that the peer's writes stop. May be called from ``on_body``.
 
-        What had been read already may still come: at most one piece of 256 KB. Calling it twice is once.
+        What was read before may still come: at most one piece of 256 KB. Calling it twice is once.
         """
-        if not self._paused:
-            self._paused = True
-            self._hold_back()
+        self._inbox.paused = True
+        self._hold_back()
 
     def resume(self) -> None:
         """Go on reading after :meth:`pause`."""
-        if self._paused:
-            self._paused = False
+        if self._inbox.paused:
+            self._inbox.paused = False
             self._read_on()
-            self._settle()
 
     def abort(self) -> None:
         """Close the socket at once. Whoever waits gets :class:`ConnectionBroken`."""
@@ -159,8 +126,11 @@ class Exchange:
             raise self._error
 
     async def done(self) -> None:
-        """Wait for the end of the body. Raises :class:`ConnectionBroken` when it was cut, other
-        :class:`TransportError`s by name, and whatever ``on_body`` raised."""
+        """Wait until the whole body was handed on.
+
+        Raises :class:`ConnectionBroken` when it was cut, the other :class:`TransportError`s by name,
+        and whatever ``on_body`` raised.
+        """
         await self.headers_received()
         while not self._complete:
             if self._error is not None:
@@ -206,17 +176,75 @@ class Exchange:
             self._fail(ConnectionBroken(self.where, "the exchange was left before its end", received=self._headed))
         self._pool._left(self)
 
-    # Connecting and waiting
+    # For the connection
+
+    def begin(self, status: int, headers: dict[str, str]) -> None:
+        """The head of the reply is there."""
+        self.status = status
+        self.headers = headers
+        self._headed = True
+        self._body = b""  # nothing will be sent again
+        coding = headers.get("content-encoding", "").strip().lower()
+        if status in _REDIRECTS and "location" in headers:
+            self._fail(Redirected(self.where, status, headers["location"].partition("?")[0][:200]))
+        elif coding not in ("", "identity"):
+            self._inbox.decoder = decoder_for(coding)
+            if self._inbox.decoder is None:
+                self._fail(ProtocolError(self.where, f"its reply is encoded as {coding[:40]!r}", received=True))
+        self._wake()
+
+    def received(self, data: bytes) -> None:
+        """A piece of the body, as it was on the wire but for its framing."""
+        if self._silence is not None:
+            self._silence.heard()
+        inbox = self._inbox
+        try:
+            inbox.receive(data)
+        except BaseException as exc:
+            self._fail_with(exc)
+        if inbox.full:
+            self._hold_back()
+
+    def finished(self) -> None:
+        """The body has ended as it should; the connection is free."""
+        connection, self._connection = self._connection, None
+        self._ended = True
+        self._stop_watching()
+        if connection is not None:
+            if self._inbox.stopped:
+                connection.resume()
+            self._pool._release(self._route, connection)
+        self._settle()
+        self._wake()
+
+    def malformed(self, reason: str) -> None:
+        """The peer does not speak HTTP as we take it."""
+        self._fail(ProtocolError(self.where, reason, received=True))
+
+    def lost(self, reason: str, received: bool) -> None:
+        """The connection is gone before the end."""
+        self._connection = None
+        if self.reused and not received and not self._retried and not self._ended:
+            self._stale = True
+            self._stop_watching()
+            self._pool._went_stale()
+            self._wake()
+        else:
+            when = "before the reply had ended" if self._headed else "before it had replied"
+            self._fail(ConnectionBroken(self.where, f"{reason} {when}", received=received))
+
+    # Inside
 
     def _send(self, connection: Connection) -> None:
         self._connection = connection
         self.reused = connection.served > 0
         connection.start(self, self._head, self._body)
-        if self._paused:
-            self._hold_back()
         assert self._loop is not None
-        self._since = self._loop.time()
-        self._arm(self._timeouts.first_byte)
+        if self._timeouts.first_byte is not None or self._timeouts.idle is not None:
+            self._silence = Silence(self._loop, self._timeouts, self._timed_out)
+            self._silence.start()
+        if self._inbox.stopped:
+            self._hold_back()
 
     async def _start_again(self) -> None:
         self._stale = False
@@ -224,14 +252,12 @@ class Exchange:
         try:
             connection = await self._pool._connect(self._route, self._timeouts.connect)
         except BaseException as exc:
-            self._error = self._error or exc
-            self._ended = True
-            self._wake()
+            self._fail(exc)
             raise
         if self._ended:
             connection.abort()
-            return
-        self._send(connection)
+        else:
+            self._send(connection)
 
     async def _wait(self) -> None:
         assert self._loop is not None, "use the exchange as: async with pool.exchange(...) as exchange"
@@ -249,169 +275,67 @@ class Exchange:
                 waiter.set_result(None)
         self._waiters.clear()
 
-    # What the connection reports
-
-    def begin(self, status: int, headers: dict[str, str]) -> None:
-        self.status = status
-        self.headers = headers
-        self._headed = True
-        self._body = b""
-        if status in _REDIRECTS and "location" in headers:
-            self._fail(Redirected(self.where, status, headers["location"].partition("?")[0][:200]))
-            return
-        coding = headers.get("content-encoding", "").strip().lower()
-        if coding not in ("", "identity"):
-            self._decoder = decoder_for(coding)
-            if self._decoder is None:
-                self._fail(ProtocolError(self.where, f"its reply is encoded as {coding[:40]!r}", received=True))
-        self._wake()
-
-    def received(self, data: bytes) -> None:
-        if self._clock is not None:
-            self._since = self._clock()
-        if not self._begun:
-            self._body_begins()
-        if self._decoder is None and self._sink is not None:
-            try:
-                self._sink(data)
-            except BaseException as exc:
-                self._fail(exc)
-        else:
-            self._received_slowly(data)
-
-    def finished(self) -> None:
-        connection, self._connection = self._connection, None
-        self._ended = True
-        self._stop_timer()
-        if connection is not None:
-            self._pool._release(self._route, connection)
-        if self._decoder is not None and not self._decoder.finish():
-            self._error = self._error or ProtocolError(self.where, "its compressed reply is cut", received=True)
-        self._settle()
-        self._wake()
-
-    def malformed(self, reason: str) -> None:
-        self._fail(ProtocolError(self.where, reason, received=True))
-
-    def lost(self, reason: str, received: bool) -> None:
-        if self.reused and not received and not self._retried and not self._ended:
-            self._connection = None
-            self._stale = True
-            self._stop_timer()
-            self._pool._went_stale()
-            self._wake()
-        else:
-            when = "before the reply had ended" if self._headed else "before it had replied"
-            self._connection = None
-            self._fail(ConnectionBroken(self.where, f"{reason} {when}", received=received))
-
-    # Inside
-
     def _fail(self, error: BaseException) -> None:
         if self._error is None and not self._complete:
             self._error = error
         self._ended = True
-        self._stop_timer()
+        self._stop_watching()
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.abort()
-        self._pending.clear()
+        self._inbox.clear()
         self._wake()
 
-    def _hand_on(self, data: bytes) -> None:
-        assert self._sink is not None
-        try:
-            self._sink(data)
-        except BaseException as exc:
-            self._fail(exc)
-
-    def _received_slowly(self, data: bytes) -> None:
-        """The body is compressed, or nobody takes it yet."""
-        if self._decoder is not None:
-            self._decoder.feed(data)
-            self._drain_decoder()
-        else:
-            self._keep(data)
-
-    def _drain_decoder(self) -> None:
-        """Hand on decoded pieces until there is no more, or the reader pauses: a small body may unpack to gigabytes."""
-        decoder = self._decoder
-        assert decoder is not None
-        try:
-            while not (self._paused or self._held or self._error) and (piece := decoder.take()):
-                if self._sink is not None:
-                    self._hand_on(piece)
-                else:
-                    self._keep(piece)
-        except ValueError as exc:
+    def _fail_with(self, exc: BaseException) -> None:
+        """Something on the way to the reader raised: the decoder's word for a bad body, or the reader itself."""
+        if self._error is None and isinstance(exc, DecodeError):
             self._fail(ProtocolError(self.where, f"its compressed reply is malformed ({exc})", received=True))
-
-    def _keep(self, data: bytes) -> None:
-        self._pending.append(data)
-        self._pending_size += len(data)
-        if self._pending_size >= PENDING_LIMIT and not self._held:
-            self._held = True
-            self._hold_back()
+        else:
+            self._fail(exc)
+        if isinstance(exc, (KeyboardInterrupt, SystemExit)):
+            raise exc
 
     def _hold_back(self) -> None:
-        if self._connection is not None and self._connection.transport is not None:
-            self._connection.transport.pause_reading()
+        if self._silence is not None:
+            self._silence.stop()
+        if self._connection is not None:
+            self._connection.pause()
 
     def _read_on(self) -> None:
-        if self._paused or self._held:
+        """The reader has room: hand on what waits, then read the socket again."""
+        inbox = self._inbox
+        if not inbox.stopped:
+            try:
+                inbox.drain()
+            except BaseException as exc:
+                self._fail_with(exc)
+        if inbox.stopped:
             return
-        if self._decoder is not None:
-            self._drain_decoder()
-            if self._paused or self._held:
-                return
-        if self._connection is not None and self._connection.transport is not None:
-            assert self._loop is not None
-            self._since = self._loop.time()
-            self._connection.transport.resume_reading()
-            if self._timer is None:
-                self._arm(self._timeouts.idle if self._begun else self._timeouts.first_byte)
+        if self._connection is not None:
+            self._connection.resume()
+            if self._silence is not None:
+                self._silence.start()
+        self._settle()
 
     def _settle(self) -> None:
         """The body is complete when the socket has given all and the reader has taken all."""
-        if self._complete or not self._ended or self._error is not None:
+        inbox = self._inbox
+        if self._complete or not self._ended or self._error is not None or not inbox.empty:
             return
-        if not self._pending and (self._decoder is None or self._decoder.empty):
+        if inbox.decoder is not None and not inbox.decoder.whole:
+            self._fail(ProtocolError(self.where, "its compressed reply is cut", received=True))
+        else:
             self._complete = True
             self._wake()
 
-    # Timers: one per exchange, armed again only when it fires
-
-    def _body_begins(self) -> None:
-        self._begun = True
-        assert self._loop is not None
-        self._stop_timer()
-        if self._timeouts.idle is not None:
-            self._clock = self._loop.time
-            self._since = self._loop.time()
-            self._arm(self._timeouts.idle)
-
-    def _arm(self, limit: float | None) -> None:
-        if limit is not None:
-            assert self._loop is not None
-            self._timer = self._loop.call_at(self._since + limit, self._tick)
-
-    def _tick(self) -> None:
-        self._timer = None
-        if self._ended or self._paused or self._held or self._connection is None:
-            return
-        limit = self._timeouts.idle if self._begun else self._timeouts.first_byte
-        assert self._loop is not None and limit is not None
-        if self._since + limit > self._loop.time() + 0.001:
-            self._arm(limit)
-        elif self._begun:
-            self._fail(
-                IdleTimeout(self.where, f"nothing came for {limit:g} s in the middle of the reply", received=True)
-            )
-        else:
-            reason = f"no reply within {limit:g} s of the request"
+    def _timed_out(self, first: bool, limit: float) -> None:
+        if first:
+            reason = f"no byte of a reply's body within {limit:g} s of the request"
             self._fail(FirstByteTimeout(self.where, reason, received=self._headed))
+        else:
+            reason = f"nothing came for {limit:g} s in the middle of the reply"
+            self._fail(IdleTimeout(self.where, reason, received=True))
 
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def _stop_watching(self) -> None:
+        if self._silence is not None:
+            self._silence.stop()

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from dspy_live.runtime.http.connect import Connector
 from dspy_live.runtime.http.connection import Connection
 from dspy_live.runtime.http.errors import PoolClosed
-from dspy_live.runtime.http.exchange import Exchange, Timeouts
+from dspy_live.runtime.http.exchange import Exchange
 from dspy_live.runtime.http.proxy import Proxies, Proxy
 from dspy_live.runtime.http.request import Target, parse_target, request_head
+from dspy_live.runtime.http.silence import Timeouts
 from dspy_live.runtime.http.tls import TlsOptions
 
 _DEFAULT_TIMEOUTS = Timeouts()
@@ -132,7 +133,10 @@ class HttpPool:
         )
 
     async def aclose(self) -> None:
-        """Close every connection and wait until the sockets are gone. Running exchanges fail with :class:`PoolClosed`."""
+        """Close every connection and wait until the sockets are gone.
+
+        Running exchanges fail with :class:`PoolClosed`. Cancelling it leaves the closing to go on.
+        """
         self._closed = True
         if self._sweeper is not None:
             self._sweeper.cancel()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ def _load_usual(context: ssl.SSLContext) -> None:
 
 def _load(context: ssl.SSLContext, path: str) -> None:
     try:
-        if os.path.isdir(path):
+        if Path(path).is_dir():
             context.load_verify_locations(capath=path)
         else:
             context.load_verify_locations(cafile=path)
