@@ -5,7 +5,8 @@
 Each grammar reads replies of 10 KB to 10 MB, in tokens of 2 to 8 characters as a language model sends
 them (a line end every 25th). Printed are microseconds per token, how that grows from the smallest reply
 on (1.0 is linear), and how many times longer DSPy's listener takes; it is left out where it would take
-longer than a few seconds. The tokens are the same objects for both, and each figure is the best of three (of one from 1 MB on).
+longer than a few seconds. Both get the same tokens; each figure is the best of three runs, of one from
+1 MB on.
 """
 
 from __future__ import annotations
