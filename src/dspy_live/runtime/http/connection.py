@@ -159,7 +159,9 @@ class Connection(asyncio.Protocol):
         if self._complete:
             return
         status = self._parser.get_status_code()
-        if 100 <= status < 200 and status != 101:
+        if status == 101:
+            self._fault = "it switched to another protocol, which nobody had asked for"
+        elif 100 <= status < 200:
             self._headers = {}
             return
         self._status = status
@@ -201,11 +203,11 @@ class Connection(asyncio.Protocol):
                 reader.received(piece)
         if self.reader is not reader:  # it left, in one of the calls above
             return
-        if self._complete:
+        if self._fault:
+            reader.malformed(self._fault)
+        elif self._complete:
             self.reader = None
             reader.finished()
-        elif self._fault:
-            reader.malformed(self._fault)
         else:
             self._middle = self._headed
             self._count_other(size)

@@ -28,6 +28,8 @@ class Decoder:
 
     def take(self) -> bytes:
         """Return up to 256 KB of unpacked bytes, empty when more input is needed. Raises :class:`DecodeError`."""
+        if not self._started and len(self._input) < 2:
+            return b""  # too little to tell with which header it begins
         while self._input or self._more:
             if self._inner.eof and not self._next_member():
                 return b""
@@ -39,33 +41,26 @@ class Decoder:
     @property
     def empty(self) -> bool:
         """True when all that was fed has been taken."""
-        return not self._input and not self._more
+        return (not self._input and not self._more) or (not self._started and len(self._input) < 2)
 
     @property
     def whole(self) -> bool:
         """True when the packed stream is not cut. No bytes at all are whole, too."""
-        return self._inner.eof or not self._started
+        return self._inner.eof or (not self._started and not self._input)
 
     def _step(self) -> bytes:
         data, self._input = self._input, b""
+        if not self._started and not self._gzip and not _has_wrapper(data):
+            # Some servers send "deflate" without the zlib wrapper that the standard asks for.
+            self._inner = zlib.decompressobj(-15)
+        self._started = True
         try:
             out = self._inner.decompress(data, PIECE)
         except zlib.error as exc:
-            if self._gzip or self._started:
-                raise DecodeError(str(exc)) from None
-            out = self._without_wrapper(data)
-        self._started = True
+            raise DecodeError(str(exc)) from None
         self._more = len(out) == PIECE and not self._inner.eof
         self._input = self._inner.unconsumed_tail or self._inner.unused_data
         return out
-
-    def _without_wrapper(self, data: bytes) -> bytes:
-        """Some servers send "deflate" without the zlib wrapper that the standard asks for."""
-        self._inner = zlib.decompressobj(-15)
-        try:
-            return self._inner.decompress(data, PIECE)
-        except zlib.error as exc:
-            raise DecodeError(str(exc)) from None
 
     def _next_member(self) -> bool:
         if not self._gzip:
@@ -75,6 +70,11 @@ class Decoder:
             return False
         self._inner = zlib.decompressobj(31)
         return True
+
+
+def _has_wrapper(data: bytes) -> bool:
+    """Say whether deflate data begins with zlib's two bytes (RFC 1950)."""
+    return data[0] & 0x0F == 8 and (data[0] << 8 | data[1]) % 31 == 0
 
 
 def decoder_for(coding: str) -> Decoder | None:

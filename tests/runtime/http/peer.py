@@ -1,0 +1,121 @@
+"""A small HTTP server whose every byte a test decides."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+
+Script = Callable[["Peer", asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+def reply(body: bytes = b"", *, status: str = "200 OK", **headers: str) -> bytes:
+    """A whole reply with a length; ``content_type`` becomes ``content-type``."""
+    lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+    return f"HTTP/1.1 {status}\r\n{lines}content-length: {len(body)}\r\n\r\n".encode() + body
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-type: text/event-stream\r\n\r\n"
+END = b"0\r\n\r\n"
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+class Request:
+    def __init__(self, line: str, headers: dict[str, str], body: bytes) -> None:
+        self.line = line
+        self.headers = headers
+        self.body = body
+
+
+async def read_request(reader: asyncio.StreamReader) -> Request | None:
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+        line, *rest = head.decode("latin-1").rstrip().split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (text.partition(":") for text in rest)}
+        body = await reader.readexactly(int(headers.get("content-length", "0")))
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return None
+    return Request(line, headers, body)
+
+
+class Peer:
+    """Runs ``script`` once per connection, or, given bytes, answers every request with them.
+
+    Attributes:
+        requests: all that were read by :meth:`read`.
+        connections: how many were accepted.
+        closed_at: ``time.monotonic()`` of each time that a connection was seen to be closed by the client.
+    """
+
+    def __init__(self, script: Script | bytes, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
+        self._script = script
+        self._tls = tls
+        self._host = host
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.requests: list[Request] = []
+        self.connections = 0
+        self.closed_at: list[float] = []
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"{'https' if self._tls else 'http'}://{host}:{self.port}/v1/chat"
+
+    @property
+    def where(self) -> str:
+        return f"{self._host}:{self.port}"
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._serve, self._host, 0, ssl=self._tls)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        self._server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def read(self, reader: asyncio.StreamReader) -> Request | None:
+        request = await read_request(reader)
+        if request is not None:
+            self.requests.append(request)
+        return request
+
+    async def see_close(self, reader: asyncio.StreamReader) -> None:
+        """Wait until the client has closed, and note when."""
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(65536):
+                pass
+        self.closed_at.append(time.monotonic())
+
+    async def closing(self, count: int = 1) -> float:
+        """Wait for the ``count``-th close and return its time."""
+        while len(self.closed_at) < count:
+            await asyncio.sleep(0.001)
+        return self.closed_at[count - 1]
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self.connections += 1
+        try:
+            if isinstance(self._script, bytes):
+                while await self.read(reader):
+                    writer.write(self._script)
+            else:
+                await self._script(self, reader, writer)
+        except asyncio.CancelledError:
+            pass
+        except ConnectionError:
+            pass
+        finally:
+            self._tasks.discard(task)
+            if not writer.transport.is_closing():
+                writer.transport.abort()
