@@ -191,12 +191,16 @@ def _common_paths() -> JSONObject:
 
 def example(schema: Schema) -> JSONObject:
     """Return an example of a program's inputs: its defaults, and something of the right type for the rest."""
+    return {f.name: _sample(f) for f in schema.inputs if f.required or f.default is not None}
+
+
+def _sample(field: Field) -> Any:
+    if field.default is not None:
+        return field.default
+    if options := field.json_schema.get("enum"):
+        return options[0]
     samples: JSONObject = {"string": "text", "integer": 1, "number": 1.5, "boolean": True, "array": [], "object": {}}
-    return {
-        f.name: f.default if f.default is not None else samples.get(str(f.json_schema.get("type")), None)
-        for f in schema.inputs
-        if f.required or f.default is not None
-    }
+    return samples.get(str(field.json_schema.get("type")))
 
 
 def _errors(*codes: str) -> JSONObject:
