@@ -10,6 +10,7 @@ from typing import Any, Literal
 import dspy
 import pytest
 from dspy.adapters.baml_adapter import BAMLAdapter
+from dspy.primitives.local_interpreter import LocalInterpreter
 from pydantic import BaseModel, Field
 
 from dspy_live.simulator import answer, reply
@@ -148,6 +149,37 @@ def test_react_calls_a_tool_and_finishes(name: str) -> None:
     assert tools[-1] == "finish"
     assert len(tools) == len(called) + 1
     assert "tower" in prediction.answer
+
+
+@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_the_newer_react_submits(name: str, native: bool) -> None:
+    called: list[str] = []
+
+    def search(query: str, limit: int = 3) -> str:
+        """Search the library."""
+        called.append(query)
+        return "found"
+
+    def add(a: int, b: int) -> int:
+        called.append(f"{a} + {b}")
+        return a + b
+
+    adapter = type(ADAPTERS[name])(use_native_function_calling=native)
+    with dspy.context(lm=SimulatedLM(), adapter=adapter):
+        prediction = dspy.ReActV2("question -> answer, metres: int", tools=[search, add])(question="How tall is it?")
+    assert 1 <= len(called) <= 2
+    assert isinstance(prediction.metres, int)
+    assert prediction.answer
+
+
+@pytest.mark.parametrize("module", [dspy.ProgramOfThought, dspy.RLM])
+def test_modules_that_run_code_get_code_that_runs(module: Any) -> None:
+    with dspy.context(lm=SimulatedLM(), adapter=ADAPTERS["chat"]):
+        program = module("question -> answer, total", interpreter_factory=LocalInterpreter)
+        prediction = program(question="How many?")
+    assert isinstance(prediction.answer, str)
+    assert isinstance(prediction.total, str)
 
 
 def test_two_step_adapter() -> None:

@@ -18,7 +18,7 @@ import orjson
 from dspy_live.simulator.prompt import Wanted, Wish, question, recognise
 from dspy_live.simulator.prose import Prose, blocks, keywords
 from dspy_live.simulator.tokens import pieces
-from dspy_live.simulator.toolplay import ToolCall, listed_calls, native_calls, next_step
+from dspy_live.simulator.toolplay import ToolCall, code, listed_calls, native_calls, next_step
 from dspy_live.simulator.values import Values
 
 _SEEDED = ("messages", "tools", "tool_choice", "response_format", "model", "seed", "temperature")
@@ -81,7 +81,7 @@ def reply(
     values = Values(rng, prose)
     wanted = recognise(body)
     thought = prose.tokens(reasoning) if reasoning > 0 else iter(())
-    calls = native_calls(body, rng, values)
+    calls = native_calls(body, seed, rng, values)
     if calls:
         return Reply(iter(()), calls, thought)
     tokens = rng.randint(24, 64) if length is None else length
@@ -123,15 +123,17 @@ class _Writer:
         self._given = self._played(body, seed)
 
     def _played(self, body: Mapping[str, Any], seed: int) -> dict[str, Any]:
-        """The fields whose values are not free: ReAct's next tool, and tool calls."""
+        """The fields whose values are not free: ReAct's next tool, tool calls, code."""
         names = {wish.name for wish in self._wanted.fields}
         given: dict[str, Any] = {}
         if {"next_tool_name", "next_tool_args"} <= names:
             tool, arguments = next_step(self._wanted, body, seed, self._values)
             given |= {"next_tool_name": tool, "next_tool_args": arguments}
         for wish in self._wanted.fields:
-            if wish.schema.get("title") == "ToolCalls" or wish.schema.get("x-unknown") == "ToolCalls":
-                given[wish.name] = listed_calls(self._wanted, body, self._values)
+            if "ToolCalls" in (wish.schema.get("x-unknown"), str(wish.schema.get("$ref", "")).rsplit("/", 1)[-1]):
+                given[wish.name] = listed_calls(self._wanted, body, seed, self._values)
+            elif str(wish.schema.get("x-unknown", "")).startswith("Code") or wish.name in ("code", "generated_code"):
+                given[wish.name] = code(body, self._values)
         return given
 
     def tokens(self) -> Iterator[str]:
@@ -148,15 +150,12 @@ class _Writer:
     def _value(self, wish: Wish) -> Any:
         if wish.name in self._given:
             return self._given[wish.name]
-        kind = str(wish.schema.get("x-unknown", ""))
-        if kind.startswith("Code"):
-            return f"```python\nprint({self._prose.phrase()!r})\n```"
         return self._values.make(wish.schema, wish.name)
 
     def _chat(self) -> Iterator[str]:
         for wish in self._wanted.fields:
             yield from pieces(f"[[ ## {wish.name} ## ]]\n")
-            if wish.is_text:
+            if wish.is_text and wish.name not in self._given:
                 yield from self._text(wish)
             else:
                 yield from pieces(_shown(self._value(wish)))
@@ -167,7 +166,7 @@ class _Writer:
         start = "{\n  "
         for wish in self._wanted.fields:
             yield from pieces(f"{start}{json.dumps(wish.name)}: ")
-            if wish.is_text:
+            if wish.is_text and wish.name not in self._given:
                 yield '"'
                 for token in self._text(wish):
                     yield json.dumps(token, ensure_ascii=False)[1:-1]
@@ -181,7 +180,7 @@ class _Writer:
         separator = ""
         for wish in self._wanted.fields:
             yield from pieces(f"{separator}<{wish.name}>")
-            if wish.is_text:
+            if wish.is_text and wish.name not in self._given:
                 yield "\n"
                 for token in self._text(wish):
                     yield _xml_text(token)
@@ -194,7 +193,7 @@ class _Writer:
     def _xml_body(self, wish: Wish) -> str:
         """A mapping of anything is written as JSON: nested tags would turn its numbers into texts."""
         value = self._value(wish)
-        if isinstance(value, dict) and not wish.schema.get("properties") and wish.name in self._given:
+        if isinstance(value, dict) and wish.name in self._given:
             return _xml_text(json.dumps(value, ensure_ascii=False))
         return _xml_value(value)
 

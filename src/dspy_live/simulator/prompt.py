@@ -139,6 +139,8 @@ def _wishes(
 
 def _says_more(annotation: JsonSchema, note: JsonSchema) -> bool:
     """Choices keep their types in an annotation; a note that only names a type says nothing."""
+    if annotation.get("x-unknown") == "ToolCalls":
+        return True
     return ("enum" in annotation and "enum" in note) or (is_known(annotation) and not is_known(note))
 
 
@@ -233,11 +235,36 @@ def _arguments(text: str) -> dict[str, JsonSchema]:
     return value if isinstance(value, dict) else {}
 
 
+_ASIDE = "trajectory|tools|tool_call_results"
+_ASIDES = re.compile(
+    rf"\[\[ ## (?:{_ASIDE}) ## \]\].*?(?=\n\[\[ ## (?!tool_|thought_|observation_)|\Z)|<({_ASIDE})>.*?</\1>", re.DOTALL
+)
+_MARKUP = re.compile(r"\[\[ ## \w+ ## \]\]|</?\w+>|\[sim[^\]]*\]|\bhttps?:\S+")
+
+
+def _inputs(text: str) -> str:
+    """A user message's own words: no markers, no request for a format, no tools and what they said."""
+    cut = max(text.rfind("Respond with the corresponding output"), text.rfind("Respond with a JSON object"))
+    text = text[:cut] if cut >= 0 else text
+    return _MARKUP.sub(" ", _ASIDES.sub(" ", text)[:8000]).strip()
+
+
 def question(body: Mapping[str, Any]) -> str:
-    """The words that the user asks about: the inputs of the last user message, without markers and requests."""
-    _, user = split(body)
-    cut = max(user.rfind("\nRespond with the corresponding output"), user.rfind("\nRespond with a JSON object"))
-    text = user[:cut] if cut >= 0 else user
-    text = text.partition("[[ ## trajectory ## ]]")[0]
-    text = re.sub(r"\[\[ ## \w+ ## \]\]|</?\w+>|\[sim[^\]]*\]|\bhttps?:\S+", " ", text[:8000])
-    return text.strip()
+    """The words that the user asks about: those of the last user message that has any of its own."""
+    for message in reversed(body.get("messages") or ()):
+        if message.get("role") == "user" and (text := _inputs(message_text(message))):
+            return text
+    return ""
+
+
+def tool_turns(body: Mapping[str, Any]) -> int:
+    """How often tools were called since the question: natively, in messages' text, or in ReAct's trajectory."""
+    turns = len(set(re.findall(r"\btool_name_(\d+)\b", split(body)[1])))
+    results = False
+    for message in reversed(body.get("messages") or ()):
+        text, role = message_text(message), message.get("role")
+        if role == "user" and _inputs(text):
+            break
+        results = results or role == "tool"
+        turns += bool(message.get("tool_calls")) or (role == "user" and "tool_call_results" in text)
+    return max(turns, int(results))

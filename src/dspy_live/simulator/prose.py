@@ -29,6 +29,7 @@ REASONS = (
     "because {a} {n} {v} {n2}|since the {n} is {a}|while {n} {v} the {n2}|so the {n} stays {a}|and {a} {n} helps"
     "|although the {n} is rarely {a}|when {n} and {n2} meet|as long as the {n} {v} {n2}"
 ).split("|")
+LEADS = "About,On,As for,Regarding,Concerning,With regard to".split(",")
 CASES = "case matter idea question subject nature".split()
 CORES = (
     "{t} {v} {a} {n}|the {n} of {t} {v} its {n2}|{a} {n} {v} {t}|{t} is mostly a matter of {n} and {n2}"
@@ -98,7 +99,7 @@ class Prose:
     def sentences(self) -> Iterator[str]:
         """Sentences without end, the first of which names the question's words, with the space between them."""
         shown = ", ".join(self._topic)
-        yield f"About {shown}: {self.sentence()}" if shown else self.sentence()
+        yield f"{self._rng.choice(LEADS)} {shown}: {self.sentence()}" if shown else self.sentence()
         said: list[str] = []
         for number in range(1, _VARIED):
             said.append(self.sentence())
