@@ -60,10 +60,15 @@ def configure(
     return Chosen("the simulated LM", simulated=True)
 
 
+def current_settings() -> dict[str, Any]:
+    """Return the LM and the adapter of now, to be pinned to a program that shares its process with others."""
+    return {"lm": dspy.settings.lm, "adapter": dspy.settings.adapter}
+
+
 def _own(program: Any) -> Chosen | None:
     lm = dspy.settings.lm
-    if lm is not None:
-        return Chosen(f"{_name(lm)} (configured by the program)", simulated=_is_simulated(lm))
+    if lm is not None and not _is_simulated(lm):
+        return Chosen(f"{_name(lm)} (configured by the program)")
     lms = [predictor.lm for predictor in program.predictors()]
     if not lms or None in lms:
         return None

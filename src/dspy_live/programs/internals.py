@@ -24,7 +24,7 @@ from dspy.clients.execution import (
     prepare,
 )
 from dspy.clients.legacy_requests import _strict_json_schema
-from dspy.dsp.utils.settings import main_thread_config, settings, thread_local_overrides
+from dspy.dsp.utils.settings import DEFAULT_CONFIG, main_thread_config, settings, thread_local_overrides
 from dspy.lm15 import LM15Error
 from dspy.utils.callback import BaseCallback, with_callbacks
 from dspy.utils.exceptions import is_retryable_lm_error
@@ -37,6 +37,7 @@ except ImportError:
 __all__ = [
     "CACHE_FORMAT",
     "CLIENT_KEYS",
+    "DEFAULT_CONFIG",
     "IGNORED_CACHE_KEYS",
     "LM_CLASS_STATE_KEY",
     "Adapter",

@@ -15,7 +15,7 @@ from dspy_live.core.errors import Cancelled, LiveError, Stop
 from dspy_live.core.events import Event, Predicted, Started
 from dspy_live.core.schema import Schema
 from dspy_live.core.service import Receiver, Service, compose
-from dspy_live.programs.internals import overrides, settings
+from dspy_live.programs.internals import DEFAULT_CONFIG, overrides, settings
 from dspy_live.programs.live_adapter import live
 from dspy_live.programs.lm import adopt, configured
 from dspy_live.programs.names import Names
@@ -96,6 +96,12 @@ class ProgramService:
         return changes
 
 
+def _worker_limit() -> int | None:
+    """DSPy's own setting bounds our threads where the user has changed it; its default of 8 is no wish of theirs."""
+    limit = settings.async_max_workers
+    return None if limit == DEFAULT_CONFIG.async_max_workers else max(1, int(limit))
+
+
 def choose_execution(program: Any, execution: Execution) -> Execution:
     """Return how a program runs. Raises ``ValueError`` for a way that it can't."""
     if execution not in EXECUTIONS:
@@ -163,14 +169,14 @@ class _Opening:
     async def _drive(self, run: Run) -> None:
         channel, call, service = run.channel, run.call, self._service
         failure: BaseException | None = None
-        channel.push(Started(call.id, service.name))
+        run.push(Started(call.id, service.name))
         for observer in run.observers:
             observer.run_started(call, service.name)
         try:
             with settings.context(**service.context(run)), service.watch.over(run):
                 value = await self._execute(run)
             run.scope.check()
-            channel.push(Predicted(outputs_of(value), value))
+            run.push(Predicted(outputs_of(value), value))
         except BaseException as exc:
             failure = _at_the_door(exc, run)
         duration = time.monotonic() - run.started
@@ -187,7 +193,7 @@ class _Opening:
             return await how.native(lambda: call(*args, **inputs))
         if service.execution == "inline":
             return await how.inline(lambda: program(*args, **inputs), run)
-        return await how.in_thread(lambda: program(*args, **inputs), service.runtime.threads(), run)
+        return await how.in_thread(lambda: program(*args, **inputs), service.runtime.threads(_worker_limit()), run)
 
 
 def _at_the_door(exc: BaseException, run: Run) -> BaseException:

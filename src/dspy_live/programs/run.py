@@ -18,6 +18,7 @@ from dspy_live.programs.internals import overrides
 from dspy_live.runtime.channel import Channel
 from dspy_live.runtime.runtime import Runtime
 from dspy_live.runtime.scope import Scope
+from dspy_live.sansio.lifecycle import Lifecycle
 
 if TYPE_CHECKING:
     from dspy_live.programs.names import Names
@@ -35,6 +36,7 @@ class Run:
         "first",
         "formatted",
         "invocations",
+        "lifecycle",
         "loop",
         "meters",
         "names",
@@ -58,6 +60,7 @@ class Run:
         self.names = names
         self.scope = scope
         self.channel = channel
+        self.lifecycle = Lifecycle()
         self.observers = runtime.account.observers
         self.meters: tuple[Meter, ...] = call.attributes.get("meters", ())
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
@@ -78,8 +81,9 @@ class Run:
                 observer.first_token(self.call)
 
     def push(self, event: Event) -> None:
-        """Send an event to the reader; one that comes after the end is dropped."""
-        if not self.channel.closed:
+        """Send an event to the reader. One that a straggling thread sends after the result is dropped."""
+        if not self.channel.closed and self.lifecycle.state != "done":
+            self.lifecycle.check(event)
             self.channel.push(event)
 
     async def lm_call_starts(self, lm: Any, speaker: Speaker) -> None:

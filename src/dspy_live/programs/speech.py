@@ -112,7 +112,7 @@ class Speech:
             true = value if isinstance(value, str) else str(value)
             if said.get(field) == true:
                 continue
-            if said.get(field):
+            if field in said:
                 self._push(Restart(self.predictor, self.lm_call, "the adapter has repaired the reply", (field,)))
             self._say(field, true)
 

@@ -227,9 +227,9 @@ class Stream:
             case Reasoning() | Tool() | Usage() | TextDelta():
                 if choice.events:
                     put(event)
-            case Predicted(outputs, value):
+            case Predicted(_, value):
                 if choice.final or choice.wanted is None or not self._spoke or not isinstance(value, dspy.Prediction):
-                    put(value if value is not None else outputs)
+                    put(value)
             case _:
                 if choice.events:
                     put(event)

@@ -107,6 +107,9 @@ class Channel:
         """
         if threading.get_ident() != self._thread:
             return self.push_threadsafe(event)
+        if self._inbox:
+            # What a thread has sent before this one was pushed comes before it.
+            self._take_inbox()
         if self._ended:
             return self._refuse()
         room = self._queue.put(event)

@@ -69,7 +69,7 @@ async def run(service: Service, call: Call) -> Any:
         while batch := await events.receive_many():
             last: Event = batch[-1]
             if isinstance(last, Predicted):
-                result = last.value if last.value is not None else last.outputs
+                result = last.value
     return result
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import anyio
 
@@ -51,16 +51,15 @@ class Runtime:
         self.buffer = buffer if buffer is not None else Buffer()
         self.execution: Execution = execution
         self.max_threads = max_threads
-        self.thread_limit: Callable[[], int] = lambda: self.max_threads
         self._limiters: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, anyio.CapacityLimiter] = (
             weakref.WeakKeyDictionary()
         )
 
-    def threads(self) -> anyio.CapacityLimiter:
-        """Return the running loop's limiter of worker threads, set to the limit of now."""
+    def threads(self, limit: int | None = None) -> anyio.CapacityLimiter:
+        """Return the running loop's limiter of worker threads, set to ``limit``, ``max_threads`` by default."""
         loop = asyncio.get_running_loop()
         limiter = self._limiters.get(loop)
-        limit = self.thread_limit()
+        limit = self.max_threads if limit is None else limit
         if limiter is None:
             limiter = self._limiters[loop] = anyio.CapacityLimiter(limit)
         elif limiter.total_tokens != limit:
