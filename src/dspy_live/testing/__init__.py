@@ -1,1 +1,21 @@
-"""For tests of services, channels and stores, ours and yours. Nothing in the product imports it."""
+"""For tests of services, channels, stores and layers, ours and yours. Nothing in the product imports it."""
+
+from dspy_live.testing.conformance_channel import ChannelConformance
+from dspy_live.testing.conformance_service import ServiceConformance
+from dspy_live.testing.conformance_store import StoreConformance
+from dspy_live.testing.scripted import Opening, ScriptedService, Wait, collect
+from dspy_live.testing.virtual_time import Deadlock, VirtualLoop, run_virtual, virtual_time
+
+__all__ = [
+    "ChannelConformance",
+    "Deadlock",
+    "Opening",
+    "ScriptedService",
+    "ServiceConformance",
+    "StoreConformance",
+    "VirtualLoop",
+    "Wait",
+    "collect",
+    "run_virtual",
+    "virtual_time",
+]
