@@ -7,7 +7,8 @@ import contextlib
 import math
 import ssl
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import orjson
@@ -17,6 +18,7 @@ from dspy_live.simulator.connection import Connection, Playback, Request
 from dspy_live.simulator.faults import Faults
 from dspy_live.simulator.options import Options
 from dspy_live.simulator.plan import Action, Plan, error_body, response
+from dspy_live.simulator.request import checked_body
 from dspy_live.simulator.stats import Stats
 from dspy_live.simulator.ticker import Ticker
 
@@ -65,6 +67,12 @@ class Simulator:
         self._server: asyncio.Server | None = None
         self._connections: set[Connection] = set()
         self._last_gone: asyncio.Future[None] | None = None
+        self._controls: dict[str, Callable[..., None]] = {
+            "/reset": self.reset,
+            "/faults": self.set_faults,
+            "/options": self.set_options,
+            "/next": self.next,
+        }
         self.ticker: Ticker
 
     # Its life -----------------------------------------------------------------------------------
@@ -136,9 +144,15 @@ class Simulator:
         self.brain.options.but(options)
         self.brain.next_options.append(options)
 
-    def set_faults(self, faults: Faults) -> None:
-        """Change the faults while it runs."""
-        self.brain.set_faults(faults)
+    def set_faults(
+        self, faults: Faults | None = None, *, rates: Mapping[Any, float] | None = None, schedule: Sequence[Any] = ()
+    ) -> None:
+        """Change the faults while it runs: to ``faults``, or to those that the other two describe."""
+        self.brain.set_faults(faults or Faults(dict(rates or {}), tuple(schedule)))
+
+    def reset(self) -> None:
+        """Zero the statistics; what is active goes on and stays counted."""
+        self.stats = Stats(active=self.stats.active)
 
     def set_options(self, **options: Any) -> None:
         """Change the defaults while it runs; see :class:`Options`."""
@@ -178,10 +192,7 @@ class Simulator:
             ("POST", "/v1/chat/completions"): self._chat,
             ("GET", "/v1/models"): self._list_models,
             ("GET", "/stats"): lambda c, _: self._json(c, self.snapshot()),
-            ("POST", "/reset"): self._reset,
-            ("POST", "/faults"): self._change_faults,
-            ("POST", "/options"): lambda c, r: self._change(c, r, self.set_options),
-            ("POST", "/next"): lambda c, r: self._change(c, r, self.next),
+            **{("POST", path): partial(self._control, change) for path, change in self._controls.items()},
         }
         if path == "/chat/completions" or path == "/models":
             path = "/v1" + path
@@ -202,7 +213,7 @@ class Simulator:
             self._refuse(connection, *REFUSALS["401"])
             return
         try:
-            body = _checked_body(request.body)
+            body = checked_body(request.body)
             options = self.brain.options_for(request.headers, body)
             if self.keep_requests:
                 self.requests.append(body)
@@ -292,42 +303,14 @@ class Simulator:
         data = [{"id": name, "object": "model", "created": 0, "owned_by": "dspy-live"} for name in self._models]
         self._json(connection, {"object": "list", "data": data})
 
-    def _reset(self, connection: Connection, request: Request) -> None:
-        active = self.stats.active
-        self.stats = Stats(active=active)
-        self._json(connection, self.snapshot())
-
-    def _change_faults(self, connection: Connection, request: Request) -> None:
-        def change(rates: Mapping[Any, float] | None = None, schedule: list[Any] | None = None) -> None:
-            self.set_faults(Faults(dict(rates or {}), tuple(schedule or ())))
-
-        self._change(connection, request, change)
-
-    def _change(self, connection: Connection, request: Request, change: Callable[..., None]) -> None:
+    def _control(self, change: Callable[..., None], connection: Connection, request: Request) -> None:
+        """Call what a control route changes with the fields of the body."""
         try:
             change(**orjson.loads(request.body or b"{}"))
         except (ValueError, TypeError) as exc:
-            connection.reply(response(400, "Bad Request", error_body(str(exc), "invalid_request_error")))
+            self._refuse(connection, 400, "Bad Request", str(exc), "invalid_request_error", None)
         else:
             self._json(connection, {"ok": True})
 
     def _json(self, connection: Connection, value: Any) -> None:
         connection.reply(response(200, "OK", orjson.dumps(value)))
-
-
-def _checked_body(data: bytes) -> dict[str, Any]:
-    """The request's JSON object, with what would break an answer refused by name."""
-    try:
-        body = orjson.loads(data)
-    except orjson.JSONDecodeError as exc:
-        raise ValueError(f"We could not parse the JSON body of your request: {exc}") from None
-    if not isinstance(body, dict):
-        raise ValueError("The body must be a JSON object.")
-    messages = body.get("messages")
-    if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
-        raise ValueError("'messages' must be a list of at least one message.")
-    for name, most in (("n", 128), ("max_tokens", 2**31), ("max_completion_tokens", 2**31)):
-        value = body.get(name)
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most):
-            raise ValueError(f"'{name}' must be a whole number from 1 to {most}.")
-    return body

@@ -81,16 +81,19 @@ def _from_generic(name: str, inner: ast.expr) -> JsonSchema:
         case "list" | "List" | "Sequence" | "Iterable" | "frozenset" | "set" | "Set":
             return {"type": "array", "items": _from_node(args[0]), "uniqueItems": name.lower().endswith("set")}
         case "tuple" | "Tuple":
-            if len(args) == 2 and isinstance(args[1], ast.Constant) and args[1].value is ...:
+            if len(args) == 2 and ast.unparse(args[1]) in ("...", "Ellipsis", "ellipsis"):
                 return {"type": "array", "items": _from_node(args[0])}
             return {"type": "array", "prefixItems": [_from_node(arg) for arg in args], "items": False}
         case "dict" | "Dict" | "Mapping" if len(args) == 2:
-            schema: JsonSchema = {"type": "object", "additionalProperties": _from_node(args[1])}
-            keys = _from_node(args[0])
-            return schema if keys == {"type": "string"} else {**schema, "propertyNames": keys}
+            return _mapping(_from_node(args[0]), _from_node(args[1]))
         case "Annotated":
             return _from_node(args[0])
     return unknown(name)
+
+
+def _mapping(keys: JsonSchema, values: JsonSchema) -> JsonSchema:
+    schema: JsonSchema = {"type": "object", "additionalProperties": values}
+    return schema if keys == {"type": "string"} else {**schema, "propertyNames": keys}
 
 
 _ONE_OF = re.compile(r"must (?:exactly match \(no extra characters\) one of|be one of): (.*)", re.DOTALL)
@@ -150,8 +153,11 @@ class _Baml:
         while self._peek() == "or":
             self._take()
             choices.append(self._base())
-        if all("const" in choice for choice in choices):
-            return {"enum": [choice["const"] for choice in choices]}
+        last = choices[-1]
+        if all("const" in choice for choice in [*choices[:-1], last.get("items", last)]):
+            # A list of literals reads: "a" or "b"[]. An array of one constant would make no sense.
+            values: JsonSchema = {"enum": [choice.get("items", choice)["const"] for choice in choices]}
+            return {"type": "array", "items": values} if "items" in last else values
         return choices[0] if len(choices) == 1 else {"anyOf": choices}
 
     def _base(self) -> JsonSchema:
@@ -171,11 +177,11 @@ class _Baml:
             return self._object()
         if token == "dict" and self._peek() == "[":
             self._take()
-            self.union()
+            keys = self.union()
             self._take(",")
             values = self.union()
             self._take("]")
-            return {"type": "object", "additionalProperties": values}
+            return _mapping(keys, values)
         if token[0] in '"-' or token[0].isdigit() or token in ("true", "false"):
             return {"const": json.loads(token)}
         return dict(_SIMPLE.get(token, unknown(token)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from random import Random
 from typing import Any
 
@@ -180,11 +181,35 @@ class Values:
             return text
         if schema.get("examples"):
             return str(self._rng.choice(schema["examples"]))
+        if "pattern" in schema and (found := self._matching(str(schema["pattern"]))) is not None:
+            return found
         text = self._suited(name.lower())
         least, most = int(schema.get("minLength", 0)), schema.get("maxLength")
         while len(text) < least:
             text += " " + self._prose.phrase()
         return text if most is None else text[: max(int(most), 0)]
+
+    def _matching(self, pattern: str) -> str | None:
+        """A text of some usual shape that the pattern takes; ``None`` when none of them is."""
+        rng = self._rng
+        digits = "".join(str(rng.randint(1, 9)) for _ in range(16))
+        letters = "".join(rng.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ") for _ in range(16))
+        shapes = [
+            kind for number in range(1, 17) for kind in (digits[:number], letters[:number], letters[:number].lower())
+        ]
+        shapes += [
+            f"{letters[:i]}{mark}{digits[:j]}" for mark in ("", "-", "_") for i in range(1, 5) for j in range(1, 7)
+        ]
+        shapes += [f"+{digits[:11]}", f"{digits[:3]}-{digits[:4]}", f"#{digits[:6]}", f"{digits[:2]}.{digits[2:4]}"]
+        shapes += [self._format(kind) or "" for kind in ("date", "date-time", "time", "uuid", "email", "uri", "ipv4")]
+        try:
+            known = re.compile(pattern)
+        except re.error:
+            return None
+        shapes.insert(0, self._prose.phrase())
+        # A pattern without anchors is found in almost anything: what fits it whole is likelier to be meant.
+        whole = next((shape for shape in shapes if known.fullmatch(shape)), None)
+        return whole or next((shape for shape in shapes if known.search(shape)), None)
 
     def _suited(self, name: str) -> str:
         rng = self._rng
