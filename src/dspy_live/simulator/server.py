@@ -229,10 +229,10 @@ class Simulator:
             return False
         self.stats.faults[fault] += 1
         if fault in REFUSALS:
-            self._refuse(
-                connection, *REFUSALS[fault], retry_after=options.retry_after if fault in ("429", "503") else None
-            )
+            seconds = options.retry_after if fault in ("429", "503") else None
+            self._refuse(connection, *REFUSALS[fault], retry_after=seconds)
         elif fault == "html":
+            self.stats.refused += 1
             connection.reply(response(502, "Bad Gateway", HTML_PAGE, {"Content-Type": "text/html"}))
         elif fault == "cut_start":
             connection.cut()
@@ -246,7 +246,7 @@ class Simulator:
         """Silence, for ever or for a while, after which the reply comes as if nothing had been."""
         if options.stall is None:
             self.stats.began()
-            connection.play(iter([Action(math.inf, b"")]), self._ended("stalled", lambda *_: None))
+            connection.play(iter([Action(math.inf, b"")]), self._ended("stalled", lambda _: None))
         else:
             self._play(connection, body, options.but({"fault": None, "ttft": options.ttft + options.stall}))
 
@@ -259,21 +259,14 @@ class Simulator:
         else:
             actions = plan.whole()
 
-        def booked(playback: Playback, whole: bool) -> None:
-            served = self.stats.model(completion.model)
-            if whole and plan.reported:
-                served.replies += 1
-                served.prompt_tokens += completion.prompt_tokens
-                served.completion_tokens += completion.completion_tokens
-            else:
-                served.unreported_replies += 1
-                served.unreported_prompt_tokens += completion.prompt_tokens
-                served.unreported_completion_tokens += playback.tokens
+        def book(playback: Playback) -> None:
+            served = completion.completion_tokens if plan.reported else playback.tokens
+            self.stats.book(completion.model, completion.prompt_tokens, served, reported=plan.reported)
 
         self.stats.began()
-        connection.play(actions, self._ended(completion.ident, booked))
+        connection.play(actions, self._ended(completion.ident, book))
 
-    def _ended(self, ident: str, booked: Callable[[Playback, bool], None]) -> Callable[[Playback, bool], None]:
+    def _ended(self, ident: str, book: Callable[[Playback], None]) -> Callable[[Playback, bool], None]:
         def ended(playback: Playback, whole: bool) -> None:
             stats = self.stats
             stats.active -= 1
@@ -281,7 +274,7 @@ class Simulator:
             stats.finished += whole
             if not whole and not playback.cut:
                 stats.gone(ident, playback.chunks, playback.tokens)
-            booked(playback, whole)
+            book(playback)
 
         return ended
 

@@ -69,9 +69,17 @@ class Stats:
         self.active += 1
         self.peak_active = max(self.peak_active, self.active)
 
-    def model(self, name: str) -> Served:
-        """The counts of one model."""
-        return self.models.setdefault(name, Served())
+    def book(self, model: str, prompt_tokens: int, completion_tokens: int, *, reported: bool) -> None:
+        """Count one reply's tokens, as its usage reported them or else as they were written."""
+        served = self.models.setdefault(model, Served())
+        if reported:
+            served.replies += 1
+            served.prompt_tokens += prompt_tokens
+            served.completion_tokens += completion_tokens
+        else:
+            served.unreported_replies += 1
+            served.unreported_prompt_tokens += prompt_tokens
+            served.unreported_completion_tokens += completion_tokens
 
     def gone(self, request: str, chunks: int, tokens: int) -> None:
         """A client has left in the middle of a reply."""

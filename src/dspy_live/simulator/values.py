@@ -75,6 +75,10 @@ class Values:
 
     def _one_of(self, choices: list[Any], name: str, depth: int) -> Any:
         solid = [c for c in choices if not (isinstance(c, dict) and c.get("type") == "null")]
+        kinds = [choice.get("type") for choice in solid if isinstance(choice, dict)]
+        if "number" in kinds or "integer" in kinds:
+            # A number that may also be written as text, as pydantic describes a Decimal.
+            solid = [choice for choice in solid if choice != {"type": "string"}]
         if not solid or (depth >= _DEEP and len(solid) < len(choices)):
             return None
         return self.make(self._rng.choice(solid), name, depth + 1)
