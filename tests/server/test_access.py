@@ -36,7 +36,7 @@ def test_no_key_or_a_wrong_one(live: Live, path: str, headers: dict[str, str]) -
     assert reply.status_code == 401
     assert reply.headers["www-authenticate"] == "Bearer"
     assert reply.json()["error"]["type"] == "unauthorized"
-    assert "ada" not in reply.text
+    assert "ada-ke" not in reply.text
 
 
 @pytest.mark.parametrize("path", ["/programs", "/openapi.json", "/metrics", "/stats", "/usage", "/runs/x/events"])

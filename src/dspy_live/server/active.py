@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from types import TracebackType
@@ -11,6 +12,9 @@ from typing import Any
 from dspy_live.core.errors import Draining, LiveError, NotFound, Overloaded
 from dspy_live.server.account import Account
 from dspy_live.server.errors import ClientGone
+
+LAST_WORDS = 5.0
+"""Seconds that stopped runs have to end at a shutdown; a program that ignores its stop must not prevent it."""
 
 
 class ActiveRun:
@@ -137,8 +141,8 @@ class ActiveRuns:
             await asyncio.wait_for(self._empty.wait(), seconds)
         except TimeoutError:
             self.stop_all()
-            if self._active:
-                await self._empty.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), LAST_WORDS)
 
     def stop_all(self) -> None:
         """Stop every run with the error that the server is shutting down."""

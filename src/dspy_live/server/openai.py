@@ -14,6 +14,7 @@ from dspy_live.core.call import Call
 from dspy_live.core.errors import InputError, Stop
 from dspy_live.core.events import Usage
 from dspy_live.core.schema import Schema
+from dspy_live.runtime.door import Door
 from dspy_live.server.encoders.chat import ChatEncoder
 from dspy_live.server.encoders.json import dumps
 from dspy_live.server.encoders.plain import PlainText
@@ -91,7 +92,7 @@ async def _stream(request: Request, mounted: Mounted, call: Call, encoder: ChatE
             Watch(request.receive, active.stop),
             Heartbeat(request.app.heartbeat, lambda: open_with(_HEARTBEAT)) as heart,
         ):
-            async with mounted.service.open(call) as events:
+            async with Door(mounted.service.open(call)) as events:
                 while batch := await events.receive_many():
                     pieces = []
                     for event in batch:

@@ -7,6 +7,7 @@ from typing import Any
 from dspy_live.core.call import Call
 from dspy_live.core.errors import LifecycleError
 from dspy_live.core.events import Predicted, Usage
+from dspy_live.runtime.door import Door
 from dspy_live.server.account import Account
 from dspy_live.server.encoders.json import dumps
 from dspy_live.server.http import JSON, Request
@@ -38,7 +39,7 @@ async def run(request: Request, mounted: Mounted, call: Call) -> Account:
     """Run a call to its end. The client's leaving stops it."""
     with request.app.runs.enter(call.id, request.key, mounted.name) as active, Watch(request.receive, active.stop):
         account = active.account
-        async with mounted.service.open(call) as events:
+        async with Door(mounted.service.open(call)) as events:
             while batch := await events.receive_many():
                 for event in batch:
                     if type(event) is Usage:

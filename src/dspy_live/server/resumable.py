@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import Cancelled, LiveError, Stop
+from dspy_live.runtime.door import Door
 from dspy_live.server.active import ActiveRun
 from dspy_live.server.encoders.events import SSE_END, Encoder, sse
 from dspy_live.server.errors import Gone, public_error
@@ -113,7 +114,7 @@ class Resumable:
 
     async def _take(self) -> None:
         size = self._call.buffer.size
-        async with self._mounted.service.open(self._call) as events:
+        async with Door(self._mounted.service.open(self._call)) as events:
             while batch := await events.receive_many():
                 for event in batch:
                     self._append(self._encoder.encode(event))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import LiveError, Stop
+from dspy_live.runtime.door import Door
 from dspy_live.server.account import Account
 from dspy_live.server.encoders.events import SSE_END, SSE_HEARTBEAT, Encoder, sse
 from dspy_live.server.errors import ClientGone, public_error
@@ -44,7 +45,7 @@ async def stream_call(request: Request, mounted: Mounted, call: Call) -> None:
 
     try:
         with active, Watch(request.receive, active.stop), Heartbeat(request.app.heartbeat, beat) as heart:
-            async with mounted.service.open(call) as events:
+            async with Door(mounted.service.open(call)) as events:
                 while batch := await events.receive_many():
                     await heart.sending()
                     body = encoder.many(batch)

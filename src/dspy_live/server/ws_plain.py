@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from dspy_live.core.call import new_id
 from dspy_live.core.errors import LiveError, Overloaded, Stop
 from dspy_live.core.events import Usage
+from dspy_live.runtime.door import Door
 from dspy_live.server.active import ActiveRun
 from dspy_live.server.encoders.plain import PlainText
 from dspy_live.server.errors import ClientGone, public_error
@@ -74,7 +75,7 @@ class PlainSession:
         with self._app.runs.enter(run_id, self._key, mounted.name) as active:
             self._active = active
             try:
-                async with mounted.service.open(call) as events:
+                async with Door(mounted.service.open(call)) as events:
                     while batch := await events.receive_many():
                         for event in batch:
                             if type(event) is Usage:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from dspy_live.core.call import new_id
 from dspy_live.core.errors import Cancelled, InputError, LiveError, NotFound, Stop
 from dspy_live.core.events import Event, Partial, Reasoning, TextDelta, Token
+from dspy_live.runtime.door import Door
 from dspy_live.server.active import ActiveRun
 from dspy_live.server.encoders.events import Encoder, frames
 from dspy_live.server.encoders.json import dumps
@@ -150,7 +151,7 @@ class TypedRun:
             if self._stopped is not None:
                 raise self._stopped
             try:
-                async with mounted.service.open(call) as events:
+                async with Door(mounted.service.open(call)) as events:
                     while batch := await events.receive_many():
                         for event in batch:
                             await self._send(event, encoder)
