@@ -1,0 +1,92 @@
+"""What we rely on inside DSPy. When DSPy moves, these fail and say what has moved."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import dspy
+import pytest
+
+from dspy_live.programs import internals
+
+
+def test_the_version() -> None:
+    assert dspy.__version__.startswith("3.4.")
+
+
+def test_every_internal_is_there() -> None:
+    for name in internals.__all__:
+        assert getattr(internals, name) is not None
+
+
+@pytest.mark.parametrize(
+    ("function", "parameters"),
+    [
+        (internals.prepare, ["lm", "prompt", "messages", "kwargs", "asynchronous", "direct"]),
+        (internals.finalize, ["lm", "call", "result"]),
+        (internals.execute, ["lm", "call"]),
+        (internals.aexecute, ["lm", "call"]),
+        (internals.PreparedCall.key, ["self", "lm", "asynchronous"]),
+        (dspy.Adapter.__call__, ["self", "lm", "lm_kwargs", "signature", "demos", "inputs"]),
+        (dspy.Adapter._call_postprocess, ["self", "processed_signature", "original_signature", "outputs", "lm", "lm_kwargs"]),
+        (dspy.Adapter.format, ["self", "signature", "demos", "inputs"]),
+        (dspy.Adapter.parse, ["self", "signature", "completion"]),
+    ],
+)
+def test_signatures(function: Any, parameters: list[str]) -> None:
+    assert list(inspect.signature(function).parameters) == parameters
+
+
+def test_a_prepared_call_has_what_we_read() -> None:
+    call = internals.prepare(dspy.LM("openai/x", api_key="k"), "hello", None, {"temperature": 0.5})
+    assert call.legacy["messages"] == [{"role": "user", "content": "hello"}]
+    assert call.legacy["temperature"] == 0.5
+    assert (call.cache, call.n, call.request, call.managed) == (True, 1, None, True)
+
+
+def test_the_adapter_calls_the_lm_under_names_that_the_speaker_reads() -> None:
+    for method in (dspy.Adapter.__call__, dspy.Adapter.acall):
+        names = inspect.unwrap(method).__code__.co_varnames
+        assert {"self", "processed_signature", "messages"} <= set(names)
+
+
+def test_settings_travel_in_one_context_variable() -> None:
+    with dspy.context(some_key_of_ours=7):
+        assert internals.overrides()["some_key_of_ours"] == 7
+    assert "some_key_of_ours" not in internals.overrides()
+
+
+def test_a_module_tells_its_callers_by_a_list_of_its_own() -> None:
+    seen: list[Any] = []
+
+    class Inner(dspy.Module):  # type: ignore[misc]
+        def forward(self) -> None:
+            seen.append(dspy.settings.caller_modules)
+
+    class Outer(dspy.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Inner()
+
+        def forward(self) -> None:
+            self.inner()
+            self.inner()
+
+    outer = Outer()
+    outer()
+    assert [list(modules) for modules in seen] == [[outer, outer.inner]] * 2
+    assert seen[0] is not seen[1]
+
+
+def test_a_cached_record_is_read_back() -> None:
+    result = internals.CallResult(outputs=["x"], usage={"total_tokens": 1}, response_model="m")
+    record = result.dump()
+    assert record["_dspy_format"] == internals.CACHE_FORMAT
+    assert internals.CallResult.load(record).outputs == ["x"]
+
+
+def test_http_errors_are_classified() -> None:
+    wrapped = internals.wrap_error(internals.map_http_error(429, "slow down", retry_after=2.0), model="m")
+    assert type(wrapped).__name__ == "LMRateLimitError"
+    assert wrapped.retry_after == 2.0
