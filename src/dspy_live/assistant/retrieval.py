@@ -20,6 +20,30 @@ TITLE, HEADING, CODE = 3, 3, 0.3
 REST = 0.35
 """What a page's other passages add to its best one, together: the share of their mean of the next two."""
 
+TOPIC = 2.5
+"""What a term adds that is one of the page's own topics, for a topic that only this page has."""
+
+TOPICS: dict[str, str] = {
+    "async": "async await asyncify aforward coroutine parallel gather batch checkpoint resume rows"
+    " inputs handler turn convert",
+    "execution": "execution native thread inline auto greenlet lock deadlock worker mode",
+    "streaming": "stream token listener field status restart emit chunk partial generator event print tool notebook",
+    "backpressure": "backpressure slow consumer reader buffer overflow coalesce drop_oldest adaptive bounded"
+    " memory size",
+    "timeouts": "timeout deadline cancel silence idle first_token disconnect swallow catch",
+    "retries": "retry backoff rate quota 429 minute concurrency limit fallback breaker circuit shed again times",
+    "layers": "layer order compose runtime custom write",
+    "usage": "usage cost price budget export count ledger prompt completion unpriced",
+    "caching": "cache hit miss rollout_id redis clear prune answer",
+    "logging": "log structured rotate redact secret file level",
+    "observability": "prometheus metrics trace opentelemetry span latency collector dashboard",
+    "serving": "serve http sse route openai chat key auth mount deploy shutdown port",
+    "websocket": "websocket frame socket credit connection ws",
+    "rust": "rust tokio crate axum",
+    "testing": "test pytest simulate fault mock seed",
+}
+"""What each page is about, in the words of someone who has not read it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Hit:
@@ -38,6 +62,12 @@ class PageHit:
     score: float
     hits: Sequence[Hit]
 
+    def best_of(self, guide: Guide) -> Passage:
+        """Return the passage to show: the page's beginning where the question names no more than its topic."""
+        best = self.hits[0]
+        topic = set(terms(f"{guide.name} {guide.title}"))
+        return guide.passages[0] if set(best.why) <= topic else best.passage
+
 
 @dataclass(slots=True)
 class Index:
@@ -48,6 +78,7 @@ class Index:
     _counts: list[Counter[str]] = field(default_factory=list)
     _lengths: list[float] = field(default_factory=list)
     _rarity: dict[str, float] = field(default_factory=dict)
+    _topics: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for guide in self.pages:
@@ -56,6 +87,9 @@ class Index:
                 self._passages.append(passage)
                 self._counts.append(counts)
                 self._lengths.append(sum(counts.values()))
+        topics = {g.name: set(terms(f"{g.name} {g.title} {TOPICS.get(g.name, '')}")) for g in self.pages}
+        shared = Counter(term for own in topics.values() for term in own)
+        self._topics = {page: {term: TOPIC / shared[term] for term in own} for page, own in topics.items()}
         total = len(self._passages)
         seen = Counter(term for counts in self._counts for term in counts)
         self._rarity = {term: math.log(1 + (total - n + 0.5) / (n + 0.5)) for term, n in seen.items()}
@@ -77,16 +111,27 @@ class Index:
         return hits[:limit]
 
     def search(self, question: str, limit: int = 3) -> list[PageHit]:
-        """Return the pages that fit best, best first. A page counts by its best passage, and a little by the next two."""
+        """Return the pages that fit best, best first.
+
+        A page counts by its best passage, a little by the next two, and by the terms that are its topic.
+        """
+        wanted = set(terms(question))
         by_page: dict[str, list[Hit]] = {}
         for hit in self.passages(question, limit=len(self._passages)):
             by_page.setdefault(hit.passage.page, []).append(hit)
         pages = [
-            PageHit(page, hits[0].score + REST * sum(hit.score for hit in hits[1:3]) / 2, hits)
+            PageHit(
+                page, hits[0].score + REST * sum(hit.score for hit in hits[1:3]) / 2 + self._topic(page, wanted), hits
+            )
             for page, hits in by_page.items()
         ]
         pages.sort(key=lambda page: (-page.score, page.page))
         return pages[:limit]
+
+    def _topic(self, page: str, wanted: set[str]) -> float:
+        """What the question's terms add that are the page's topic, each by how rare it is."""
+        own = self._topics.get(page, {})
+        return sum(own[term] * max(1.0, self._rarity.get(term, 1.0)) for term in wanted if term in own)
 
 
 def _weighted(guide: Guide, passage: Passage) -> Counter[str]:

@@ -121,7 +121,7 @@ def stand_in(url: str) -> list[int]:
     calls = [0]
     for cls in (dspy.LM, dspy_live.LM):
         if "__init__" in cls.__dict__:
-            cls.__init__ = _redirected(cls.__init__, url)
+            setattr(cls, "__init__", _redirected(cls.__dict__["__init__"], url))  # noqa: B010
     for name in ("__call__", "acall"):
         for cls in (dspy.LM, dspy_live.LM):
             _count(cls, name, calls)
@@ -130,6 +130,9 @@ def stand_in(url: str) -> list[int]:
     dspy.Embedder.acall = _embed_async
     dspy.ColBERTv2.__init__ = lambda self, *_, **__: None
     dspy.ColBERTv2.__call__ = lambda self, query, k=10, **_: _found(query, k)
+    from dspy_live.runtime.runtime import default_runtime
+
+    default_runtime().account.prices.set({"openai/simulated": {"input": 0.0, "output": 0.0}})
     dspy.configure(lm=dspy_live.LM("openai/simulated"))
     return calls
 
@@ -172,7 +175,10 @@ async def _embed_async(_: Any, inputs: Any, **__: Any) -> Any:
 def _found(query: str, k: int) -> list[Any]:
     from dspy.dsp.utils.utils import dotdict
 
-    return [dotdict({"text": f"Passage {n + 1} | about {query}", "long_text": f"Passage {n + 1} | about {query}"}) for n in range(k)]
+    return [
+        dotdict({"text": f"Passage {n + 1} | about {query}", "long_text": f"Passage {n + 1} | about {query}"})
+        for n in range(k)
+    ]
 
 
 if __name__ == "__main__":

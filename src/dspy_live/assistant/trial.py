@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import re
 import signal
@@ -10,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -54,7 +56,9 @@ class Outcome:
             return ""
         if self.status == "timed out":
             return f"it was stopped after {self.seconds:.0f} seconds"
-        raised = [line for line in self.error.splitlines() if re.match(r"\w[\w.]*(Error|Exception|Exit|Interrupt)\b", line)]
+        raised = [
+            line for line in self.error.splitlines() if re.match(r"\w[\w.]*(Error|Exception|Exit|Interrupt)\b", line)
+        ]
         lines = [line.strip() for line in self.error.splitlines() if line.strip()]
         return (raised or lines or ["it ended without a word"])[-1]
 
@@ -80,7 +84,7 @@ def run_trial(
         files: other modules that it imports, by file name: a conversion's new file, say.
         timeout: seconds after which it is killed.
     """
-    with tempfile.TemporaryDirectory(prefix="dspy-live-trial-") as place, Simulator().running() as url:
+    with tempfile.TemporaryDirectory(prefix="dspy-live-trial-") as place, _simulator() as url:
         home = Path(place)
         for name, text in (files or {}).items():
             (home / Path(name).name).write_text(text, "utf-8")
@@ -92,9 +96,27 @@ def run_trial(
         return Outcome(status, _shortened(output), _shortened(error), seconds, _calls(home))
 
 
+@contextlib.contextmanager
+def _simulator() -> Iterator[str]:
+    """The simulated LM. A script that is killed leaves its connection open: asyncio's warnings of that are no news."""
+    log = logging.getLogger("asyncio")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with Simulator().running() as url:
+            yield url
+    finally:
+        log.setLevel(before)
+
+
 def _run(home: Path, timeout: float) -> tuple[Literal["ran", "failed", "timed out"], str, str]:
     environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    environment |= {"HOME": str(home), "TMPDIR": str(home), "DSPY_CACHEDIR": str(home / "cache"), "DSPY_LIVE_HOME": str(home)}
+    environment |= {
+        "HOME": str(home),
+        "TMPDIR": str(home),
+        "DSPY_CACHEDIR": str(home / "cache"),
+        "DSPY_LIVE_HOME": str(home),
+    }
     environment |= {"LITELLM_LOCAL_MODEL_COST_MAP": "true", "PYTHONIOENCODING": "utf-8", "COLUMNS": "100"}
     command = [sys.executable, "-I", "-B", "-X", "utf8", "-m", "dspy_live.assistant.sandbox", str(home / "job.json")]
     with (home / "out.txt").open("wb") as out, (home / "err.txt").open("wb") as err:

@@ -7,18 +7,23 @@ import re
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|\d+")
 
 FILLER = frozenset(
-    "a an and any are as at be been but by can could do does did for from give get had has have how i if in into is it "
-    "its just like make may me mean means my need no not of on one only or our please should show so some tell than that "
-    "the their them then there they this to too use used using want was we what when where which who why will with would "
-    "you your about am here know let s t dspy live program module work works happen happens problem good now own way".split()
+    """
+    a an and any are as at be been but by can could do does did for from give get had has have how i if
+    in into is it its just like make may me mean means my need no not of on one only or our please
+    should show so some than that the their them then there they this to too use used using want was we
+    what when where which who why will with would you your about am here know let s t dspy live program
+    module work works happen happens problem good now own way over through ten second tell user thing
+    things person people
+    """.split()
 )
 """Words that say nothing about the subject, here."""
 
-_ENDINGS = (
-    ("ational", "ate"), ("izations", ""), ("ization", ""), ("nesses", ""), ("ingly", ""), ("edly", ""), ("ations", ""), ("ation", ""),
-    ("ments", ""), ("ment", ""), ("ities", ""), ("ity", ""), ("ings", ""), ("ing", ""), ("ions", ""), ("ion", ""),
-    ("ies", "y"), ("ers", ""), ("er", ""), ("ed", ""), ("es", ""), ("ly", ""), ("al", ""), ("s", ""), ("e", ""),
-)  # fmt: skip
+_ENDINGS: tuple[tuple[str, str], ...] = (
+    *(("ational", "ate"), ("izations", ""), ("ization", ""), ("nesses", ""), ("ingly", ""), ("edly", "")),
+    *(("ations", ""), ("ation", ""), ("ments", ""), ("ment", ""), ("ities", ""), ("ity", ""), ("ings", "")),
+    *(("ing", ""), ("ions", ""), ("ion", ""), ("ies", "y"), ("ers", ""), ("er", ""), ("ed", ""), ("es", "")),
+    *(("ly", ""), ("al", ""), ("s", ""), ("e", "")),
+)
 """Endings and what stands in their place; the first that fits is taken, where at least three letters stay."""
 
 _SAME = (
@@ -59,7 +64,7 @@ _SAME = (
     "adaptive grow grows shrink",
     "fresh bypass rollout_id rollout",
     "redis valkey shared share",
-    "batch bulk rows thousands many",
+    "batch bulk rows thousands",
     "layer layers compose order",
     "notebook jupyter",
     "export csv jsonl",
@@ -93,7 +98,6 @@ def terms(text: str) -> list[str]:
     for match in _WORD.finditer(text):
         word = match[0].lower()
         parts = [word, *(part for part in word.split("_") if part)] if "_" in word.strip("_") else [word.strip("_")]
-        for part in parts:
-            if part and part not in FILLER:
-                found.append(_TERM.get(part) or _TERM.get(stem(part)) or stem(part))
+        known = (part for part in parts if part and part not in FILLER)
+        found.extend(_TERM.get(part) or _TERM.get(stem(part)) or stem(part) for part in known)
     return found
