@@ -1,0 +1,36 @@
+"""What the ledger needs of a database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from dspy_live.observe.ledger.schema import Dialect
+
+Row = tuple[Any, ...]
+
+
+class Backend(Protocol):
+    """A database with the ledger's tables. ``write`` is called by one thread, the others by any. All of them block.
+
+    A database that does not answer is an ``OSError`` that names it; a value that it can't hold is another exception.
+    """
+
+    dialect: Dialect
+    name: str
+
+    def write(self, runs: Sequence[Row], calls: Sequence[Row]) -> None:
+        """Keep these rows, all or none; they are safe when this returns."""
+        ...
+
+    def read(self, statement: str, parameters: Sequence[Any] = ()) -> list[Row]:
+        """Return the rows of a query. Parameters are marked by ``?``."""
+        ...
+
+    def change(self, statement: str, parameters: Sequence[Any] = ()) -> int:
+        """Carry out one statement and return how many rows it touched."""
+        ...
+
+    def close(self) -> None:
+        """Close all connections."""
+        ...

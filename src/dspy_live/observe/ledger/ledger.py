@@ -1,0 +1,204 @@
+"""Every run on record: what it was, what it used, how long it took; and what all of that adds up to."""
+
+from __future__ import annotations
+
+import os
+import time
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from dspy_live.core.call import Call
+from dspy_live.core.usage import LMRecord
+from dspy_live.observe.ledger.backend import Backend
+from dspy_live.observe.ledger.query import SUMS, Filter, Group, has_group, summary
+from dspy_live.observe.ledger.schema import CALL_COLUMNS, RUN_COLUMNS
+from dspy_live.observe.ledger.sqlite import SQLiteBackend
+from dspy_live.observe.ledger.writer import Writer
+from dspy_live.observe.redact import redact
+from dspy_live.runtime.account import Account, process_account
+from dspy_live.runtime.totals import Totals
+
+MAX_CONTENT = 100_000
+"""Characters of a run's inputs, and of its outputs, that are kept where that is chosen."""
+
+
+def default_place() -> str:
+    """Return where the ledger lies unless it is said otherwise.
+
+    ``DSPY_LIVE_LEDGER`` (a path or a ``postgresql://`` address), else ``ledger.db`` in ``DSPY_LIVE_HOME``, else in
+    ``~/.dspy_live``.
+    """
+    return os.environ.get("DSPY_LIVE_LEDGER") or str(
+        Path(os.environ.get("DSPY_LIVE_HOME") or Path.home() / ".dspy_live") / "ledger.db"
+    )
+
+
+def open_ledger(place: str | Path | None = None, *, contents: bool = False) -> Ledger:
+    """Open the ledger in a file (a path) or a database (``postgresql://…``); it is made or migrated as needed.
+
+    Args:
+        place: where; :func:`default_place` by default.
+        contents: keep inputs and outputs of runs, the first 100,000 characters of each, keys taken out.
+
+    Raises :class:`~dspy_live.core.errors.ConfigurationError` when it can't be opened.
+    """
+    place = place if place is not None else default_place()
+    backend: Backend
+    if str(place).startswith(("postgresql://", "postgres://")):
+        from dspy_live.observe.ledger.postgres import PostgresBackend
+
+        backend = PostgresBackend(str(place))
+    else:
+        backend = SQLiteBackend(Path(place).expanduser())
+    return Ledger(backend, contents=contents)
+
+
+class Ledger:
+    """A :class:`~dspy_live.core.observer.RunObserver` that writes, and the questions that can be asked.
+
+    A run costs it some microseconds: rows are handed to one thread, which writes every 50 ms. What was handed over
+    before that is all that a killed process loses.
+
+    Args:
+        backend: the database.
+        contents: keep inputs and outputs.
+    """
+
+    def __init__(self, backend: Backend, *, contents: bool = False) -> None:
+        self.backend = backend
+        self.writer = Writer(backend)
+        self._contents = contents
+        self._open: dict[str, tuple[str, float, Totals]] = {}
+        self._stop: Callable[[], None] | None = None
+        weakref.finalize(self, Writer.close, self.writer, 2.0)
+
+    def attach(self, account: Account | None = None) -> Ledger:
+        """Write down every run and LM call of ``account`` (the process's own) from now on."""
+        if self._stop is None:
+            self._stop = (account or process_account()).observe(self)
+        return self
+
+    def close(self) -> None:
+        """Stop hearing of runs, write what waits, and close the database."""
+        if self._stop is not None:
+            self._stop()
+            self._stop = None
+        self.writer.close()
+        self.backend.close()
+
+    def flush(self, timeout: float | None = 10.0) -> bool:
+        """Wait until everything so far is written; false when that takes over ``timeout`` seconds."""
+        return self.writer.flush(timeout)
+
+    # A RunObserver.
+
+    def run_started(self, call: Call, program: str) -> None:
+        self._open[call.id] = (program, time.time(), Totals())
+
+    def first_token(self, call: Call) -> None:
+        """Nothing: the end of the run tells it."""
+
+    def lm_call_ended(self, record: LMRecord) -> None:
+        run = self._open.get(record.run)
+        if run is not None:
+            run[2].add(record)
+        usage = record.usage
+        asked = record.cache != "hit"
+        self.writer.call(
+            (
+                record.run, record.program, record.key, record.model, record.predictor, record.lm_call, time.time(),
+                record.latency, record.ttft, record.error, record.cache, usage.prompt_tokens, usage.completion_tokens,
+                usage.total_tokens, usage.cached_tokens, usage.reasoning_tokens,
+                usage.total_tokens if usage.estimated else 0, record.cost,
+                1 if asked and usage and record.cost is None else 0,
+            )
+        )  # fmt: skip
+
+    def run_ended(self, call: Call, error: BaseException | None, duration: float, ttft: float | None) -> None:
+        program, started, total = self._open.pop(call.id, ("", time.time() - duration, Totals()))
+        self.writer.run(
+            (
+                call.id, program, str(call.attributes.get("key") or ""), started, duration, ttft,
+                None if error is None else type(error).__name__, total.api_calls, total.cache_hits,
+                total.prompt_tokens, total.completion_tokens, total.total_tokens, total.cached_tokens,
+                total.reasoning_tokens, total.estimated_tokens, total.total_cost, total.unpriced_calls,
+                self._content(call.inputs), self._content(call.attributes.get("outputs")),
+            )
+        )  # fmt: skip
+
+    # Questions. All of them block: from an event loop, ask in a thread.
+
+    def totals(self, chosen: Filter | None = None) -> dict[str, Any]:
+        """Return the sums over everything that ``chosen`` lets through."""
+        rows = self.summary(None, chosen)
+        return rows[0] if rows else {"": "", **_empty()}
+
+    def summary(self, by: Group | None, chosen: Filter | None = None) -> list[dict[str, Any]]:
+        """Return one row per day (or model, program, …), in order, with the sums that :meth:`totals` has.
+
+        ``runs``, ``failed_runs`` and the means ``mean_duration`` and ``mean_ttft`` (seconds) count runs; they are
+        ``None`` by model and by predictor, of which a run may use several. The rest counts LM calls, also those
+        outside of any run. Days and hours are of UTC.
+        """
+        chosen = chosen or Filter()
+        groups: dict[str, dict[str, Any]] = {}
+        for name, *sums in self.backend.read(*summary(by, "lm_calls", chosen, self.backend.dialect)):
+            row = groups.setdefault(name, {by or "": name, **_empty()})
+            row.update(zip(SUMS, (s or 0 for s in sums), strict=True))
+        if has_group(by, "runs"):
+            for row in groups.values():
+                row.update(runs=0, failed_runs=0)
+            for name, count, duration, tokened, ttft, failed in self.backend.read(
+                *summary(by, "runs", chosen, self.backend.dialect)
+            ):
+                row = groups.setdefault(name, {by or "": name, **_empty()})
+                row.update(runs=count, failed_runs=failed, mean_duration=duration / count)
+                row["mean_ttft"] = ttft / tokened if tokened else None
+        return [groups[name] for name in sorted(groups)]
+
+    def runs(self, chosen: Filter | None = None, *, limit: int = 100) -> list[dict[str, Any]]:
+        """Return runs, the newest first, at most ``limit``."""
+        clause, parameters = (chosen or Filter()).where("runs")
+        rows = self.backend.read(
+            f"SELECT {', '.join(RUN_COLUMNS)} FROM runs {clause} ORDER BY started DESC LIMIT ?", [*parameters, limit]
+        )
+        return [dict(zip(RUN_COLUMNS, row, strict=True)) for row in rows]
+
+    def calls(self, chosen: Filter | None = None, *, limit: int = 100) -> list[dict[str, Any]]:
+        """Return LM calls, the newest first, at most ``limit``."""
+        clause, parameters = (chosen or Filter()).where("lm_calls")
+        rows = self.backend.read(
+            f"SELECT {', '.join(CALL_COLUMNS)} FROM lm_calls {clause} ORDER BY ended DESC, id DESC LIMIT ?",
+            [*parameters, limit],
+        )
+        return [dict(zip(CALL_COLUMNS, row, strict=True)) for row in rows]
+
+    def prune(self, older_than: float) -> int:
+        """Remove runs and LM calls that are older than ``older_than`` seconds; return how many runs."""
+        limit = time.time() - older_than
+        self.backend.change("DELETE FROM lm_calls WHERE ended < ?", [limit])
+        return self.backend.change("DELETE FROM runs WHERE started < ?", [limit])
+
+    def _content(self, content: Any) -> str | None:
+        if not self._contents or content is None:
+            return None
+        try:
+            text = orjson.dumps(content, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+        except (TypeError, ValueError):
+            text = str(content)
+        return redact(text)[:MAX_CONTENT]
+
+
+def _empty() -> dict[str, Any]:
+    return {
+        "runs": None,
+        "failed_runs": None,
+        "mean_duration": None,
+        "mean_ttft": None,
+        **dict.fromkeys(SUMS, 0),
+        "total_cost": 0.0,
+    }

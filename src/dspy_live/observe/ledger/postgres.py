@@ -1,0 +1,129 @@
+"""The ledger in PostgreSQL, for many replicas."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import orjson
+
+from dspy_live.core.errors import ConfigurationError
+from dspy_live.observe.ledger.backend import Row
+from dspy_live.observe.ledger.schema import (
+    CALL_COLUMNS,
+    RUN_COLUMNS,
+    STEPS,
+    VERSION_TABLE,
+    Dialect,
+    in_dialect,
+    insert,
+)
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+_RUNS = insert("runs", RUN_COLUMNS, "postgres")
+_CALLS = insert("lm_calls", CALL_COLUMNS, "postgres")
+_MIGRATING = 0x64737079
+"""The advisory lock that replicas which start together take turns by."""
+
+
+class PostgresBackend:
+    """One database. A connection that is lost is made anew at the next use.
+
+    Args:
+        url: ``postgresql://user:password@host:port/database``.
+        timeout: seconds to wait for a connection.
+
+    Raises :class:`~dspy_live.core.errors.ConfigurationError` without the ``postgres`` extra, when the server can't be
+    reached at the start, or when its tables are newer than this version of the library.
+    """
+
+    dialect: Dialect = "postgres"
+
+    def __init__(self, url: str, *, timeout: float = 5.0) -> None:
+        try:
+            import psycopg
+        except ImportError:
+            raise ConfigurationError(
+                "a ledger in PostgreSQL needs the extra 'postgres': pip install 'dspy-live[postgres]'"
+            ) from None
+        parts = urlsplit(url)
+        self.name = f"postgresql://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
+        self._url, self._timeout = url, timeout
+        self._lock = threading.Lock()
+        self._connection: Connection[Row] | None = None
+        try:
+            with self._lock, self._connected() as connection:
+                self._migrate(connection)
+        except (OSError, psycopg.Error) as exc:
+            self.close()
+            raise ConfigurationError(f"the ledger {self.name} can't be opened: {exc}") from None
+        except BaseException:
+            self.close()
+            raise
+
+    def write(self, runs: Sequence[Row], calls: Sequence[Row]) -> None:
+        with self._lock, self._connected() as connection, connection.transaction():
+            if runs:
+                connection.execute(_RUNS.encode(), (_json(runs),))
+            if calls:
+                connection.execute(_CALLS.encode(), (_json(calls),))
+
+    def read(self, statement: str, parameters: Sequence[Any] = ()) -> list[Row]:
+        with self._lock, self._connected() as connection:
+            return connection.execute(_marked(statement), parameters).fetchall()
+
+    def change(self, statement: str, parameters: Sequence[Any] = ()) -> int:
+        with self._lock, self._connected() as connection:
+            return connection.execute(_marked(statement), parameters).rowcount
+
+    def close(self) -> None:
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[Connection[Row]]:
+        import psycopg
+
+        try:
+            if self._connection is None or self._connection.closed:
+                self._connection = psycopg.connect(
+                    self._url, autocommit=True, connect_timeout=max(1, int(self._timeout))
+                )
+            yield self._connection
+        except psycopg.DataError as exc:
+            raise ValueError(f"the ledger {self.name}: {exc}") from exc
+        except psycopg.Error as exc:
+            if isinstance(exc, psycopg.OperationalError) and self._connection is not None:
+                self._connection.close()
+            raise OSError(f"the ledger {self.name}: {exc}") from exc
+
+    def _migrate(self, connection: Connection[Row]) -> None:
+        with connection.transaction():
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATING,))
+            connection.execute(in_dialect(VERSION_TABLE, "postgres").encode())
+            row = connection.execute("SELECT COALESCE(MAX(version), 0) FROM ledger_version").fetchone()
+            version = int(row[0]) if row is not None else 0
+            if version > len(STEPS):
+                raise ConfigurationError(
+                    f"the ledger {self.name} is of version {version}, and this dspy-live knows {len(STEPS)}: upgrade it"
+                )
+            for number, step in enumerate(STEPS[version:], version + 1):
+                for statement in step:
+                    connection.execute(in_dialect(statement, "postgres").encode())
+                connection.execute("INSERT INTO ledger_version VALUES (%s, %s)", (number, time.time()))
+
+
+def _json(rows: Sequence[Row]) -> str:
+    # PostgreSQL's text can't hold the character 0, which SQLite's can.
+    return orjson.dumps(rows).decode().replace("\\u0000", "\\ufffd")
+
+
+def _marked(statement: str) -> bytes:
+    return statement.replace("%", "%%").replace("?", "%s").encode()

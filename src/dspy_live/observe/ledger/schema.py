@@ -1,0 +1,92 @@
+"""The ledger's tables, and how an older file becomes a newer one.
+
+A step is never changed once it was released: a new one is added. Each runs in one transaction with the entry of its
+number, so that a file is at one version or at the next, never between.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Dialect = Literal["sqlite", "postgres"]
+
+RUN_COLUMNS = (
+    "id program key started duration ttft error lm_calls cache_hits prompt_tokens completion_tokens total_tokens "
+    "cached_tokens reasoning_tokens estimated_tokens cost unpriced_calls inputs outputs"
+).split()
+CALL_COLUMNS = (
+    "run program key model predictor lm_call ended latency ttft error cache prompt_tokens completion_tokens "
+    "total_tokens cached_tokens reasoning_tokens estimated_tokens cost unpriced_calls"
+).split()
+"""In the order of the rows that the writer hands over. Times are Unix seconds (UTC), durations seconds."""
+
+_TEXT = {"id", "program", "key", "error", "inputs", "outputs", "run", "model", "predictor", "cache"}
+_REAL = {"started", "duration", "ttft", "ended", "latency", "cost"}
+
+
+def type_of(column: str) -> Literal["text", "real", "int"]:
+    """Return what a column holds."""
+    return "text" if column in _TEXT else "real" if column in _REAL else "int"
+
+
+_TYPES = {
+    "sqlite": {"text": "TEXT", "real": "REAL", "int": "INTEGER", "serial": "INTEGER PRIMARY KEY"},
+    "postgres": {
+        "text": "TEXT",
+        "real": "DOUBLE PRECISION",
+        "int": "BIGINT",
+        "serial": "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
+    },
+}
+
+VERSION_TABLE = "CREATE TABLE IF NOT EXISTS ledger_version (version {int} PRIMARY KEY, applied {real} NOT NULL)"
+
+_RUNS = """CREATE TABLE runs (
+    id {text} PRIMARY KEY, program {text} NOT NULL, key {text} NOT NULL,
+    started {real} NOT NULL, duration {real} NOT NULL, ttft {real}, error {text},
+    lm_calls {int} NOT NULL, cache_hits {int} NOT NULL,
+    prompt_tokens {int} NOT NULL, completion_tokens {int} NOT NULL, total_tokens {int} NOT NULL,
+    cached_tokens {int} NOT NULL, reasoning_tokens {int} NOT NULL, estimated_tokens {int} NOT NULL,
+    cost {real} NOT NULL, unpriced_calls {int} NOT NULL)"""
+
+_LM_CALLS = """CREATE TABLE lm_calls (
+    id {serial}, run {text} NOT NULL, program {text} NOT NULL, key {text} NOT NULL,
+    model {text} NOT NULL, predictor {text} NOT NULL, lm_call {int} NOT NULL,
+    ended {real} NOT NULL, latency {real} NOT NULL, ttft {real}, error {text}, cache {text} NOT NULL,
+    prompt_tokens {int} NOT NULL, completion_tokens {int} NOT NULL, total_tokens {int} NOT NULL,
+    cached_tokens {int} NOT NULL, reasoning_tokens {int} NOT NULL, estimated_tokens {int} NOT NULL,
+    cost {real}, unpriced_calls {int} NOT NULL)"""
+
+STEPS: tuple[tuple[str, ...], ...] = (
+    (
+        _RUNS,
+        _LM_CALLS,
+        "CREATE INDEX runs_started ON runs (started)",
+        "CREATE INDEX lm_calls_ended ON lm_calls (ended)",
+        "CREATE INDEX lm_calls_run ON lm_calls (run)",
+    ),
+    (
+        "ALTER TABLE runs ADD COLUMN inputs {text}",
+        "ALTER TABLE runs ADD COLUMN outputs {text}",
+    ),
+)
+
+
+def in_dialect(statement: str, dialect: Dialect) -> str:
+    """Return a statement of this module with the dialect's names of types."""
+    return statement.format(**_TYPES[dialect])
+
+
+def insert(table: str, columns: list[str], dialect: Dialect) -> str:
+    """Return the statement that inserts many rows, given as one JSON array of arrays.
+
+    One statement for a whole batch: the driver gives up the interpreter's lock once, and not once for each row, each
+    time to wait for it again beside a busy event loop.
+    """
+    names = ", ".join(columns)
+    if dialect == "sqlite":
+        values = ", ".join(f"json_extract(value, '$[{i}]')" for i in range(len(columns)))
+        return f"INSERT OR IGNORE INTO {table} ({names}) SELECT {values} FROM json_each(?)"
+    types = {"text": "TEXT", "real": "DOUBLE PRECISION", "int": "BIGINT"}
+    values = ", ".join(f"(value->>{i})::{types[type_of(name)]}" for i, name in enumerate(columns))
+    return f"INSERT INTO {table} ({names}) SELECT {values} FROM json_array_elements(%s::json) ON CONFLICT DO NOTHING"

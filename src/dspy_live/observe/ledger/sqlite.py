@@ -1,0 +1,121 @@
+"""The ledger in an SQLite file: write-ahead log, so that readers and a killed process do no harm."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from dspy_live.core.errors import ConfigurationError
+from dspy_live.observe.ledger.backend import Row
+from dspy_live.observe.ledger.schema import (
+    CALL_COLUMNS,
+    RUN_COLUMNS,
+    STEPS,
+    VERSION_TABLE,
+    Dialect,
+    in_dialect,
+    insert,
+)
+
+_RUNS = insert("runs", RUN_COLUMNS, "sqlite")
+_CALLS = insert("lm_calls", CALL_COLUMNS, "sqlite")
+
+
+class SQLiteBackend:
+    """One file, for any number of processes on one machine.
+
+    Args:
+        path: the file; its folder is made when it isn't there.
+
+    Raises :class:`~dspy_live.core.errors.ConfigurationError` for a file that is no ledger or is newer than this
+    version of the library.
+    """
+
+    dialect: Dialect = "sqlite"
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.name = str(path)
+        self._lock = threading.Lock()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(self.path, timeout=10.0, isolation_level=None, check_same_thread=False)
+        except (OSError, sqlite3.Error) as exc:
+            raise ConfigurationError(f"the ledger {self.name!r} can't be opened: {exc}") from None
+        try:
+            # NORMAL: a commit survives the end of the process; after a power cut the last ones may be gone.
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+            self._migrate()
+        except sqlite3.Error as exc:
+            self._connection.close()
+            raise ConfigurationError(f"{self.name!r} is no ledger: {exc}") from None
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def write(self, runs: Sequence[Row], calls: Sequence[Row]) -> None:
+        with self._transaction() as connection:
+            if runs:
+                connection.execute(_RUNS, (orjson.dumps(runs).decode(),))
+            if calls:
+                connection.execute(_CALLS, (orjson.dumps(calls).decode(),))
+
+    def read(self, statement: str, parameters: Sequence[Any] = ()) -> list[Row]:
+        with self._lock, self._told():
+            return self._connection.execute(statement, parameters).fetchall()
+
+    def change(self, statement: str, parameters: Sequence[Any] = ()) -> int:
+        with self._transaction() as connection:
+            return connection.execute(statement, parameters).rowcount
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, self._told():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as exc:
+            raise OSError(f"the ledger {self.name!r}: {exc}") from exc
+
+    def _migrate(self) -> None:
+        self._connection.execute(in_dialect(VERSION_TABLE, "sqlite"))
+        while (version := self._version()) < len(STEPS):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                if self._version() == version:  # else another process was quicker
+                    for statement in STEPS[version]:
+                        self._connection.execute(in_dialect(statement, "sqlite"))
+                    self._connection.execute("INSERT INTO ledger_version VALUES (?, ?)", (version + 1, time.time()))
+                self._connection.execute("COMMIT")
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+        if version > len(STEPS):
+            raise ConfigurationError(
+                f"the ledger {self.name!r} is of version {version}, and this dspy-live knows {len(STEPS)}: upgrade it"
+            )
+
+    def _version(self) -> int:
+        (found,) = self._connection.execute("SELECT COALESCE(MAX(version), 0) FROM ledger_version").fetchone()
+        return int(found)

@@ -1,0 +1,151 @@
+"""One thread that writes what runs leave behind, many rows at a time, so that no run waits for a disk."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+
+from dspy_live.observe.ledger.backend import Backend, Row
+
+logger = logging.getLogger("dspy_live.ledger")
+
+INTERVAL = 0.05
+"""Seconds between two batches: what a kill can cost."""
+BATCH = 2000
+MAX_WAITING = 200_000
+"""Rows that may wait while the database does not answer, about 100 MB; after that the newest are not kept."""
+_RETRY = 1.0
+
+
+class Writer:
+    """Takes rows from any thread without waiting and writes them in order.
+
+    While the database fails, rows wait and are tried again every second; the first failure is logged as a warning,
+    with what is lost when too many wait. :attr:`lost` counts the rows that were not kept.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._runs: deque[Row] = deque()
+        self._calls: deque[Row] = deque()
+        self._wake = threading.Event()
+        self._closing = False
+        self._asleep = True
+        self._idle = threading.Condition()
+        self._taken = 0
+        self._settled = 0
+        self._failing = False
+        self.lost = 0
+        self._thread: threading.Thread | None = None
+        self._start_lock = threading.Lock()
+
+    def run(self, row: Row) -> None:
+        """Take a row of ``runs``."""
+        self._runs.append(row)
+        if self._asleep:
+            self._rouse()
+
+    def call(self, row: Row) -> None:
+        """Take a row of ``lm_calls``."""
+        self._calls.append(row)
+        if self._asleep:
+            self._rouse()
+
+    @property
+    def waiting(self) -> int:
+        """Rows that are not written yet."""
+        return len(self._runs) + len(self._calls)
+
+    def flush(self, timeout: float | None = 10.0) -> bool:
+        """Wait until everything that was taken before is written. Returns false when that takes over ``timeout`` s."""
+        if self._thread is None or not self._thread.is_alive():
+            return not self.waiting
+        with self._idle:
+            self._taken += 1
+            ticket = self._taken
+            self._wake.set()
+            return self._idle.wait_for(lambda: self._settled >= ticket, timeout)
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Write what waits, for at most ``timeout`` seconds, and end the thread."""
+        self.flush(timeout)
+        self._closing = True
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(timeout)
+
+    def _rouse(self) -> None:
+        self._asleep = False
+        self._wake.set()
+        with self._start_lock:
+            if self._thread is None and not self._closing:
+                thread = threading.Thread(target=self._work, name="dspy-live-ledger", daemon=True)
+                thread.start()
+                self._thread = thread
+
+    def _work(self) -> None:
+        while not self._closing:
+            if not self._runs and not self._calls:
+                self._asleep = True
+                if not self._runs and not self._calls:  # else a row came before anybody saw that this sleeps
+                    self._wake.wait()
+                self._asleep = False
+            ticket = self._taken
+            if not self._closing and (self._failing or self._settled >= ticket):  # let a batch gather
+                self._wake.clear()
+                self._wake.wait(_RETRY if self._failing else INTERVAL)
+            self._wake.clear()
+            ticket = self._taken
+            while (self._runs or self._calls) and self._write_batch():
+                pass
+            if not self._failing and self._settled < ticket:
+                with self._idle:
+                    self._settled = ticket
+                    self._idle.notify_all()
+
+    def _write_batch(self) -> bool:
+        runs = [self._runs[i] for i in range(min(BATCH, len(self._runs)))]
+        calls = [self._calls[i] for i in range(min(BATCH, len(self._calls)))]
+        try:
+            self._write(runs, calls)
+        except Exception as exc:
+            self._failed(exc)
+            return False
+        for _ in runs:
+            self._runs.popleft()
+        for _ in calls:
+            self._calls.popleft()
+        if self._failing:
+            self._failing = False
+            logger.warning("%s is written again; %d rows are lost in all", self._backend.name, self.lost)
+        return True
+
+    def _write(self, runs: list[Row], calls: list[Row]) -> None:
+        try:
+            self._backend.write(runs, calls)
+        except OSError:
+            raise
+        except Exception as exc:
+            # Something in one row can't be written at all; it must not keep back the others.
+            for table, rows in (("runs", runs), ("lm_calls", calls)):
+                for row in rows:
+                    self._write_one(table, row, exc)
+
+    def _write_one(self, table: str, row: Row, why: Exception) -> None:
+        try:
+            self._backend.write([row] if table == "runs" else [], [row] if table == "lm_calls" else [])
+        except OSError:
+            raise
+        except Exception as exc:
+            self.lost += 1
+            logger.warning("a row of %s can't be written and is left out: %s", table, exc or why)
+
+    def _failed(self, exc: Exception) -> None:
+        if not self._failing:
+            self._failing = True
+            logger.warning("the ledger can't be written and waits: %s", exc)
+        for rows in (self._runs, self._calls):
+            while len(rows) > MAX_WAITING // 2:
+                rows.pop()
+                self.lost += 1
