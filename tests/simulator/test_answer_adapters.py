@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import warnings
 from datetime import date
+from types import SimpleNamespace as Namespace
 from typing import Any, Literal
 
 import dspy
@@ -77,17 +78,12 @@ class SimulatedLM(dspy.BaseLM):  # type: ignore[misc]
         self.bodies.append(body)
         made = reply(body, seed=self.seed)
         calls = [
-            {"id": c.id, "type": "function", "function": {"name": c.name, "arguments": c.arguments}}
+            Namespace(id=c.id, type="function", function=Namespace(name=c.name, arguments=c.arguments))
             for c in made.tool_calls
         ]
-        message = {"role": "assistant", "content": "".join(made.tokens) or None, "tool_calls": calls or None}
-        from litellm import ModelResponse
-
-        return ModelResponse(
-            model="simulated",
-            choices=[{"index": 0, "message": message, "finish_reason": made.finish_reason}],
-            usage={"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
-        )
+        message = Namespace(content="".join(made.tokens) or None, tool_calls=calls or None, reasoning_content=None)
+        choice = Namespace(index=0, message=message, finish_reason=made.finish_reason)
+        return Namespace(model="simulated", choices=[choice], usage={}, _hidden_params={})
 
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -70,14 +70,15 @@ class Playback:
         ready: list[bytes] = []
         now = self._connection.now()
         end = self._collect(now, ready)
-        # One write for all that is due: a write costs more than making a chunk.
-        self._connection.write(b"".join(ready))
         if end is not None:
+            # The books come first: who has read the reply may look at them at once.
             self.cut = end == "cut"
             self._end(end == "whole")
-            if self.cut:
-                self._connection.cut()
-        elif not self._connection.full and self._due != math.inf:
+        # One write for all that is due: a write costs more than making a chunk.
+        self._connection.write(b"".join(ready))
+        if self.cut:
+            self._connection.cut()
+        elif end is None and not self._connection.full and self._due != math.inf:
             self._connection.ticker.at(self._due, self.play)
 
     def _collect(self, now: float, ready: list[bytes]) -> Literal["whole", "cut"] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -81,7 +82,10 @@ def asked_for(headers: Mapping[str, str], body: Mapping[str, Any]) -> dict[str, 
     """
     asked: dict[str, Any] = {}
     for marker in _MARKER.findall(split(body)[1]):
-        asked |= _pairs(marker)
+        # A prompt is anybody's text: what only looks like a marker must not fail the request.
+        with contextlib.suppress(ValueError):
+            Options().but(_pairs(marker))
+            asked |= _pairs(marker)
     asked |= _pairs(headers.get("x-sim", ""))
     named = body.get("sim")
     return asked | dict(named) if isinstance(named, Mapping) else asked
