@@ -54,6 +54,14 @@ CASES: dict[str, tuple[str, dict[str, str]]] = {
     "text around": ('Sure, here (a, b):\n\n{"a": "x", "b": "y"}\n\nBye.', {"a": "x", "b": "y"}),
     "raw line ends": ('{"a": "one\ntwo, 3 four:\tfive", "b": "y\n\n"}', {"a": "one\ntwo, 3 four:\tfive", "b": "y"}),
     "bad escapes": (r'{"a": "\d+ \(x\) \u12 it\'s", "b": "\x41\e"}', {"a": r"\d+ \(x\) \u12 it's", "b": "A\\e"}),
+    "bad escapes that a cut makes look right": (
+        '{"a": "\n\\u00e9 \\u12", "b": "\\x4\\x41"}',
+        {"a": "\né \\u12", "b": "\\x4A"},
+    ),
+    "backslashes after a raw line end": (
+        '{"a": "\nC:\\\\new \\\\\\\\x", "b": "y\\\\"}',
+        {"a": "\nC:\\new \\\\x", "b": "y\\"},
+    ),
     "cut in a text": ('{"a": "x", "b": "some words, \\"and\\" ', {"a": "x", "b": 'some words, "and"'}),
     "cut in an escape": ('{"a": "x", "b": "y\\', {"a": "x", "b": "y\\"}),
     "cut in a numbered escape": ('{"a": "x", "b": "y\\u00', {"a": "x", "b": "y\\u00"}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given, settings
@@ -150,17 +151,27 @@ def test_any_text_reads_as_dspy_reads_it(reply: str, seed: int, reader: Any, tru
             assert reading.ended == set(expected)
 
 
+def named(reply: str, name: str) -> int:
+    """Count the elements that DSPy takes for a field."""
+    root = ElementTree.fromstring(f"<r>{reply}</r>")
+    return sum((child.get("key", "entry") if child.tag == "entry" else child.tag) == name for child in root)
+
+
 @settings(max_examples=400, deadline=None)
 @given(reply=fields(TEXT + MARKED + CHILDREN + WRONG), seed=st.integers(0, 99))
 def test_whole_replies_read_as_dspy_reads_them_and_parts_never_end_wrong(
     reply: str, seed: int, reader: Any, truth: Any, cut: Any
 ) -> None:
     expected = truth("xml", reply)
-    if expected is not None:
-        assert reader("xml", [reply]).texts == expected or reply.count("<a") + reply.count("<b") > 2
-        reading = reader("xml", cut(reply, seed))
-        for name in reading.ended:
-            assert reading.texts[name] == expected[name] or expected[name].startswith("[")
+    if expected is None:
+        return
+    for name in "ab":
+        if named(reply, name) > 1:  # DSPy makes a list of them, and a text of the list
+            del expected[name]
+    whole, parts = reader("xml", [reply]), reader("xml", cut(reply, seed))
+    assert {name: whole.texts[name] for name in expected} == expected
+    for name in parts.ended & set(expected):
+        assert parts.texts[name] == expected[name]
 
 
 @settings(max_examples=300, deadline=None)
@@ -175,10 +186,10 @@ def test_what_dspy_writes_is_read_as_dspy_reads_it(
 
 
 @pytest.mark.parametrize(
-    "middle", ["<!--" + " no >" * 20_000 + "-->", "<?x " + "y" * 100_000 + "?>", f"<c d='{'e' * 100_000}'/>"]
+    "middle", ["<!--" + " no >" * 300_000 + "-->", "<?x " + "y" * 100_000 + "?>", f"<c d='{'e' * 100_000}'/>"]
 )
 def test_long_markup_in_short_chunks(middle: str, reader: Any, cut: Any) -> None:
-    """Expat begins a tag again with every chunk; of this size that would take it minutes."""
+    """Expat begins a tag again with every chunk; of the comment's size that takes it minutes."""
     assert reader("xml", cut(f"<a>x</a>{middle}<b>y</b>", 1)).texts == {"a": "x", "b": "y"}
 
 
