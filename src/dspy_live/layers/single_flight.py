@@ -104,20 +104,20 @@ class _Flight:
         self.over = False
         self.failure: Exception | None = None
         self._landed = landed
-        self._seats: set[_Seat] = set()
+        self._seats: dict[_Seat, None] = {}
         self._bound = call.buffer.max_size or call.buffer.size
         self._moved: asyncio.Future[None] | None = None
         self._task = asyncio.create_task(self._fly(inner, call.but(deadline=None)))
 
     def join(self, call: Call) -> _Seat:
         seat = _Seat(self, call)
-        self._seats.add(seat)
+        self._seats[seat] = None
         self.moved()
         return seat
 
     async def leave(self, seat: _Seat) -> None:
         """Leave; the last one to leave cancels the run and waits for its end."""
-        self._seats.discard(seat)
+        del self._seats[seat]
         if self._seats:
             self.moved()
             return

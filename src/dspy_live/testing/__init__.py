@@ -3,6 +3,7 @@
 from dspy_live.testing.conformance_channel import ChannelConformance
 from dspy_live.testing.conformance_service import ServiceConformance
 from dspy_live.testing.conformance_store import StoreConformance
+from dspy_live.testing.schedules import explore
 from dspy_live.testing.scripted import Opening, ScriptedService, Wait, collect
 from dspy_live.testing.virtual_time import Deadlock, VirtualLoop, run_virtual, virtual_time
 
@@ -16,6 +17,7 @@ __all__ = [
     "VirtualLoop",
     "Wait",
     "collect",
+    "explore",
     "run_virtual",
     "virtual_time",
 ]

@@ -100,13 +100,12 @@ class ServiceConformance:
     async def _readers_error(self) -> None:
         before = asyncio.all_tasks()
         mine = RuntimeError("the reader's own")
+        came_out: BaseException | None = None
         try:
             async with self.make_service().open(self.make_call()):
                 raise mine
         except RuntimeError as exc:
-            came_out: BaseException | None = exc
-        else:
-            came_out = None
+            came_out = exc
         assert came_out is mine, "the reader's error must come out as it is"
         await _settled(before)
 
