@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from typing import Any
 
 from dspy.adapters.base import Adapter
+from dspy.clients import model_metadata
 from dspy.clients._deprecation import _adapter_call, warn_openai_messages
 from dspy.clients.backend_selection import CLIENT_KEYS, select_backend
 from dspy.clients.base_lm import LM_CLASS_STATE_KEY
@@ -57,6 +60,7 @@ __all__ = [
     "execute",
     "finalize",
     "is_retryable_lm_error",
+    "load_model_metadata",
     "main_thread_config",
     "map_http_error",
     "overrides",
@@ -68,6 +72,26 @@ __all__ = [
     "with_callbacks",
     "wrap_error",
 ]
+
+
+_metadata_lock = threading.Lock()
+_LOCAL = "LITELLM_LOCAL_MODEL_COST_MAP"
+
+
+def load_model_metadata() -> None:
+    """Let DSPy read its table of models from its own package, once.
+
+    Left to itself it asks a remote address first and waits up to 5 s, on the event loop. Who has set
+    one of LiteLLM's two variables for that table has decided otherwise, and is obeyed.
+    """
+    if model_metadata._data is not None or _LOCAL in os.environ or "LITELLM_MODEL_COST_MAP_URL" in os.environ:
+        return
+    with _metadata_lock:
+        os.environ[_LOCAL] = "true"
+        try:
+            model_metadata._load()
+        finally:
+            os.environ.pop(_LOCAL, None)
 
 
 def overrides() -> dict[str, Any]:

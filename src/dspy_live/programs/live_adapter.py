@@ -11,6 +11,9 @@ import functools
 import weakref
 from typing import Any
 
+import dspy
+
+from dspy_live.programs.chat_template import user_message
 from dspy_live.programs.foreign_lm import replied, speaking_for
 from dspy_live.programs.internals import Adapter
 from dspy_live.programs.lm import LM, adopt, configured
@@ -66,6 +69,14 @@ def _live_class(base: type) -> type:
 
         def format_system_message(self, signature: Any) -> str:
             return _system_message(base, self, signature)
+
+        def format_user_message_content(
+            self, signature: Any, inputs: Any, prefix: str = "", suffix: str = "", main_request: bool = False
+        ) -> Any:
+            make = functools.partial(base.format_user_message_content, self, signature)
+            if base is dspy.ChatAdapter and main_request and not prefix and not suffix:
+                return user_message(make, signature, inputs)
+            return make(inputs, prefix, suffix, main_request)
 
         def __reduce__(self) -> Any:
             return _plain, (base, self.__dict__)

@@ -22,6 +22,7 @@ from dspy_live.programs.internals import (
     aexecute,
     execute,
     finalize,
+    load_model_metadata,
     overrides,
     prepare,
     warn_openai_messages,
@@ -270,6 +271,7 @@ class EngineMark:
         if found is None:
             from dspy.clients.capabilities import _capabilities
 
+            load_model_metadata()
             found = _known[key] = _capabilities(lm.as_dspy())
         return found
 

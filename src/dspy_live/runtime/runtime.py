@@ -10,7 +10,7 @@ import anyio
 
 from dspy_live.core.call import Buffer
 from dspy_live.core.service import Layer
-from dspy_live.runtime.account import Account, process_account
+from dspy_live.runtime.account import Account, process_account, process_account
 from dspy_live.runtime.execution import EXECUTIONS, Execution
 
 MAX_THREADS = 256
