@@ -40,6 +40,11 @@ def error(reply: httpx.Response) -> dict[str, Any]:
         ({"question": 5}, 422, "invalid_input", ["'question'", "str", "int"], "question"),
         ({"question": "x", "quesion": "y"}, 422, "invalid_input", ["unknown", "'quesion'", "'question'"], "quesion"),
         ({"question": "x", "config": 5}, 422, "invalid_input", ["'config'", "object"], "config"),
+        # An address from outside would be sent the server's own key.
+        *(
+            ({"question": "x", "config": {name: "http://127.0.0.1:1"}}, 422, "invalid_input", [name], f"config.{name}")
+            for name in ("api_base", "base_url", "api_key", "model", "extra_headers", "extra_body")
+        ),
         ({"question": "x", "stream": "yes"}, 422, "invalid_input", ["'stream'", "true or false"], "stream"),
     ],
 )

@@ -9,6 +9,15 @@ from dspy_live.core.errors import InputError
 from dspy_live.server.http import Request, parse_object
 from dspy_live.server.mounted import Mounted
 
+CONFIG_OPTIONS = frozenset(
+    {
+        "temperature", "top_p", "top_k", "min_p", "max_tokens", "max_completion_tokens", "seed", "stop", "n",
+        "presence_penalty", "frequency_penalty", "logit_bias", "reasoning_effort", "rollout_id", "cache",
+    }
+)  # fmt: skip
+"""LM options that a client may set. Where the LM is, and with whose key, is never a client's to say:
+an ``api_base`` from outside would have the server send its own key there."""
+
 
 def make_call(request: Request, mounted: Mounted, body: dict[str, Any], *, stream: bool) -> Call:
     """Return the checked call of a flat JSON body.
@@ -49,6 +58,13 @@ def new_call(
         config = {}
     if not isinstance(config, dict):
         raise InputError("'config' must be an object of LM options", field="config", expected="object")
+    for name in config:
+        if name not in CONFIG_OPTIONS:
+            raise InputError(
+                f"'config' can't set {name!r}; it may have {', '.join(sorted(CONFIG_OPTIONS))}",
+                field=f"config.{name}",
+                expected=sorted(CONFIG_OPTIONS),
+            )
     return Call(
         mounted.schema.check(inputs),
         id=run_id,
