@@ -1,4 +1,4 @@
-"""Fits the account to DSPy: its prices, and scopes that follow DSPy's own threads.
+"""Fits the account and the logs to DSPy: its prices, scopes that follow DSPy's own threads, where a line comes from.
 
 ``dspy.Parallel`` copies DSPy's settings into its threads and nothing else, so that a plain context variable is lost
 there. The meters in force travel in the settings instead, under a key of ours.
@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from dspy_live.core.usage import Meter
 from dspy_live.programs.internals import overrides, settings
 from dspy_live.programs.prices_dspy import price_of
+from dspy_live.programs.run import current_run
 from dspy_live.runtime.account import Account, ScopeCarrier, process_account
+from dspy_live.runtime.whereabouts import Whereabouts, programs_loaded
 
 KEY = "dspy_live_meters"
 
@@ -39,4 +41,14 @@ def install(account: Account) -> None:
         account.prices.use_table(price_of)
 
 
+def where() -> Whereabouts | None:
+    """Return the run, and the predictor or module, that the calling code is part of."""
+    run = current_run()
+    if run is None:
+        return None
+    modules = overrides().get("caller_modules")
+    return Whereabouts(run.call, run.program, run.names.path(modules[-1]) if modules else "")
+
+
 install(process_account())
+programs_loaded(where, lambda: settings.get("log_level"))

@@ -1,0 +1,270 @@
+"""Logs: structured, with the run on every line, rotated, and without secrets."""
+
+from __future__ import annotations
+
+import json as slow_json
+import logging
+import logging.handlers
+import re
+import sys
+from collections.abc import Mapping, MutableMapping
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+import orjson
+import structlog
+
+from dspy_live.core.errors import ConfigurationError
+from dspy_live.observe.redact import redact
+from dspy_live.runtime.whereabouts import preferred_level, when_programs_are_loaded, whereabouts
+
+Prompts = Literal["show", "hide"]
+Event = MutableMapping[str, Any]
+
+_OURS = "_dspy_live"
+_PROMPT_FIELDS = frozenset(
+    "prompt prompts messages input inputs output outputs completion completions content question answer response reply "
+    "reasoning text".split()
+)
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmg]?)i?b?\s*", re.IGNORECASE)
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
+_SHORTEST = 4
+"""Inputs shorter than this are not searched for in lines: they would hide half of the language."""
+
+_adopts = False
+
+
+def setup_logging(
+    level: int | str | None = None,
+    file: str | Path | None = None,
+    json: bool | None = None,
+    rotate: int | str | None = None,
+    *,
+    keep: int = 5,
+    prompts: Prompts = "show",
+    stream: TextIO | None = None,
+) -> None:
+    """Send all logs of the process, DSPy's and the program's own too, to the console and to ``file``.
+
+    Every line that is written while a run is under way has its ``run`` id, ``program`` and ``predictor``. What looks
+    like a key, a token or a password is taken out of every line. Calling it again replaces what it set up before and
+    leaves handlers of others alone.
+
+    Args:
+        level: the least level that is written; ``dspy.settings.log_level`` where that is set, else ``INFO``.
+        file: a file to write to as well; its folder must be there.
+        json: one JSON object per line, on the console and in the file; ``False`` writes for people in both. By default
+            the console is for people and the file is JSON.
+        rotate: start a new file at a size (``"10 MB"``, or bytes) or at a time (``"daily"``, ``"hourly"``); by default
+            the file grows.
+        keep: how many older files are kept.
+        prompts: ``"hide"`` takes the inputs of the run out of every line it is found in, and the values of fields such
+            as ``prompt``, ``messages``, ``inputs`` and ``outputs``. A program's line that quotes an answer in its own
+            words is not recognised.
+        stream: the console; standard error by default.
+
+    Raises :class:`~dspy_live.core.errors.ConfigurationError` for an unknown level, a wrong ``rotate``, or a file that
+    can't be written.
+    """
+    number = _level_of(level)
+    if prompts not in ("show", "hide"):
+        raise ConfigurationError(f"prompts must be 'show' or 'hide'; got {prompts!r}")
+    console: logging.Handler = logging.StreamHandler(stream)
+    handlers = [(console, bool(json), _is_terminal(stream))]
+    if file is not None:
+        handlers.append((_file_handler(Path(file), rotate, keep), json is not False, False))
+    elif rotate is not None:
+        raise ConfigurationError("rotate needs a file")
+    root = logging.getLogger()
+    reset_logging()
+    for handler, as_json, colours in handlers:
+        handler.setFormatter(_formatter(as_json=as_json, colours=colours, hide=prompts == "hide"))
+        setattr(handler, _OURS, True)
+        root.addHandler(handler)
+    root.setLevel(number)
+    _adopt_loggers()
+
+
+def reset_logging() -> None:
+    """Take away what :func:`setup_logging` set up; its file is closed."""
+    root = logging.getLogger()
+    for handler in [h for h in root.handlers if getattr(h, _OURS, False)]:
+        root.removeHandler(handler)
+        handler.close()
+
+
+def log_structured(level: int | str, message: str, **fields: Any) -> None:
+    """Log ``message`` with ``fields``, under the name of the module that calls.
+
+    After :func:`setup_logging` the fields are columns of the line; with other handlers they follow the message as
+    ``name=value``. Fields that JSON can't hold are written as text. Raises
+    :class:`~dspy_live.core.errors.ConfigurationError` for an unknown level.
+    """
+    logger = logging.getLogger(sys._getframe(1).f_globals.get("__name__", "dspy_live"))
+    number = _level_of(level)
+    if logger.isEnabledFor(number):
+        logger.log(number, "%s", _Message(message, fields), stacklevel=2, extra={_OURS: (message, fields)})
+
+
+class _Message:
+    """Text for handlers that know nothing of fields; made only when one of them asks."""
+
+    def __init__(self, message: str, fields: Mapping[str, Any]) -> None:
+        self._message, self._fields = message, fields
+
+    def __str__(self) -> str:
+        return redact(" ".join([self._message, *(f"{name}={value!r}" for name, value in self._fields.items())]))
+
+
+def _formatter(*, as_json: bool, colours: bool, hide: bool) -> logging.Formatter:
+    render: Any
+    if as_json:
+        render = structlog.processors.JSONRenderer(serializer=_dumps, sort_keys=False)
+    else:
+        render = structlog.dev.ConsoleRenderer(
+            colors=colours, exception_formatter=structlog.dev.plain_traceback, pad_event_to=0, sort_keys=False
+        )
+    before: list[Any] = [
+        _fields_of_the_record,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _add_whereabouts,
+    ]
+    after: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    if as_json or hide:
+        after.append(structlog.processors.format_exc_info)
+    if hide:
+        after.append(_hide_prompts)
+    return _Redacting(foreign_pre_chain=before, processors=[*after, _in_order, render])
+
+
+class _Redacting(structlog.stdlib.ProcessorFormatter):
+    def format(self, record: logging.LogRecord) -> str:
+        # The last step, on the finished line: nothing that a processor or a traceback adds escapes it.
+        return redact(super().format(record))
+
+
+def _fields_of_the_record(_: Any, __: str, event: Event) -> Event:
+    structured = getattr(event["_record"], _OURS, None)
+    if structured is not None:
+        message, fields = structured
+        for name, value in fields.items():
+            event[name if name not in ("event", "level", "logger", "timestamp") else f"{name}_"] = value
+        event["event"] = message
+    return event
+
+
+def _add_whereabouts(_: Any, __: str, event: Event) -> Event:
+    here = whereabouts()
+    if here is not None:
+        event["run"] = here.call.id
+        event["program"] = here.program
+        if here.predictor:
+            event["predictor"] = here.predictor
+    return event
+
+
+def _hide_prompts(_: Any, __: str, event: Event) -> Event:
+    here = whereabouts()
+    words = sorted(_texts(here.inputs), key=len, reverse=True) if here is not None else []
+    for name, value in list(event.items()):
+        if name in _PROMPT_FIELDS:
+            event[name] = f"[hidden: {len(str(value))} characters]"
+        elif name not in ("run", "program", "predictor", "level", "logger", "timestamp"):
+            event[name] = _without(value, words)
+    return event
+
+
+def _texts(value: Any) -> set[str]:
+    if isinstance(value, str):
+        # Lines often hold a text as Python or JSON would write it.
+        return {form for form in (value, repr(value)[1:-1], _dumps(value)[1:-1]) if len(form) >= _SHORTEST}
+    if isinstance(value, Mapping):
+        return {text for item in value.values() for text in _texts(item)}
+    if isinstance(value, list | tuple):
+        return {text for item in value for text in _texts(item)}
+    return set()
+
+
+def _without(value: Any, words: list[str]) -> Any:
+    if isinstance(value, bool | int | float | type(None)) or not words:
+        return value
+    text = value if isinstance(value, str) else str(value)
+    hidden = text
+    for word in words:
+        hidden = hidden.replace(word, "[hidden]")
+    return value if hidden == text else hidden
+
+
+def _in_order(_: Any, __: str, event: Event) -> Event:
+    first = {name: event[name] for name in ("timestamp", "level", "logger", "event") if name in event}
+    return {**first, **event}
+
+
+def _dumps(value: Any, **_: Any) -> str:
+    try:
+        return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    except (TypeError, ValueError):  # half of a surrogate pair, a number of more than 64 bits
+        return slow_json.dumps(value, default=str)
+
+
+def _file_handler(path: Path, rotate: int | str | None, keep: int) -> logging.Handler:
+    if isinstance(keep, bool) or not isinstance(keep, int) or keep < 1:
+        raise ConfigurationError(f"keep must be a whole number of files, at least 1; got {keep!r}")
+    try:
+        if rotate in ("daily", "hourly"):
+            when = "midnight" if rotate == "daily" else "H"
+            return logging.handlers.TimedRotatingFileHandler(
+                path, when=when, backupCount=keep, encoding="utf-8", utc=True, errors="replace"
+            )
+        if rotate is None:
+            return logging.FileHandler(path, encoding="utf-8", errors="replace")
+        return logging.handlers.RotatingFileHandler(
+            path, maxBytes=_size(rotate), backupCount=keep, encoding="utf-8", errors="replace"
+        )
+    except OSError as exc:
+        raise ConfigurationError(f"the log can't be written to {str(path)!r}: {exc.strerror or exc}") from None
+
+
+def _size(rotate: int | str) -> int:
+    match = _SIZE.fullmatch(str(rotate))
+    size = 0 if match is None or isinstance(rotate, bool) else int(float(match[1]) * _UNITS[match[2].lower()])
+    if size < 1:
+        raise ConfigurationError(
+            f"rotate must be a size such as '10 MB', a number of bytes, 'daily' or 'hourly'; got {rotate!r}"
+        )
+    return size
+
+
+def _level_of(level: int | str | None) -> int:
+    if level is None:
+        return preferred_level() or logging.INFO
+    if isinstance(level, str):
+        number = logging.getLevelNamesMapping().get(level.upper())
+        if number is not None:
+            return number
+    elif isinstance(level, int) and not isinstance(level, bool):
+        return level
+    raise ConfigurationError(f"a log level is DEBUG, INFO, WARNING, ERROR or CRITICAL; got {level!r}")
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    try:
+        return (stream or sys.stderr).isatty()
+    except (AttributeError, ValueError):
+        return False
+
+
+def _adopt_loggers() -> None:
+    """DSPy and LiteLLM write to handlers of their own; their lines belong with the others."""
+    global _adopts
+    for name in ("dspy", "LiteLLM"):
+        logger = logging.getLogger(name)
+        if logger.handlers and any(getattr(h, _OURS, False) for h in logging.getLogger().handlers):
+            for handler in logger.handlers[:]:
+                logger.removeHandler(handler)
+            logger.propagate = True
+    if not _adopts:
+        _adopts = True
+        when_programs_are_loaded(_adopt_loggers)

@@ -1,0 +1,230 @@
+"""Logs: the run on every line, JSON or for people, rotated, and the secret nowhere in them."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dspy_live.core.call import Call
+from dspy_live.core.errors import ConfigurationError
+from dspy_live.observe.logs import log_structured, reset_logging, setup_logging
+from dspy_live.runtime import whereabouts as where
+from dspy_live.runtime.whereabouts import Whereabouts
+
+SECRET = "sk-proj-S3CRETs3cretS3cret77"
+
+
+@pytest.fixture(autouse=True)
+def clean_logging() -> Iterator[None]:
+    root = logging.getLogger()
+    level = root.level
+    yield
+    reset_logging()
+    root.setLevel(level)
+
+
+@pytest.fixture
+def running(monkeypatch: pytest.MonkeyPatch) -> Call:
+    call = Call({"question": "Where is the 'Holy Grail'?\nTell me", "context": ["a long passage of text"], "k": 3})
+    monkeypatch.setattr(where, "_source", lambda: Whereabouts(call, "Rag", "rag.answer"))
+    return call
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_every_line_of_a_run_says_which_also_from_the_users_own_logger(running: Call, tmp_path: Path) -> None:
+    setup_logging("DEBUG", file=tmp_path / "log", stream=io.StringIO())
+    logging.getLogger("the.users.own").info("Processing %s", "it")
+    log_structured("warning", "slow", seconds=1.5, items=[1, {"a": None}])
+    first, second = lines(tmp_path / "log")
+    assert first["event"] == "Processing it"
+    assert first["logger"] == "the.users.own"
+    assert (second["event"], second["level"], second["seconds"], second["items"]) == (
+        "slow",
+        "warning",
+        1.5,
+        [1, {"a": None}],
+    )
+    assert second["logger"] == __name__
+    for line in (first, second):
+        assert (line["run"], line["program"], line["predictor"]) == (running.id, "Rag", "rag.answer")
+        assert line["timestamp"].endswith("Z")
+        assert list(line)[:4] == ["timestamp", "level", "logger", "event"]
+
+
+def test_outside_of_a_run_there_is_no_run(tmp_path: Path) -> None:
+    setup_logging(file=tmp_path / "log", stream=io.StringIO())
+    logging.getLogger("x").info("hello")
+    assert "run" not in lines(tmp_path / "log")[0]
+
+
+@pytest.mark.parametrize("as_json", [None, True, False])
+def test_a_secret_is_in_no_line_wherever_it_came_from(as_json: bool | None, running: Call, tmp_path: Path) -> None:
+    console = io.StringIO()
+    setup_logging("DEBUG", file=tmp_path / "log", json=as_json, stream=console)
+    logger = logging.getLogger("x")
+    logger.info("calling with %s", {"api_key": SECRET})
+    logger.info("Authorization: Bearer " + SECRET[8:], extra={"api_key": SECRET})
+    log_structured("INFO", "headers", headers={"Authorization": f"Bearer {SECRET}"}, api_key=SECRET, nested=[[SECRET]])
+    try:
+        api_key = SECRET
+        raise ValueError(f"401 for api_key={api_key}")
+    except ValueError:
+        logger.exception("failed")
+    for text in (console.getvalue(), (tmp_path / "log").read_text()):
+        assert "failed" in text
+        assert "ValueError" in text
+        assert SECRET[8:] not in text
+    if as_json is not False:
+        assert len(lines(tmp_path / "log")) == 4
+
+
+def test_prompts_are_hidden_by_choice(running: Call, tmp_path: Path) -> None:
+    console = io.StringIO()
+    setup_logging("DEBUG", file=tmp_path / "log", prompts="hide", stream=console)
+    question = running.inputs["question"]
+    logger = logging.getLogger("x")
+    logger.info("Processing question: %s", question)
+    logger.info("inputs %r and %s", dict(running.inputs), json.dumps(dict(running.inputs)))
+    log_structured("INFO", "asked", messages=[{"content": "You are ..."}], passages=running.inputs["context"], k=3)
+    try:
+        raise ValueError(f"can't read {question}")
+    except ValueError:
+        logger.exception("failed")
+    for text in (console.getvalue(), (tmp_path / "log").read_text()):
+        assert "Grail" not in text
+        assert "long passage" not in text
+        assert "You are" not in text
+        assert "Processing question: [hidden]" in text
+    asked = lines(tmp_path / "log")[2]
+    assert asked["messages"].startswith("[hidden: ")
+    assert asked["k"] == 3
+
+
+def test_prompts_are_shown_otherwise(running: Call, tmp_path: Path) -> None:
+    setup_logging(file=tmp_path / "log", stream=io.StringIO())
+    log_structured("INFO", "asked", prompt="You are ...")
+    assert lines(tmp_path / "log")[0]["prompt"] == "You are ..."
+
+
+def test_the_console_is_for_people_and_has_no_colours_in_a_pipe(running: Call) -> None:
+    console = io.StringIO()
+    setup_logging("INFO", stream=console)
+    log_structured("INFO", "hello", n=3)
+    line = console.getvalue()
+    assert "hello" in line
+    assert "n=3" in line
+    assert running.id in line
+    assert "\x1b" not in line
+
+
+def test_levels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup_logging("WARNING", file=tmp_path / "log", stream=io.StringIO())
+    log_structured("INFO", "quiet")
+    log_structured(logging.ERROR, "loud")
+    assert [line["event"] for line in lines(tmp_path / "log")] == ["loud"]
+    monkeypatch.setattr(where, "_level", lambda: "DEBUG")
+    setup_logging(stream=io.StringIO())
+    assert logging.getLogger().level == logging.DEBUG
+    monkeypatch.setattr(where, "_level", lambda: None)
+    setup_logging(stream=io.StringIO())
+    assert logging.getLogger().level == logging.INFO
+
+
+def test_rotation_by_size_keeps_so_many_files_and_every_line_is_whole(tmp_path: Path) -> None:
+    setup_logging(file=tmp_path / "log", rotate="1 kB", keep=3, stream=io.StringIO())
+    for n in range(100):
+        log_structured("INFO", "line", n=n)
+    files = sorted(tmp_path.iterdir())
+    assert [f.name for f in files] == ["log", "log.1", "log.2", "log.3"]
+    assert all(f.stat().st_size <= 1000 for f in files)
+    numbers = [line["n"] for f in (files[3], files[2], files[1], files[0]) for line in lines(f)]
+    assert numbers == list(range(100 - len(numbers), 100))
+
+
+def test_rotation_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import time
+
+    setup_logging(file=tmp_path / "log", rotate="daily", stream=io.StringIO())
+    log_structured("INFO", "today")
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 86_400)
+    log_structured("INFO", "tomorrow")
+    assert len(list(tmp_path.iterdir())) == 2
+    assert [line["event"] for line in lines(tmp_path / "log")] == ["tomorrow"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"level": "LOUD"}, "DEBUG, INFO"),
+        ({"level": True}, "DEBUG, INFO"),
+        ({"file": "log", "rotate": "weekly"}, "'10 MB'"),
+        ({"file": "log", "rotate": 0}, "'10 MB'"),
+        ({"file": "log", "rotate": "-1 MB"}, "'10 MB'"),
+        ({"rotate": "1 MB"}, "needs a file"),
+        ({"file": "log", "keep": 0, "rotate": 10}, "at least 1"),
+        ({"file": "no/such/folder/log"}, "can't be written"),
+        ({"prompts": "maybe"}, "show"),
+    ],
+)
+def test_what_can_not_work_is_refused_and_changes_nothing(
+    arguments: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    setup_logging(file=tmp_path / "before", stream=io.StringIO())
+    if "file" in arguments:
+        arguments = {**arguments, "file": tmp_path / arguments["file"]}
+    with pytest.raises(ConfigurationError, match=message):
+        setup_logging(**arguments)
+    log_structured("INFO", "still there")
+    assert [line["event"] for line in lines(tmp_path / "before")] == ["still there"]
+
+
+def test_setting_up_twice_writes_once_and_leaves_others_alone(tmp_path: Path) -> None:
+    others = logging.NullHandler()
+    logging.getLogger().addHandler(others)
+    try:
+        setup_logging(file=tmp_path / "one", stream=io.StringIO())
+        setup_logging(file=tmp_path / "two", stream=io.StringIO())
+        log_structured("INFO", "hello")
+        assert (tmp_path / "one").read_text() == ""
+        assert len(lines(tmp_path / "two")) == 1
+        assert others in logging.getLogger().handlers
+    finally:
+        logging.getLogger().removeHandler(others)
+
+
+def test_dspys_own_lines_come_the_same_way(tmp_path: Path) -> None:
+    import dspy  # noqa: F401
+    from dspy.utils.logging_utils import configure_dspy_loggers
+
+    import dspy_live.programs.accounting
+    from dspy_live.runtime.whereabouts import programs_loaded
+
+    setup_logging(file=tmp_path / "log", stream=io.StringIO())
+    logging.getLogger("dspy.clients.lm").warning("from dspy")
+    configure_dspy_loggers("dspy")  # as its import does, should that come later
+    programs_loaded(dspy_live.programs.accounting.where, lambda: None)
+    logging.getLogger("dspy.clients.lm").warning("again")
+    assert [line["event"] for line in lines(tmp_path / "log")] == ["from dspy", "again"]
+
+
+def test_without_setup_the_fields_follow_the_message(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        log_structured("INFO", "Processing question", question="What is DSPy?", api_key=SECRET)
+    assert caplog.messages == ["Processing question question='What is DSPy?' api_key='[redacted]'"]
+
+
+def test_fields_that_would_take_a_columns_name_keep_both(tmp_path: Path) -> None:
+    setup_logging(file=tmp_path / "log", stream=io.StringIO())
+    log_structured("INFO", "message", event="mine", logger="mine", odd=object, surrogate="\ud800", big=2**80)
+    (line,) = lines(tmp_path / "log")
+    assert (line["event"], line["event_"], line["logger_"]) == ("message", "mine", "mine")
