@@ -19,6 +19,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("dspy_live.cli.run:run", "Run a program once and print its outputs."),
     "stream": ("dspy_live.cli.stream:stream", "Run a program once and print its tokens as they come."),
     "sim": ("dspy_live.cli.sim:sim", "Start the simulated LM as an OpenAI-compatible server."),
+    "convert": ("dspy_live.cli.convert:convert", "Make your program asynchronous, streaming, metered, served, tested."),
+    "explain": ("dspy_live.cli.explain:explain", "Explain a topic, or answer a question, from the guides."),
+    "shell": ("dspy_live.cli.shell:shell", "Talk to the assistant: guides, conversions, runs."),
     "doctor": ("dspy_live.cli.doctor:doctor", "Look at this installation and say what is missing."),
 }
 
@@ -37,6 +40,7 @@ def make_app() -> App:
         "a saved program's folder, or an inline signature such as 'question -> answer'.",
         version=version,
         result_action="return_value",
+        suppress_keyboard_interrupt=False,
     )
     for name, (path, summary) in COMMANDS.items():
         app.command(path, name=name, help=summary)
@@ -65,7 +69,9 @@ def _run(argv: Sequence[str]) -> int:
     from cyclopts import CycloptsError
 
     try:
-        status = make_app()(argv, exit_on_error=False, print_error=False)
+        # A lone dash, stdin, looks like a flag without a name to the parser.
+        words = ["@-" if word == "-" else word for word in argv]
+        status = make_app()(words, exit_on_error=False, print_error=False)
         sys.stdout.flush()
         return status if isinstance(status, int) else OK
     except CycloptsError as exc:

@@ -11,6 +11,8 @@ from typing import Any
 from dspy_live.core.errors import InputError
 from dspy_live.core.schema import Field, Schema
 
+_STDIN = ("-", "@-")
+
 
 def read_inputs(
     schema: Schema, text: str | None = None, named: Mapping[str, str] | None = None, document: str | None = None
@@ -32,12 +34,12 @@ def read_inputs(
         values[field.name if field else name] = _value(field, value)
     if text is not None:
         field = _first_free(schema, values)
-        values[field.name] = _value(field, sys.stdin.read().strip() if text == "-" else text)
+        values[field.name] = _value(field, sys.stdin.read().strip() if text in _STDIN else text)
     return schema.check(values)
 
 
 def _document(document: str) -> dict[str, Any]:
-    if document == "-":
+    if document in _STDIN:
         text, where = sys.stdin.read(), "stdin"
     elif document.startswith("@"):
         where = document[1:]

@@ -27,8 +27,15 @@ class Opened:
     schema: Schema
 
 
-def open_program(target: str, flags: ProgramFlags | None = None, *, history: bool = True) -> Opened:
-    """Load ``target`` and configure its LM; ``history`` false keeps DSPy's history from growing.
+def open_program(target: str, flags: ProgramFlags | None = None, *, history: bool = True, pin: bool = False) -> Opened:
+    """Load ``target`` and configure its LM.
+
+    Args:
+        target: what names the program.
+        flags: the command's.
+        history: false keeps DSPy's history from growing, as a server wants it.
+        pin: keep the LM and the adapter that are configured once this program is loaded, whatever a program
+            that is loaded later configures.
 
     Raises :class:`~dspy_live.core.errors.ConfigurationError` with one line that says what is wrong.
     """
@@ -36,13 +43,20 @@ def open_program(target: str, flags: ProgramFlags | None = None, *, history: boo
     # Read first: the target's own code may look for keys that .env holds.
     settings = settings_of(flags)
 
+    from dspy_live.programs.configure import current_settings
     from dspy_live.programs.program import ProgramService
     from dspy_live.programs.target import load
 
     loaded = load(target, state=flags.state, allow_pickle=flags.allow_pickle)
     chosen = choose(loaded.program, settings)
     try:
-        service = ProgramService(loaded.program, name=loaded.name, execution=flags.execution, history=history)
+        service = ProgramService(
+            loaded.program,
+            name=loaded.name,
+            execution=flags.execution,
+            history=history,
+            overrides=current_settings() if pin else None,
+        )
     except (TypeError, ValueError) as exc:
         raise ConfigurationError(f"{target}: {exc}") from exc
     return Opened(loaded, chosen, service.with_layers(), service.schema)

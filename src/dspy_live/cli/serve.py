@@ -73,10 +73,14 @@ def serve(
             "simulated answers there"
         )
     sockets = [listen(host, port)]
-    if reload:
-        _reloading(options, sockets)
-    else:
-        serve_process(options, sockets)
+    try:
+        if reload:
+            _reloading(options, sockets)
+        else:
+            serve_process(options, sockets)
+    finally:
+        for listener in sockets:
+            listener.close()
     return 0
 
 
@@ -107,7 +111,7 @@ def _reloading(options: ServeOptions, sockets: list[socket.socket]) -> None:
     import uvicorn
     from uvicorn.supervisors import ChangeReload
 
-    from dspy_live.cli.serving import serve_process
+    from dspy_live.cli.serving import serve_again
 
     config = uvicorn.Config("unused:unused", reload=True, reload_dirs=[str(Path.cwd())], log_level="warning")
-    ChangeReload(config, target=partial(serve_process, options), sockets=sockets).run()
+    ChangeReload(config, target=partial(serve_again, options), sockets=sockets).run()

@@ -8,6 +8,7 @@ import re
 import socket
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,8 +16,10 @@ import uvicorn
 
 from dspy_live.cli.flags import ProgramFlags
 from dspy_live.cli.program import Opened, open_program
+from dspy_live.core.call import Call
 from dspy_live.core.errors import ConfigurationError, LiveError
-from dspy_live.core.service import Service
+from dspy_live.core.events import Event
+from dspy_live.core.service import Receiver, Service
 from dspy_live.server import App, Mounted, create_app
 
 _NAMED = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.-]*)=(.+)\Z", re.DOTALL)
@@ -66,13 +69,9 @@ class LiveServer(uvicorn.Server):
 
 
 def serve_process(options: ServeOptions, sockets: list[socket.socket] | None = None) -> None:
-    """Serve until SIGINT or SIGTERM. Ends the process with status 2 when a program can't be opened."""
-    try:
-        opened = open_programs(options)
-        app = make_app(opened, options)
-    except LiveError as exc:
-        print(f"dspy-live: {exc.message}", file=sys.stderr)
-        sys.exit(2)
+    """Serve until SIGINT or SIGTERM. Raises :class:`ConfigurationError` when a program can't be opened."""
+    opened = open_programs(options)
+    app = make_app(opened, options)
     assert sockets
     url = base_url(options.host, sockets[0])
     config = uvicorn.Config(
@@ -91,13 +90,22 @@ def serve_process(options: ServeOptions, sockets: list[socket.socket] | None = N
     LiveServer(config, app, options.drain, lambda: print(banner(opened, url, options), flush=True)).run(sockets)
 
 
+def serve_again(options: ServeOptions, sockets: list[socket.socket] | None = None) -> None:
+    """Serve in the process of ``--reload``: what is wrong is told in one line, and the next change is waited for."""
+    try:
+        serve_process(options, sockets)
+    except LiveError as exc:
+        print(f"dspy-live: {exc.message}", file=sys.stderr)
+        sys.exit(2)
+
+
 def open_programs(options: ServeOptions) -> dict[str, Opened]:
     """Open every target, by its name. Two of one name are a :class:`ConfigurationError`."""
     programs: dict[str, Opened] = {}
     for target in options.targets:
         match = _NAMED.match(target) if "->" not in target.partition("=")[0] else None
         given, plain = (match[1], match[2]) if match else ("", target)
-        opened = open_program(plain, options.flags, history=False)
+        opened = open_program(plain, options.flags, history=False, pin=len(options.targets) > 1)
         name = given or opened.loaded.name
         if name in programs:
             raise ConfigurationError(f"two programs are called {name!r}; name them apart: first={plain} second=…")
@@ -109,19 +117,29 @@ def make_app(programs: Mapping[str, Opened], options: ServeOptions) -> App:
     """Return the application that serves the programs."""
     mounted = {
         name: Mounted(
-            name, _within(opened.service, options.flags.timeout), opened.schema, simulated=opened.chosen.simulated
+            name, _guarded(opened.service, options.flags.timeout), opened.schema, simulated=opened.chosen.simulated
         )
         for name, opened in programs.items()
     }
     return create_app(mounted, api_keys=options.keys, drain=options.drain, **options.app)
 
 
-def _within(service: Service, timeout: float | None) -> Service:
-    if timeout is None:
-        return service
-    from dspy_live.layers.deadline import Deadline
+def _guarded(service: Service, timeout: float | None) -> Service:
+    from dspy_live.programs.public import PublicErrors
 
-    return Deadline(timeout)(service)
+    return PublicErrors(service if timeout is None else _Timed(service, timeout))
+
+
+class _Timed:
+    """Gives each call its deadline; the program's own service keeps it."""
+
+    def __init__(self, inner: Service, seconds: float) -> None:
+        self._inner = inner
+        self._seconds = seconds
+
+    def open(self, call: Call) -> AbstractAsyncContextManager[Receiver[Event]]:
+        deadline = asyncio.get_running_loop().time() + self._seconds
+        return self._inner.open(call.but(deadline=min(deadline, call.deadline or deadline)))
 
 
 def listen(host: str, port: int) -> socket.socket:

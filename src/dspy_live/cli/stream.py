@@ -12,7 +12,7 @@ from dspy_live.cli.flags import ProgramFlags
 
 def stream(
     target: str,
-    text: str | None = None,
+    text: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     /,
     *,
     inputs: str | None = None,

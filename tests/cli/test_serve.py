@@ -1,0 +1,202 @@
+"""``serve`` and ``sim`` as processes, over real sockets."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import signal
+import subprocess
+import threading
+import urllib.parse
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dspy_live.cli.serve import is_loopback
+
+if TYPE_CHECKING:
+    from .conftest import Commands
+
+
+def banner(process: subprocess.Popen[str], lines: int = 5) -> str:
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    if not first:
+        assert process.stderr is not None
+        raise AssertionError(process.stderr.read())
+    return first + "".join(process.stdout.readline() for _ in range(lines - 1))
+
+
+def address(text: str) -> tuple[str, int]:
+    url = urllib.parse.urlsplit(re.findall(r"http://\S+", text)[0])
+    assert url.hostname
+    assert url.port
+    return url.hostname, url.port
+
+
+def ask(where: tuple[str, int], path: str, body: Any = None, **headers: str) -> tuple[int, dict[str, str], Any]:
+    connection = http.client.HTTPConnection(*where, timeout=30)
+    try:
+        data = None if body is None else json.dumps(body)
+        connection.request("GET" if body is None else "POST", path, data, headers)
+        reply = connection.getresponse()
+        text = reply.read()
+        return reply.status, {k.lower(): v for k, v in reply.getheaders()}, json.loads(text or b"null")
+    finally:
+        connection.close()
+
+
+def stopped(process: subprocess.Popen[str], how: signal.Signals) -> tuple[int, str]:
+    process.send_signal(how)
+    _, err = process.communicate(timeout=20)
+    return process.returncode, err
+
+
+def test_serve_answers_and_says_that_it_simulates(live: Commands) -> None:
+    process = live.start("serve", "qa.py:program", "--port", "0")
+    said = banner(process)
+    assert "qa   question, times -> answer, score: float" in said
+    assert "SIMULATED" in said
+    where = address(said)
+    status, headers, reply = ask(where, "/predict", {"question": "Why is the sky blue?"})
+    assert status == 200
+    assert headers["x-simulated"] == "1"
+    assert {"answer", "score", "duration_ms", "run"} <= reply.keys()
+    code, err = stopped(process, signal.SIGINT)
+    assert code == 130
+    assert "Traceback" not in err
+
+
+def test_several_programs_keep_their_names_and_their_lms(live: Commands) -> None:
+    live.write("one.py", "import dspy\nprogram = dspy.Predict('question -> answer')\n")
+    live.write(
+        "two.py",
+        "import dspy\ndspy.configure(lm=dspy.LM('openai/two', api_base='http://127.0.0.1:1/v1', api_key='x', "
+        "num_retries=0))\nprogram = dspy.Predict('question -> answer')\n",
+    )
+    process = live.start("serve", "one.py:program", "second=two.py:program", "text -> summary", "--port", "0")
+    where = address(banner(process))
+    _, _, listed = ask(where, "/programs")
+    assert [(p["name"], p["simulated"]) for p in listed["programs"]] == [
+        ("one", True),
+        ("second", False),
+        ("predict", False),
+    ]
+    assert ask(where, "/programs/one/predict", {"question": "a"})[0] == 200
+    status, _, reply = ask(where, "/programs/second/predict", {"question": "a"})
+    assert status == 502
+    assert reply["error"]["type"] == "lm_failed"
+
+
+def test_two_programs_of_one_name_are_refused(live: Commands) -> None:
+    done = live.main("serve", "question -> answer", "text -> summary", "--port", "0")
+    assert done.returncode == 2
+    assert "two programs are called 'predict'" in done.stderr
+
+
+def test_another_address_wants_keys_and_a_real_lm(live: Commands) -> None:
+    done = live.main("serve", "qa.py:program", "--host", "0.0.0.0", "--port", "0")
+    assert done.returncode == 2
+    assert "--no-auth" in done.stderr
+    done = live.main("serve", "qa.py:program", "--host", "0.0.0.0", "--port", "0", "--no-auth")
+    assert done.returncode == 2
+    assert "give --sim" in done.stderr
+    process = live.start(
+        "serve", "qa.py:program", "--host", "0.0.0.0", "--port", "0", "--sim", DSPY_LIVE_KEYS="me=key1"
+    )
+    where = address(banner(process))
+    assert ask(where, "/predict", {"question": "a"})[0] == 401
+    assert ask(where, "/predict", {"question": "a"}, Authorization="Bearer key1")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", True),
+        ("127.3.2.1", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("10.0.0.1", False),
+        ("example.test", False),
+    ],
+)
+def test_what_is_loopback(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected
+
+
+def test_a_port_that_is_taken_is_told(live: Commands) -> None:
+    process = live.start("serve", "qa.py:program", "--port", "0")
+    _, port = address(banner(process))
+    done = live.main("serve", "qa.py:program", "--port", str(port))
+    assert done.returncode == 2
+    assert f"port {port}" in done.stderr
+    assert "--port takes another" in done.stderr
+
+
+def test_sigterm_lets_a_running_call_end_and_takes_no_new_one(live: Commands) -> None:
+    process = live.start("serve", "question -> answer", "--port", "0", DSPY_LIVE_SIM="ttft=1.5 tps=none")
+    where = address(banner(process))
+    running: list[Any] = []
+    thread = threading.Thread(target=lambda: running.append(ask(where, "/predict", {"question": "a"})))
+    thread.start()
+    while ask(where, "/stats")[2]["active"] != 1:
+        pass
+    process.send_signal(signal.SIGTERM)
+    while ask(where, "/health/ready")[0] == 200:
+        pass
+    assert ask(where, "/predict", {"question": "b"})[0] == 503
+    thread.join(20)
+    assert running[0][0] == 200
+    process.wait(timeout=20)
+
+
+def test_calls_that_outlast_the_drain_get_a_clean_error(live: Commands) -> None:
+    process = live.start("serve", "question -> answer", "--port", "0", "--drain", "0.2", DSPY_LIVE_SIM="ttft=60")
+    where = address(banner(process))
+    running: list[Any] = []
+    thread = threading.Thread(target=lambda: running.append(ask(where, "/predict", {"question": "a"})))
+    thread.start()
+    while ask(where, "/stats")[2]["active"] != 1:
+        pass
+    process.send_signal(signal.SIGTERM)
+    thread.join(20)
+    status, _, reply = running[0]
+    assert status == 503
+    assert reply["error"]["type"] == "draining"
+    process.wait(timeout=20)
+
+
+def test_a_timeout_holds_for_every_run(live: Commands) -> None:
+    process = live.start("serve", "question -> answer", "--port", "0", "--timeout", "0.2", DSPY_LIVE_SIM="ttft=60")
+    status, _, reply = ask(address(banner(process)), "/predict", {"question": "a"})
+    assert status == 504
+    assert reply["error"]["type"] == "deadline_exceeded"
+
+
+def test_the_simulated_lm_as_a_server_answers_a_command(live: Commands) -> None:
+    sim = live.start("sim", "--port", "0", "--fast", "--api-key", "right")
+    host, port = address(banner(sim, 2))
+    endpoint = ("--lm", "simulated", "--api-base", f"http://{host}:{port}/v1")
+    done = live.main("run", "qa.py:program", "Why is the sky blue?", "--json", *endpoint, "--api-key", "right")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["answer"]
+    assert "answers come from the simulated LM" not in done.stderr
+    refused = live.main("run", "qa.py:program", "Why?", *endpoint, "--api-key", "wrong")
+    assert refused.returncode == 1
+    assert "Traceback" not in refused.stderr
+    assert stopped(sim, signal.SIGINT)[0] == 130
+
+
+def test_the_simulated_lm_refuses_what_it_does_not_know(live: Commands) -> None:
+    for words, said in [
+        (["--fault", "nonsense=1"], "no fault 'nonsense'"),
+        (["--fault", "429"], "NAME=RATE"),
+        (["--fault", "429=2"], "at most 1"),
+        (["--tps", "0"], "tps"),
+    ]:
+        done = live.main("sim", "--port", "0", *words)
+        assert done.returncode == 2
+        assert said in done.stderr
