@@ -1,0 +1,418 @@
+"""The asynchronous client against a real server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from tests.client.support import relay, within
+from tests.server.support import QA, USAGE, Live, Tape, answer, qa, serving
+
+from dspy_live.client import AsyncClient, ConnectionLost, RemoteError, RemoteService, Unreachable
+from dspy_live.core.call import Buffer, Call
+from dspy_live.core.errors import (
+    Cancelled,
+    ConfigurationError,
+    DeadlineExceeded,
+    InputError,
+    LMFailed,
+    NotFound,
+    RateLimited,
+    Unauthorized,
+)
+from dspy_live.core.events import (
+    Custom,
+    Event,
+    Partial,
+    Predicted,
+    Reasoning,
+    Restart,
+    Started,
+    Status,
+    Token,
+    Tool,
+    Usage,
+)
+from dspy_live.core.schema import Field, Schema
+from dspy_live.core.service import Service, fold
+from dspy_live.testing import ServiceConformance
+
+
+@pytest.fixture(scope="module")
+def live() -> Iterator[Live]:
+    with serving(qa()) as server:
+        yield server
+
+
+async def words(call: Call, tape: Tape) -> None:
+    await tape.push(Started(call.id, "QA"))
+    await tape.tokens(" ".join(f"w{i}" for i in range(200)), pause=0.001)
+    await tape.push(USAGE, Predicted({"answer": "…"}))
+
+
+async def endless(call: Call, tape: Tape) -> None:
+    await tape.push(Started(call.id, "QA"))
+    while True:
+        await tape.push(Token("x", "answer", "p", 1))
+        await asyncio.sleep(0.001)
+
+
+class TestARemoteServiceIsAService(ServiceConformance):
+    """The suite that every service passes, over a socket."""
+
+    @pytest.fixture(autouse=True)
+    def _server(self, live: Live) -> None:
+        self.url = live.url
+
+    def make_service(self) -> Service:
+        return RemoteService(self.url)
+
+    def make_call(self) -> Call:
+        return Call({"question": "why?"})
+
+    # The server names the run; a client can't choose its id.
+    def test_calls_at_once_do_not_mix(self) -> None:
+        async def main() -> None:
+            service = self.make_service()
+            found = await asyncio.gather(*(fold(service, Call({"question": f"q{i}"})) for i in range(20)))
+            assert [f["answer"] for f in found] == [f"You asked: q{i}" for i in range(20)]
+
+        self.run(main())
+
+
+async def test_predict(live: Live) -> None:
+    client = AsyncClient(live.url)
+    reply = await client.predict(question="why?")
+    assert reply.answer == reply["answer"] == "You asked: why?"
+    assert dict(reply) == {"reasoning": "I think.", "answer": "You asked: why?"}
+    assert reply.usage["total_tokens"] == 12
+    assert reply.run_id == live.service.calls[-1].id
+    assert reply.duration_ms is not None
+    assert reply.cached is False
+    with pytest.raises(AttributeError, match="answer"):
+        _ = reply.anser
+
+
+async def test_options_travel(live: Live) -> None:
+    config = {"rollout_id": 1, "stop": "ä\n"}
+    await AsyncClient(live.url).predict({"question": "why?"}, config=config)
+    assert live.service.calls[-1].config == config
+
+
+async def test_outputs_with_the_servers_own_names() -> None:
+    schema = Schema("S", (Field("program"),), (Field("run"), Field("duration_ms", type="float")))
+
+    async def script(call: Call, tape: Tape) -> None:
+        await tape.push(Started(call.id), Predicted({"run": "mine", "duration_ms": 5.0}))
+
+    with serving(qa(script, schema)) as live:
+        client = AsyncClient(live.url)
+        reply = await client.predict({"program": "an input"})
+        streamed = await _result(client, {"program": "an input"})
+    assert dict(reply) == dict(streamed) == {"run": "mine", "duration_ms": 5.0}
+
+
+async def _result(client: AsyncClient, inputs: dict[str, object]) -> object:
+    async with client.stream(inputs) as run:
+        return await run.result()
+
+
+async def test_stream_gives_the_events_of_the_run() -> None:
+    sent: list[Event] = [
+        Status("thinking", "rag", "processing"),
+        Token("a \u2028", "answer", "rag.answer", 1),
+        Token("", "answer", "rag.answer", 1, True),
+        Partial({"a": [1]}, "numbers", "rag.answer", 1, True),
+        Restart("rag.answer", 1, "retry", ("answer",)),
+        Reasoning("hm", "rag.answer", 1),
+        Tool("search", "call", "t1", {"q": "x"}),
+        Tool("search", "result", "t1", result=[1], duration_ms=1.5),
+        USAGE,
+        Custom("progress", {"done": 0.5}),
+    ]
+
+    async def script(call: Call, tape: Tape) -> None:
+        await tape.push(Started(call.id, "QA"), *sent, Predicted({"answer": "a"}))
+
+    with serving(qa(script)) as live:
+        client = AsyncClient(live.url)
+        async with client.stream(question="x") as run:
+            streamed = [event async for event in run]
+            assert run.id == live.service.calls[0].id
+            assert run.reply is not None
+        async with client.socket() as socket, socket.start(question="x") as over_socket:
+            framed = [event async for event in over_socket]
+            assert over_socket.reply is not None
+            assert over_socket.reply.usage == run.reply.usage
+    assert streamed == [Started(run.id, "QA"), *sent, Predicted({"answer": "a"})]
+    assert framed[1:] == streamed[1:]
+
+
+async def test_text_and_result(live: Live) -> None:
+    client = AsyncClient(live.url)
+    async with client.stream(question="why?") as run:
+        assert [piece async for piece in run.text("answer")] == ["You ", "asked: ", "why?"]
+        assert (await run.result()).answer == "You asked: why?"
+
+
+@pytest.mark.parametrize("door", ["predict", "stream", "start", "socket"])
+@pytest.mark.parametrize(
+    ("failure", "kind"),
+    [
+        (LMFailed("the LM is down"), LMFailed),
+        (RateLimited("slow down", retry_after=3), RateLimited),
+        (Cancelled("stopped"), Cancelled),
+    ],
+)
+async def test_a_failure_has_its_class_at_every_door(door: str, failure: Exception, kind: type[Exception]) -> None:
+    async def script(call: Call, tape: Tape) -> None:
+        await tape.push(Started(call.id))
+        raise failure
+
+    with serving(qa(script)) as live:
+        client = AsyncClient(live.url)
+        with pytest.raises(kind) as caught:
+            await _ask(client, door, question="x")
+    assert str(caught.value) == str(failure)
+    assert getattr(caught.value, "retry_after", None) == getattr(failure, "retry_after", None)
+    assert caught.value.details["run_id"]  # type: ignore[attr-defined]
+
+
+async def _ask(client: AsyncClient, door: str, **fields: object) -> object:
+    if door == "predict":
+        return await client.predict(**fields)
+    if door == "socket":
+        async with client.socket() as socket, socket.start(**fields) as run:
+            return await run.result()
+    async with (client.start if door == "start" else client.stream)(**fields) as run:
+        return await run.result()
+
+
+@pytest.mark.parametrize("door", ["predict", "stream", "start", "socket"])
+async def test_inputs_that_do_not_fit(live: Live, door: str) -> None:
+    with pytest.raises(InputError, match="quesion") as caught:
+        await _ask(AsyncClient(live.url), door, quesion="x")
+    assert caught.value.details["field"] == "quesion"
+
+
+@pytest.mark.parametrize("door", ["predict", "stream", "start", "socket"])
+async def test_a_key_is_sent_and_a_wrong_one_refused(door: str) -> None:
+    with serving(qa(), api_keys=["right"]) as live:
+        await _ask(AsyncClient(live.url, api_key="right"), door, question="x")
+        with pytest.raises(Unauthorized):
+            await _ask(AsyncClient(live.url, api_key="wrong"), door, question="x")
+
+
+@pytest.mark.parametrize("door", ["predict", "stream", "start", "socket"])
+async def test_nobody_there(door: str) -> None:
+    with pytest.raises(Unreachable):
+        await _ask(AsyncClient("http://127.0.0.1:9"), door, question="x")
+
+
+async def test_a_server_that_is_no_dspy_live(live: Live) -> None:
+    with pytest.raises(NotFound):
+        await AsyncClient(live.url + "/nowhere").predict(question="x")
+    with pytest.raises(ConfigurationError):
+        AsyncClient("127.0.0.1:8000")
+
+
+@pytest.mark.parametrize("door", ["predict", "stream", "start"])
+async def test_a_timeout_ends_the_run_on_the_server(door: str) -> None:
+    with serving(qa(endless)) as live:
+        client = AsyncClient(live.url)
+        with pytest.raises(DeadlineExceeded, match=r"0\.1 s"):
+            await _ask_for(client, door, 0.1)
+        await within(2, lambda: len(live.app.runs) == 0)
+        assert live.app.runs.started == 1
+
+
+async def _ask_for(client: AsyncClient, door: str, timeout: float) -> object:
+    if door == "predict":
+        return await client.predict(question="x", timeout=timeout)
+    async with (client.start if door == "start" else client.stream)(question="x", timeout=timeout) as run:
+        return await run.result()
+
+
+@pytest.mark.parametrize("door", ["stream", "start", "socket"])
+async def test_leaving_early_cancels_the_run(door: str) -> None:
+    with serving(qa(endless)) as live:
+        client = AsyncClient(live.url)
+        if door == "socket":
+            async with client.socket() as socket:
+                async with socket.start(question="x") as run:
+                    await run.receive_many()
+                await within(1, lambda: len(live.app.runs) == 0)
+                async with socket.start(question="x") as again:
+                    await again.receive_many()
+        else:
+            async with (client.start if door == "start" else client.stream)(question="x") as run:
+                await run.receive_many()
+        await within(1, lambda: len(live.app.runs) == 0)
+
+
+async def test_cancelling_predict_cancels_the_run() -> None:
+    with serving(qa(endless)) as live:
+        task = asyncio.create_task(AsyncClient(live.url).predict(question="x"))
+        await within(2, lambda: len(live.app.runs) == 1)
+        task.cancel()
+        await within(1, lambda: len(live.app.runs) == 0)
+        assert (await asyncio.gather(task, return_exceptions=True))[0].__class__ is asyncio.CancelledError
+
+
+async def test_cancel_by_id() -> None:
+    with serving(qa(endless)) as live:
+        client = AsyncClient(live.url)
+        async with client.stream(question="x") as run:
+            await run.receive_many()
+            await client.cancel(run.id)
+            with pytest.raises(Cancelled):
+                await run.result()
+        with pytest.raises(NotFound):
+            await client.cancel("f" * 32)
+
+
+@pytest.mark.parametrize("door", ["stream", "socket"])
+async def test_a_reader_that_waits_makes_the_run_wait_and_misses_nothing(door: str) -> None:
+    count = 20_000
+
+    async def flood(call: Call, tape: Tape) -> None:
+        await tape.push(Started(call.id))
+        for i in range(count):
+            await tape.push(Token(f"{i}:{'x' * 200} ", "answer", "p", 1))
+            if i % 16 == 0:
+                await asyncio.sleep(0)
+        await tape.push(Predicted({"answer": ""}))
+
+    with serving(qa(flood)) as live:
+        client = AsyncClient(live.url)
+        async with client.socket() as socket:
+            run = socket.start(question="x") if door == "socket" else client.stream(question="x")
+            async with run:
+                first = await run.receive_many()
+                tape = live.service.tapes[0]
+                await asyncio.to_thread(live.settled, lambda: tape.taken)
+                assert tape.taken < count
+                if door == "socket":
+                    assert tape.taken < 300, "credit bounds what is on its way"
+                events = first + [event async for event in run]
+    assert [int(e.text.split(":")[0]) for e in events if isinstance(e, Token)] == list(range(count))
+
+
+async def test_a_cut_stream_is_an_error() -> None:
+    with serving(qa(endless)) as live, relay(live.port) as between:
+        async with AsyncClient(between.url).stream(question="x") as run:
+            await run.receive_many()
+            between.cut()
+            with pytest.raises(ConnectionLost):
+                await run.result()
+        await within(1, lambda: len(live.app.runs) == 0)
+
+
+async def test_a_cut_socket_is_an_error_for_each_of_its_runs() -> None:
+    with serving(qa(endless)) as live, relay(live.port) as between:
+        async with AsyncClient(between.url).socket() as socket:
+            async with socket.start(question="x") as one, socket.start(question="y") as two:
+                await one.receive_many()
+                await two.receive_many()
+                between.cut()
+                for run in (one, two):
+                    with pytest.raises(ConnectionLost):
+                        await run.result()
+        await within(1, lambda: len(live.app.runs) == 0)
+
+
+async def test_a_resumable_run_goes_on_over_cuts_without_a_gap() -> None:
+    with serving(qa(words)) as live, relay(live.port) as between:
+        between.cut_after = 3000
+        async with AsyncClient(between.url).start(question="x") as run:
+            text = "".join([piece async for piece in run.text()])
+            reply = await run.result()
+    assert text == " ".join(f"w{i}" for i in range(200))
+    assert reply.usage["total_tokens"] == 12
+    assert between.connections > 4, "nothing was cut"
+
+
+async def test_a_detached_run_is_resumed_where_it_was_left() -> None:
+    with serving(qa(words)) as live:
+        client = AsyncClient(live.url)
+        text = ""
+        async with client.start(question="x") as run:
+            async for event in run:
+                text += event.text if isinstance(event, Token) else ""
+                if run.position == 50:
+                    break
+            run_id, position = run.detach()
+        assert position == 50
+        async with client.resume(run_id, position) as again:
+            text += "".join([piece async for piece in again.text()])
+    assert text == " ".join(f"w{i}" for i in range(200))
+
+
+async def test_resuming_what_is_over_or_unknown() -> None:
+    with serving(qa(answer)) as live:
+        client = AsyncClient(live.url)
+        async with client.start(question="x") as run:
+            events = [event async for event in run]
+            run_id, position = run.detach()
+        assert position == len(events)
+        async with client.resume(run_id) as again:
+            assert [event async for event in again] == events
+        async with client.resume("f" * 32) as unknown:
+            with pytest.raises(NotFound):
+                await unknown.result()
+
+
+async def test_a_server_that_stays_away_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dspy_live.client.stream.RECONNECTS", 2)
+    with serving(qa(endless)) as live, relay(live.port) as between:
+        async with AsyncClient(between.url).start(question="x") as run:
+            await run.receive_many()
+            between.close()
+            with pytest.raises(ConnectionLost, match="did not come back"):
+                await run.result()
+            run.detach()
+
+
+async def test_an_unknown_error_keeps_its_type() -> None:
+    from dspy_live.client.errors import error_of, error_of_reply
+
+    found = error_of({"error": {"type": "new_kind", "message": "m", "run_id": "r"}}, 418)
+    assert isinstance(found, RemoteError)
+    assert found.details == {"type": "new_kind", "status": 418, "run_id": "r"}
+    assert isinstance(error_of_reply(502, b"<html>"), RemoteError)
+    assert isinstance(error_of([]), RemoteError)
+
+
+async def test_a_named_program() -> None:
+    from tests.server.support import Scripted
+
+    from dspy_live.server import Mounted, create_app
+
+    other = Mounted("other", Scripted(words), QA)
+    with serving(create_app({"qa": qa(), "other": other})) as live:
+        assert [p["name"] for p in await AsyncClient(live.url).programs()] == ["qa", "other"]
+        assert (await AsyncClient(live.url).predict(question="x")).answer == "You asked: x"
+        assert (await AsyncClient(live.url, program="other").predict(question="x")).answer == "…"
+        assert (await AsyncClient(live.url).predict(question="x", program="other")).answer == "…"
+        async with AsyncClient(live.url, program="other").socket() as socket, socket.start(question="x") as run:
+            assert (await run.result()).answer == "…"
+
+
+async def test_ready(live: Live) -> None:
+    assert await AsyncClient(live.url).ready() is True
+    assert await AsyncClient("http://127.0.0.1:9").ready() is False
+
+
+async def test_a_layer_that_wraps_a_program_wraps_a_remote_one(live: Live) -> None:
+    service = AsyncClient(live.url).service()
+    call = Call({"question": "x"}, deadline=asyncio.get_running_loop().time() - 1)
+    with pytest.raises(DeadlineExceeded):
+        await fold(service, call)
+
+
+async def test_a_small_buffer_is_enough(live: Live) -> None:
+    async with AsyncClient(live.url).stream(question="x", buffer=Buffer(1)) as run:
+        events = [event async for event in run]
+    assert isinstance(events[-1], Predicted)
+    assert any(isinstance(event, Usage) for event in events)
