@@ -72,7 +72,7 @@ def test_a_secret_is_in_no_line_wherever_it_came_from(as_json: bool | None, runn
     setup_logging("DEBUG", file=tmp_path / "log", json=as_json, stream=console)
     logger = logging.getLogger("x")
     logger.info("calling with %s", {"api_key": SECRET})
-    logger.info("Authorization: Bearer " + SECRET[8:], extra={"api_key": SECRET})
+    logger.info("Authorization: Bearer %s", SECRET[8:], extra={"api_key": SECRET})
     log_structured("INFO", "headers", headers={"Authorization": f"Bearer {SECRET}"}, api_key=SECRET, nested=[[SECRET]])
     try:
         api_key = SECRET
