@@ -7,7 +7,7 @@ same seed is answered by the same text, streamed or not. No clock, no I/O.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from random import Random
@@ -47,7 +47,7 @@ def answer(
     Args:
         body: an OpenAI chat-completions request.
         seed: another seed gives other answers.
-        length: tokens of the last text field; by default between 24 and 64, chosen by the seed.
+        length: tokens of the last text field, exactly; by default some whole sentences, by the seed.
         variation: the how-manieth try at the same request, for models that are sampled.
         index: which of the ``n`` completions.
     """
@@ -84,15 +84,21 @@ def reply(
     calls = native_calls(body, seed, rng, values)
     if calls:
         return Reply(iter(()), calls, thought)
-    tokens = rng.randint(24, 64) if length is None else length
     if fault == "empty":
         return Reply(iter(()), (), thought)
+
+    def tell(main: bool) -> Iterator[str]:
+        if main and size is not None:
+            return blocks(size)
+        if length is None:
+            return prose.about(rng.randint(16, 48) if main else rng.randint(8, 24))
+        return prose.tokens(length if main else min(max(8, length // 2), 40))
+
     if wanted.format == "text" or not wanted.fields or fault == "wrong_format":
-        return Reply(prose.tokens(tokens) if size is None else blocks(size), (), thought)
+        return Reply(tell(True), (), thought)
     if fault == "missing_field":
         wanted = replace(wanted, fields=wanted.fields[:-1])
-    writer = _Writer(body, wanted, seed, prose, values, tokens, size)
-    return Reply(writer.tokens(), (), thought)
+    return Reply(_Writer(body, wanted, seed, values, tell).tokens(), (), thought)
 
 
 def _digest(body: Mapping[str, Any], seed: int, variation: int, index: int) -> int:
@@ -105,20 +111,11 @@ class _Writer:
     """Writes one answer's fields in the format that the prompt asks for."""
 
     def __init__(
-        self,
-        body: Mapping[str, Any],
-        wanted: Wanted,
-        seed: int,
-        prose: Prose,
-        values: Values,
-        length: int,
-        size: int | None,
+        self, body: Mapping[str, Any], wanted: Wanted, seed: int, values: Values, tell: Callable[[bool], Iterator[str]]
     ) -> None:
-        self._size = size
         self._wanted = wanted
-        self._prose = prose
         self._values = values
-        self._length = length
+        self._tell = tell
         self._last = next((wish.name for wish in reversed(wanted.fields) if wish.is_text), None)
         self._given = self._played(body, seed)
 
@@ -142,10 +139,7 @@ class _Writer:
         return write()
 
     def _text(self, wish: Wish) -> Iterator[str]:
-        if self._size is not None and wish.name == self._last:
-            return blocks(self._size)
-        length = self._length if wish.name == self._last else min(max(8, self._length // 2), 40)
-        return self._prose.tokens(length)
+        return self._tell(wish.name == self._last)
 
     def _value(self, wish: Wish) -> Any:
         if wish.name in self._given:

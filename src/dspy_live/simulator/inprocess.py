@@ -20,7 +20,7 @@ class InProcessLM:
         ttft: seconds before the first token.
         tokens_per_second: pace after it; ``None`` does not wait.
         jitter: share by which each wait varies, 0 to 1.
-        length: tokens of a reply's last text field; ``None`` is 24 to 64, by the seed.
+        length: tokens of a reply's last text field; ``None`` is some whole sentences, by the seed.
     """
 
     def __init__(

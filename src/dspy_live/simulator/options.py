@@ -25,7 +25,7 @@ class Options:
         ttft: seconds before the first token.
         tps: tokens per second after it; ``None`` is as fast as the socket takes them.
         jitter: share by which each wait varies, 0 to 1.
-        length: tokens of the reply's last text field; ``None`` is 24 to 64 by the seed.
+        length: tokens of the reply's last text field; ``None`` is some whole sentences, by the seed.
         size: characters of the last text field, for replies of many megabytes.
         reasoning: tokens of the reasoning channel before the answer.
         chunk: tokens per chunk of a stream.

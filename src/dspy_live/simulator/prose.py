@@ -9,32 +9,38 @@ from random import Random
 from dspy_live.simulator.tokens import pieces
 
 NOUNS = (
-    "evidence context structure balance pattern detail measurement history practice scale timing pressure cost "
-    "quality memory signal habit method weather material distance attention language custom margin habitat climate "
-    "design purpose source limit order process change growth supply demand effort resource season market system"
+    "pattern detail measure habit method signal margin habitat climate design purpose source limit process change "
+    "market system season resource custom language structure texture context memory distance reason question "
+    "balance rhythm surface shape story rule number place path bridge border cycle tradition mixture contrast tension pause turn"
 ).split()
 ADJECTIVES = (
-    "clear careful steady gradual common simple reliable recent early local broad narrow direct gentle visible "
-    "practical familiar modest strong quiet general particular regular useful natural"
+    "clear careful steady gradual common simple reliable recent local broad narrow direct gentle visible practical "
+    "familiar modest strong quiet general particular regular useful natural hidden distant patient subtle central"
 ).split()
-VERBS = (
-    "shapes follows limits supports explains changes reveals guides improves depends-on builds-on balances affects "
-    "determines reflects outlasts simplifies"
-).split()
+VERBS = "shapes follows limits supports explains changes reveals guides improves balances affects reflects".split()
+ABOUT = (
+    "when it comes to {t}, a {a} {n} matters more than a {a2} {n2}|anyone who looks at {t} closely finds a {a} {n}"
+    "|behind {t} there is usually a {a} {n}|most of what is said about {t} comes down to a {a} {n}"
+    "|with {t}, the {n} {v} the {n2}|in the case of {t}, the {n} {v} the {n2}"
+    "|what we know about {t} rests on a {a} {n} and a {a2} {n2}|{t} is best seen as a {a} {n}"
+    "|for {t}, a {a} {n} is enough to begin with|the {n} of {t} {v} its {n2}"
+    "|people who work with {t} speak of a {a} {n}|without a {a} {n}, {t} would be hard to explain"
+).split("|")
+ASIDES = (
+    "the {n} is more {a} than it seems|a {a} {n} rarely comes alone|every {n} has its {n2}"
+    "|the {a} {n} {v} the {n2}|it takes time before the {n} {v} the {n2}|a {n} of this kind tends to be {a}"
+    "|the {n} and the {n2} go together|this is less a {n} than a {a} {n2}|one {n} leads to another"
+    "|the same holds for a {a} {n}|there is a {a} {n} as well, and it {v} the {n2}|none of this makes the {n} less {a}"
+).split("|")
+TAILS = (
+    "because the {n} is {a}|while the {n} stays {a}|and the {n} follows|even if the {n} is {a}|as long as the {n} holds"
+    "|which is why the {n} matters|though not every {n} does|so the {n} stays {a}"
+).split("|")
 OPENERS = (
     "In short,|On the whole,|In practice,|As a rule,|More often than not,|For most people,|Seen from nearby,"
     "|Over a longer time,|At the same time,|Even so,|By contrast,|To begin with,"
 ).split("|")
-REASONS = (
-    "because {a} {n} {v} {n2}|since the {n} is {a}|while {n} {v} the {n2}|so the {n} stays {a}|and {a} {n} helps"
-    "|although the {n} is rarely {a}|when {n} and {n2} meet|as long as the {n} {v} {n2}"
-).split("|")
 LEADS = "About,On,As for,Regarding,Concerning,With regard to".split(",")
-CASES = "case matter idea question subject nature".split()
-CORES = (
-    "{t} {v} {a} {n}|the {n} of {t} {v} its {n2}|{a} {n} {v} {t}|{t} is mostly a matter of {n} and {n2}"
-    "|the {a} answer is that {t} {v} {n}|there is {a} {n} behind {t}|what matters for {t} is {a} {n}"
-).split("|")
 NAMES = "Ada Noor Ravi Mira Jonas Leila Tomas Ines Kofi Yuki Elena Omar Sara Pavel Amara Hugo".split()
 SURNAMES = "Lindqvist Okafor Moreau Tanaka Silva Novak Haddad Berg Castillo Ivanova Mensah Keller".split()
 CITIES = "Lisbon Oslo Kyoto Accra Montreal Vienna Nairobi Valparaiso Tallinn Bergen Porto Hanoi".split()
@@ -82,24 +88,25 @@ class Prose:
         rng = self._rng
         return " ".join([*(rng.choice(ADJECTIVES) for _ in range(words - 1)), rng.choice(NOUNS)])
 
-    def sentence(self) -> str:
-        """One sentence with a capital letter and a full stop."""
+    def sentence(self, *, first: bool = False) -> str:
+        """One sentence with a capital letter and a full stop; the first of a text refers to none before it."""
         rng = self._rng
         word = rng.choice
-        part = word(CORES)
-        if rng.random() < 0.6:
-            part += " " + word(REASONS)
-        subject = f"the {word(CASES)} of {word(self._topic)}" if self._topic else f"the {word(NOUNS)}"
-        text = part.format(t=subject, a=word(ADJECTIVES), n=word(NOUNS), n2=word(NOUNS), v=word(VERBS))
-        text = text.replace("-on ", " on ")
-        if rng.random() < 0.3:
+        subject = word(self._topic) if self._topic and rng.random() < 0.55 else None
+        form = word(ABOUT if subject else ASIDES)
+        if rng.random() < 0.4:
+            form += ", " + word(TAILS)
+        noun, other = rng.sample(NOUNS, 2)
+        adjective, second = rng.sample(ADJECTIVES, 2)
+        text = form.format(t=subject, a=adjective, a2=second, n=noun, n2=other, v=word(VERBS))
+        if not first and rng.random() < 0.25:
             return f"{word(OPENERS)} {text}."
         return f"{text[0].upper()}{text[1:]}."
 
     def sentences(self) -> Iterator[str]:
         """Sentences without end, the first of which names the question's words, with the space between them."""
-        shown = ", ".join(self._topic)
-        yield f"{self._rng.choice(LEADS)} {shown}: {self.sentence()}" if shown else self.sentence()
+        shown = " and ".join([", ".join(self._topic[:-1]), self._topic[-1]] if len(self._topic) > 1 else self._topic)
+        yield f"{self._rng.choice(LEADS)} {shown}: {self.sentence(first=True)}" if shown else self.sentence(first=True)
         said: list[str] = []
         for number in range(1, _VARIED):
             said.append(self.sentence())
@@ -126,9 +133,15 @@ class Prose:
         if length > 0:
             yield "."
 
-    def text(self, length: int) -> str:
-        """The same as one string."""
-        return "".join(self.tokens(length))
+    def about(self, length: int) -> Iterator[str]:
+        """Whole sentences, until they have at least ``length`` tokens."""
+        said = 0
+        for sentence in self.sentences():
+            parts = pieces(sentence)
+            yield from parts
+            said += len(parts)
+            if said >= length:
+                return
 
 
 def _cut(parts: list[str], length: int) -> list[str]:

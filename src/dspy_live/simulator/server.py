@@ -34,7 +34,7 @@ class Simulator:
         ttft: seconds before the first token.
         tokens_per_second: pace after it; ``None`` is as fast as the socket takes them.
         jitter: share by which each wait varies, 0 to 1.
-        length: tokens of a reply's last text field; ``None`` is 24 to 64, by the seed.
+        length: tokens of a reply's last text field; ``None`` is some whole sentences, by the seed.
         faults: what goes wrong, and how often.
         api_key: requests without it are refused with 401; ``None`` takes any.
         models: names that ``/v1/models`` lists; every name is answered.
