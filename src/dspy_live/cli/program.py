@@ -27,13 +27,13 @@ class Opened:
     schema: Schema
 
 
-def open_program(target: str, flags: ProgramFlags | None = None, *, history: bool = True, pin: bool = False) -> Opened:
+def open_program(target: str, flags: ProgramFlags | None = None, *, served: bool = False, pin: bool = False) -> Opened:
     """Load ``target`` and configure its LM.
 
     Args:
         target: what names the program.
         flags: the command's.
-        history: false keeps DSPy's history from growing, as a server wants it.
+        served: for a server: DSPy's history does not grow, and errors of the LM are told without its own words.
         pin: keep the LM and the adapter that are configured once this program is loaded, whatever a program
             that is loaded later configures.
 
@@ -54,7 +54,7 @@ def open_program(target: str, flags: ProgramFlags | None = None, *, history: boo
             loaded.program,
             name=loaded.name,
             execution=flags.execution,
-            history=history,
+            served=served,
             overrides=current_settings() if pin else None,
         )
     except (TypeError, ValueError) as exc:

@@ -105,7 +105,7 @@ def open_programs(options: ServeOptions) -> dict[str, Opened]:
     for target in options.targets:
         match = _NAMED.match(target) if "->" not in target.partition("=")[0] else None
         given, plain = (match[1], match[2]) if match else ("", target)
-        opened = open_program(plain, options.flags, history=False, pin=len(options.targets) > 1)
+        opened = open_program(plain, options.flags, served=True, pin=len(options.targets) > 1)
         name = given or opened.loaded.name
         if name in programs:
             raise ConfigurationError(f"two programs are called {name!r}; name them apart: first={plain} second=…")
@@ -115,19 +115,17 @@ def open_programs(options: ServeOptions) -> dict[str, Opened]:
 
 def make_app(programs: Mapping[str, Opened], options: ServeOptions) -> App:
     """Return the application that serves the programs."""
+    seconds = options.flags.timeout
     mounted = {
         name: Mounted(
-            name, _guarded(opened.service, options.flags.timeout), opened.schema, simulated=opened.chosen.simulated
+            name,
+            opened.service if seconds is None else _Timed(opened.service, seconds),
+            opened.schema,
+            opened.chosen.simulated,
         )
         for name, opened in programs.items()
     }
     return create_app(mounted, api_keys=options.keys, drain=options.drain, **options.app)
-
-
-def _guarded(service: Service, timeout: float | None) -> Service:
-    from dspy_live.programs.public import PublicErrors
-
-    return PublicErrors(service if timeout is None else _Timed(service, timeout))
 
 
 class _Timed:
