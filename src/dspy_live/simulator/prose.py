@@ -11,7 +11,8 @@ from dspy_live.simulator.tokens import pieces
 NOUNS = (
     "pattern detail measure habit method signal margin habitat climate design purpose source limit process change "
     "market system season resource custom language structure texture context memory distance reason question "
-    "balance rhythm surface shape story rule number place path bridge border cycle tradition mixture contrast tension pause turn"
+    "balance rhythm surface shape story rule number place path bridge border cycle tradition mixture contrast tension "
+    "pause turn"
 ).split()
 ADJECTIVES = (
     "clear careful steady gradual common simple reliable recent local broad narrow direct gentle visible practical "
