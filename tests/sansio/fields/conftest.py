@@ -57,6 +57,7 @@ def read(grammar: Grammar, chunks: Iterable[str], fields: Sequence[FieldSpec] = 
         take(parser.feed(chunk))
     take(parser.finish())
     assert {name: text for name, text in parser.texts().items() if text or name in reading.texts} == reading.texts
+    assert parser.ended() == {name for name in reading.ended if kinds[name] == "text"}
     return reading
 
 

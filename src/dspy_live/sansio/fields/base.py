@@ -70,3 +70,11 @@ class Parser(Protocol):
     def texts(self) -> dict[str, str]:
         """Return what was given so far of each text field that was found. Costs a copy."""
         ...
+
+    def ended(self) -> frozenset[str]:
+        """Return the text fields whose last event was given.
+
+        A field that is in :meth:`texts` and not here was left open: where its value begins with what
+        was given, the rest can simply follow.
+        """
+        ...

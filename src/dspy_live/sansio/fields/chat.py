@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from enum import IntEnum
 
 from dspy_live.sansio.fields.base import FieldEvent, FieldSpec, FieldText
-from dspy_live.sansio.fields.sinks import Sink, TextSink, sink_for, texts
+from dspy_live.sansio.fields.sinks import Sink, TextSink, ended, sink_for, texts
 
 _OPEN = "[[ ## "
 _CLOSE = " ## ]]"
@@ -85,6 +85,10 @@ class ChatParser:
     def texts(self) -> dict[str, str]:
         """See :class:`~dspy_live.sansio.fields.base.Parser`."""
         return texts(self._seen.values())
+
+    def ended(self) -> frozenset[str]:
+        """See :class:`~dspy_live.sansio.fields.base.Parser`."""
+        return ended(self._seen.values())
 
     def _feed(self, text: str) -> list[FieldEvent]:
         if self._after_cr and text:

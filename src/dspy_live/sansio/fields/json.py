@@ -15,14 +15,12 @@ from enum import IntEnum
 from typing import ClassVar
 
 from dspy_live.sansio.fields.base import FieldEvent, FieldSpec, FieldText
+from dspy_live.sansio.fields.json_raw import RawValue
 from dspy_live.sansio.fields.json_text import cut_short, loose, strict
-from dspy_live.sansio.fields.sinks import PYTHON_CONSTANTS, ContainerSink, ScalarSink, TextSink, texts
+from dspy_live.sansio.fields.sinks import PYTHON_CONSTANTS, ContainerSink, ScalarSink, TextSink, ended, texts
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _KEY = re.compile(r'(?:[^"\\\x00-\x1f]+|\\.)*+')
-_NESTED = re.compile(r'[^"{}\[\]]*')
-_BARE = re.compile(r'[^"{}\[\], \t\n\r]*')
-_QUOTED = re.compile(r'(?:[^"\\]+|\\.)*+', re.DOTALL)
 _QUOTES = "\"'“”"
 # Held back in a string that is not quite JSON: a run of backslashes, or a comma and a word. Longer
 # than any of an honest text, and short enough to be looked at again with every token.
@@ -50,23 +48,8 @@ class JsonParser:
     """The parser of one JSON object. It holds back an escape that is cut, and white space at a string's end."""
 
     __slots__ = (
-        "_at",
-        "_bare",
-        "_blank",
-        "_box",
-        "_depth",
-        "_escape",
-        "_fast",
-        "_key",
-        "_loose",
-        "_pending",
-        "_quoted",
-        "_raw",
-        "_seen",
-        "_sink",
-        "_spec",
-        "_specs",
-        "_texts",
+        *("_at", "_blank", "_box", "_escape", "_fast", "_key", "_loose", "_pending"),
+        *("_raw", "_seen", "_sink", "_spec", "_specs", "_texts", "_value"),
     )
 
     def __init__(self, fields: Sequence[FieldSpec]) -> None:
@@ -83,14 +66,12 @@ class JsonParser:
         self._sink: TextSink | None = None
         self._fast: TextSink | None = None
         self._pending = ""
-        # A value that is no text's string: where it is collected, and how deep in it we are.
+        # The last character was a backslash: one that escapes the next in a name, an escaped one in a text.
+        self._escape = False
+        # A value that is no text's string: where it ends, and where it is collected.
+        self._value = RawValue("")
         self._raw: list[str] = []
         self._box: ContainerSink | None = None
-        self._depth = 0
-        self._quoted = False
-        self._bare = False
-        # The last character was a backslash: one that escapes the next, but in a text one that is escaped.
-        self._escape = False
 
     def feed(self, text: str) -> list[FieldEvent]:
         """See :class:`~dspy_live.sansio.fields.base.Parser`."""
@@ -119,7 +100,7 @@ class JsonParser:
         """See :class:`~dspy_live.sansio.fields.base.Parser`."""
         out: list[FieldEvent] = []
         if self._at is _At.RAW:
-            if self._bare:
+            if self._value.bare:
                 self._end_raw(out)
         elif self._sink is not None and self._at is not _At.SILENT:
             if self._at is _At.AFTER_TEXT:
@@ -133,6 +114,10 @@ class JsonParser:
     def texts(self) -> dict[str, str]:
         """See :class:`~dspy_live.sansio.fields.base.Parser`."""
         return texts(self._texts)
+
+    def ended(self) -> frozenset[str]:
+        """See :class:`~dspy_live.sansio.fields.base.Parser`."""
+        return ended(self._texts)
 
     # One step each: read from ``at`` on, return how far; what can't be read ends it all.
 
@@ -171,7 +156,7 @@ class JsonParser:
     def _colon(self, text: str, at: int, out: list[FieldEvent]) -> int:
         return self._expect(":", (_At.VALUE,), text, at)
 
-    def _value(self, text: str, at: int, out: list[FieldEvent]) -> int:
+    def _begin_value(self, text: str, at: int, out: list[FieldEvent]) -> int:
         at = _skip(text, at)
         if at == len(text):
             return at
@@ -192,7 +177,7 @@ class JsonParser:
                 return at + 1
         elif self._spec is not None and self._spec.kind == "container" and first in "[{":
             self._box = ContainerSink(name)
-        self._at, self._depth, self._quoted, self._bare = _At.RAW, 0, False, first not in '"[{'
+        self._at, self._value = _At.RAW, RawValue(first)
         return at
 
     def _text(self, text: str, at: int, out: list[FieldEvent]) -> int:
@@ -232,56 +217,17 @@ class JsonParser:
         return at
 
     def _read_raw(self, text: str, at: int, out: list[FieldEvent]) -> int:
-        end = self._raw_end(text, at)
+        end = self._value.end(text, at)
+        piece = text[at:] if end < 0 else text[at:end]
         if self._box is not None:
-            self._box.push(text[at : abs(end)])
+            self._box.push(piece)
         elif self._spec is not None:
-            self._raw.append(text[at : abs(end)])
+            self._raw.append(piece)
         if end < 0:
-            return -end
+            return len(text)
         self._at = _At.AFTER_VALUE
         self._end_raw(out)  # which may fall silent
         return end
-
-    def _raw_end(self, text: str, at: int) -> int:
-        """Return where the value ends in ``text``, or minus the length of ``text`` if it goes on."""
-        size = len(text)
-        at += self._escape
-        self._escape = False
-        while at < size:
-            pattern = _QUOTED if self._quoted else _NESTED if self._depth else _BARE
-            match = pattern.match(text, at)
-            assert match is not None
-            at = match.end()
-            if at == size:
-                break
-            char = text[at]
-            if self._quoted:
-                if char == '"':
-                    self._quoted = False
-                    if not self._depth:
-                        return at + 1
-                else:
-                    self._escape = True  # only the last character can be a backslash that escapes nothing
-                at += 1
-            elif char == '"':
-                if self._bare:
-                    return at
-                self._quoted = True
-                at += 1
-            elif char in "[{":
-                if self._bare:
-                    return at
-                self._depth += 1
-                at += 1
-            elif self._depth and char in "]}":
-                self._depth -= 1
-                at += 1
-                if not self._depth:
-                    return at
-            else:
-                return at
-        return -size
 
     def _end_raw(self, out: list[FieldEvent]) -> None:
         """The value that was collected is whole: send it, if it is somebody's and is JSON."""
@@ -345,7 +291,7 @@ class JsonParser:
         _next_key,
         _in_key,
         _colon,
-        _value,
+        _begin_value,
         _text,
         _after_text,
         _read_raw,

@@ -22,10 +22,11 @@ class TextSink:
     ``strip`` says that the grammar also drops white space at the beginning.
     """
 
-    __slots__ = ("_all", "_fresh", "field", "held", "started", "strip", "write")
+    __slots__ = ("_all", "_fresh", "closed", "field", "held", "started", "strip", "write")
 
     def __init__(self, field: str, *, strip: bool = True) -> None:
         self.field = field
+        self.closed = False
         self.strip = strip
         self.started = not strip
         # A list, as a long run of white space would cost the square of its length as a string.
@@ -72,6 +73,7 @@ class TextSink:
 
     def close(self, out: list[FieldEvent]) -> None:
         """Append the field's last event; white space still held back is dropped."""
+        self.closed = True
         out.append(FieldText(self.field, self._take(), True))
 
     def _take(self) -> str:
@@ -220,3 +222,8 @@ _DECODER = json.JSONDecoder()
 def texts(sinks: Iterable[Sink]) -> dict[str, str]:
     """Return what each text sink has given out, by field."""
     return {sink.field: sink.text() for sink in sinks if isinstance(sink, TextSink)}
+
+
+def ended(sinks: Iterable[Sink]) -> frozenset[str]:
+    """Return the names of the text sinks that have given their last."""
+    return frozenset(sink.field for sink in sinks if isinstance(sink, TextSink) and sink.closed)

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 from xml.parsers import expat
 
 from dspy_live.sansio.fields.base import FieldEvent, FieldSpec, FieldText
-from dspy_live.sansio.fields.sinks import ScalarSink, TextSink, texts
+from dspy_live.sansio.fields.sinks import ScalarSink, TextSink, ended, texts
 from dspy_live.sansio.fields.xml_values import TreeSink
 
 # Until a tag, a comment or an entity is this long, in bytes, expat looks at it again with every chunk.
@@ -25,25 +25,8 @@ class XmlParser:
     """The parser of a sequence of elements. It holds back white space and unfinished markup."""
 
     __slots__ = (
-        "_child",
-        "_depth",
-        "_expat",
-        "_fast",
-        "_given",
-        "_lead",
-        "_mixed",
-        "_out",
-        "_scalar",
-        "_seen",
-        "_silent",
-        "_specs",
-        "_text",
-        "_texts",
-        "_tree",
-        "_trees",
-        "_wait",
-        "_waiting",
-        "_waiting_size",
+        *("_child", "_depth", "_expat", "_fast", "_given", "_lead", "_mixed", "_out", "_scalar", "_seen", "_silent"),
+        *("_specs", "_text", "_texts", "_tree", "_trees", "_wait", "_waiting", "_waiting_size"),
     )
 
     def __init__(self, fields: Sequence[FieldSpec]) -> None:
@@ -120,6 +103,10 @@ class XmlParser:
     def texts(self) -> dict[str, str]:
         """See :class:`~dspy_live.sansio.fields.base.Parser`."""
         return texts(self._texts)
+
+    def ended(self) -> frozenset[str]:
+        """See :class:`~dspy_live.sansio.fields.base.Parser`."""
+        return ended(self._texts)
 
     def _parse(self, text: str, *, last: bool = False) -> None:
         try:
