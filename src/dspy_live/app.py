@@ -20,7 +20,6 @@ def create_app(
     *,
     execution: Execution = "auto",
     runtime: Runtime | None = None,
-    history: bool = False,
     **options: Any,
 ) -> App:
     """Return the ASGI application that serves ``program``.
@@ -32,7 +31,6 @@ def create_app(
         program: a ``dspy.Module`` or a callable; or several by name, the first being the one behind ``/predict``.
         execution: as for ``asyncify``.
         runtime: layers and account; the process's own by default.
-        history: true lets DSPy's LM history grow with every request.
         options: everything that :func:`dspy_live.server.create_app` takes: ``api_keys``, ``max_body``,
             ``max_active``, ``drain``, ``grace``, ``heartbeat``, ``title`` and more.
 
@@ -41,7 +39,7 @@ def create_app(
     programs = program if isinstance(program, Mapping) else {_name(program): program}
     mounted = {}
     for name, one in programs.items():
-        service = ProgramService(one, name=name, execution=execution, runtime=runtime, history=history)
+        service = ProgramService(one, name=name, execution=execution, runtime=runtime, served=True)
         mounted[name] = Mounted(name, service.with_layers(), service.schema)
     return app_of(mounted, **options)
 

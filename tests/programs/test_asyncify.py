@@ -12,13 +12,13 @@ from typing import Any
 
 import dspy
 import pytest
+from tests.programs.conftest import Sim
+from tests.programs.programs import Gather, InParallel, NativeRag, Rag, Swallows
 
 from dspy_live import LM, Runtime, asyncify, streamify
 from dspy_live.core.errors import DeadlineExceeded
 from dspy_live.runtime.bridge import BlockingCallWarning
 from dspy_live.runtime.door import leaving
-from tests.programs.conftest import Sim
-from tests.programs.programs import Gather, InParallel, NativeRag, Rag, Swallows
 
 QA = "question -> answer"
 WAYS = ("native", "thread", "inline")
@@ -61,7 +61,7 @@ async def test_auto_is_native_where_every_module_is() -> None:
 def test_what_is_no_program_is_refused() -> None:
     with pytest.raises(TypeError, match="make an instance of it"):
         asyncify(Rag)
-    with pytest.raises(TypeError, match="a program is a dspy.Module object or a callable; got 7"):
+    with pytest.raises(TypeError, match=r"a program is a dspy\.Module object or a callable; got 7"):
         asyncify(7)
     for timeout in (0, -1, float("nan"), "1", True):
         with pytest.raises(ValueError, match="positive number of seconds"):
@@ -166,12 +166,12 @@ async def test_two_thousand_inline_runs_at_once(sim: Sim) -> None:
     before = threading.active_count()
     call = asyncify(dspy.Predict(QA), execution="inline")
     with dspy.context(lm=sim.lm(max_tokens=8, num_retries=0)):
-        results = await asyncio.gather(
-            *(call(question=f"question {i}") for i in range(2000)), return_exceptions=True
-        )
-    assert sum(isinstance(r, dspy.Prediction) for r in results) + sum(
-        type(r).__name__ == "AdapterParseError" for r in results
-    ) == 2000
+        results = await asyncio.gather(*(call(question=f"question {i}") for i in range(2000)), return_exceptions=True)
+    assert (
+        sum(isinstance(r, dspy.Prediction) for r in results)
+        + sum(type(r).__name__ == "AdapterParseError" for r in results)
+        == 2000
+    )
     assert threading.active_count() <= before + 1
 
 

@@ -29,7 +29,10 @@ def test_every_internal_is_there() -> None:
         (internals.aexecute, ["lm", "call"]),
         (internals.PreparedCall.key, ["self", "lm", "asynchronous"]),
         (dspy.Adapter.__call__, ["self", "lm", "lm_kwargs", "signature", "demos", "inputs"]),
-        (dspy.Adapter._call_postprocess, ["self", "processed_signature", "original_signature", "outputs", "lm", "lm_kwargs"]),
+        (
+            dspy.Adapter._call_postprocess,
+            ["self", "processed_signature", "original_signature", "outputs", "lm", "lm_kwargs"],
+        ),
         (dspy.Adapter.format, ["self", "signature", "demos", "inputs"]),
         (dspy.Adapter.parse, ["self", "signature", "completion"]),
     ],

@@ -22,11 +22,11 @@ from dspy.utils.exceptions import (
     LMTimeoutError,
     LMTransportError,
 )
+from tests.programs.conftest import MODEL, Sim
 
 from dspy_live import LM, asyncify
 from dspy_live.programs.lm import EngineMark, adopt
 from dspy_live.simulator import Faults
-from tests.programs.conftest import MODEL, Sim
 
 QA = "question -> answer"
 
@@ -297,7 +297,7 @@ def test_retry_after_is_kept_and_obeyed(sim: Sim, monkeypatch: Any) -> None:
 
 
 def test_a_dead_endpoint_and_a_missing_key() -> None:
-    with pytest.raises(LMTransportError, match="127.0.0.1:9"):
+    with pytest.raises(LMTransportError, match=r"127\.0\.0\.1:9"):
         LM(MODEL, api_base="http://127.0.0.1:9/v1", api_key="x", cache=False, num_retries=0)("hello")
     with pytest.raises(LMNotConfiguredError, match="OPENAI_API_KEY"):
         LM(MODEL, cache=False, num_retries=0)("hello")

@@ -8,12 +8,11 @@ from typing import Any
 
 import dspy
 import pytest
-
-from dspy_live import LM, PartialValue, asyncify, streamify
 from tests.programs.programs import Rag
 from tests.programs.test_streamify import joined
 from tests.support.lm_server import LMServer, chat_grammar
 
+from dspy_live import LM, PartialValue, asyncify, streamify
 
 ENDLESS = {"answer": "[a-z ]+"}
 
@@ -81,7 +80,7 @@ async def test_a_cancelled_call_stops_the_server_too(lm_server: LMServer) -> Non
     with dspy.context(lm=lm_of(lm_server, ENDLESS, max_tokens=16000, stream="always")):
         task = asyncio.create_task(asyncify(dspy.Predict("question -> answer"), execution="thread")(question="What?"))
         while not await asyncio.to_thread(lm_server.busy):
-            await asyncio.sleep(0.005)
+            pass
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

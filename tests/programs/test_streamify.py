@@ -10,13 +10,13 @@ from typing import Any
 import dspy
 import pytest
 from dspy.streaming import StatusMessage, StreamResponse
+from tests.programs.conftest import Sim
+from tests.programs.programs import Gather, InParallel, NativeRag, Rag, Returns
 
 from dspy_live import Buffer, PartialValue, StatusMessageProvider, StreamListener, emit, streamify
 from dspy_live.core.errors import DeadlineExceeded
 from dspy_live.core.events import Custom, Reasoning, Restart, Tool, Usage
 from dspy_live.simulator import Faults
-from tests.programs.conftest import Sim
-from tests.programs.programs import Gather, InParallel, NativeRag, Rag, Returns
 
 QA = "question -> answer"
 WAYS = ("native", "thread", "inline")
@@ -122,10 +122,11 @@ async def test_a_failure_is_the_programs_own(sim: Sim) -> None:
             raise KeyError("mine")
 
     for way in ("thread", "inline"):
-        items = []
-        with dspy.context(lm=sim.lm()), pytest.raises(KeyError, match="mine"):
-            async for item in streamify(Fails(), execution=way)(question="What is Rust?"):  # type: ignore[arg-type]
-                items.append(item)
+        items: list[Any] = []
+        with dspy.context(lm=sim.lm()):
+            stream = streamify(Fails(), execution=way)(question="What is Rust?")  # type: ignore[arg-type]
+            with pytest.raises(KeyError, match="mine"):
+                await _read(stream, items)
         assert joined(items)
 
 
@@ -353,7 +354,7 @@ async def test_a_users_own_lm_streams_through_send_stream() -> None:
             )
 
     for way in WAYS:
-        with dspy.context(lm=Own("own")), pytest.warns(DeprecationWarning):
+        with dspy.context(lm=Own("own")), pytest.warns(DeprecationWarning, match="custom LMs through BaseLM"):
             items = [i async for i in streamify(dspy.Predict(QA), execution=way)(question="?")]  # type: ignore[arg-type]
         assert joined(items) == items[-1].answer == "four words in it"
         tokens = [i for i in items if isinstance(i, str)]
@@ -400,7 +401,11 @@ async def test_reasoning_is_an_event(sim: Sim) -> None:
         async def receive_many(self) -> Any:
             if self.batches is None:
                 text = "[[ ## answer ## ]]\nyes\n\n[[ ## completed ## ]]"
-                reply = {"model": "m", "choices": [{"message": {"content": text, "reasoning_content": "hm"}}], "usage": None}
+                reply = {
+                    "model": "m",
+                    "choices": [{"message": {"content": text, "reasoning_content": "hm"}}],
+                    "usage": None,
+                }
                 from dspy_live.core.events import TextDelta
 
                 self.batches = [[Reasoning("hm", "", 0), TextDelta(text)], [Completion(reply)]]
@@ -410,6 +415,11 @@ async def test_reasoning_is_an_event(sim: Sim) -> None:
         items = [item async for item in streamify(dspy.Predict(QA), events=True)(question="?")]
     assert [i.text for i in items if isinstance(i, Reasoning)] == ["hm"]
     assert joined(items) == "yes"
+
+
+async def _read(stream: Any, items: list[Any]) -> None:
+    async for item in stream:
+        items.append(item)
 
 
 async def until(condition: Any, seconds: float = 3.0) -> None:

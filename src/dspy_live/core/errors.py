@@ -125,6 +125,33 @@ class LMFailed(LiveError):
     status = 502
 
 
+class LMTimeout(LMFailed):
+    """The LM's endpoint did not answer in time."""
+
+    code = "lm_timeout"
+    status = 504
+
+
+class LMRateLimited(LMFailed):
+    """The LM's provider is over its rate limit for us; ``retry_after`` is what it asked for."""
+
+    code = "lm_rate_limited"
+    status = 503
+    retry_after = 1.0
+
+
+class LMRefused(LMFailed):
+    """The LM's endpoint refused the request: credentials, model, size or options."""
+
+    code = "lm_refused"
+
+
+class LMBadReply(LMFailed):
+    """The LM answered, and its reply could not be read as the program's output."""
+
+    code = "lm_bad_reply"
+
+
 class ProgramFailed(LiveError):
     """The user's program raised. The original is ``__cause__``; its text is not shown to clients."""
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -170,7 +170,7 @@ def _privately(stream: _PrivateStream | None) -> Iterator[None]:
 
 async def _until_room(sink: Sink) -> None:
     ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    sink.on_room(lambda: ready.done() or ready.set_result(None))
+    sink.on_room(lambda: None if ready.done() else ready.set_result(None))
     await ready
 
 

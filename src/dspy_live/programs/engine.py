@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from dspy_live.programs.lm import LM
     from dspy_live.programs.run import Run
     from dspy_live.programs.speaker import Speaker
-    from dspy_live.programs.speech import Speech
 
 _BACKOFF = Backoff(base=1.0, cap=60.0)
 

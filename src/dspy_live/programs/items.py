@@ -45,7 +45,7 @@ class StreamToken(str, StreamResponse):
     __repr__ = str.__repr__
 
     @property
-    def chunk(self) -> str:  # type: ignore[override]
+    def chunk(self) -> str:
         return str.__str__(self)
 
     @cached_property
@@ -69,7 +69,7 @@ class StreamToken(str, StreamResponse):
         )
 
 
-class PartialValue(StreamResponse):  # type: ignore[misc]
+class PartialValue(StreamResponse):
     """A typed output field so far: it takes the place of the one before it.
 
     ``value`` is the value as JSON has it, ``chunk`` its JSON text; ``is_last_chunk`` says that it is complete.

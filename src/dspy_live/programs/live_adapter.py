@@ -25,7 +25,9 @@ def live(adapter: Any) -> Any:
     """Return this run's view of ``adapter``; what is no DSPy adapter comes back as it is."""
     if not isinstance(adapter, Adapter) or getattr(type(adapter), "_dspy_live", False):
         return adapter
-    made = object.__new__(_live_class(type(adapter)))
+    base: Any = type(adapter)
+    cls = _live_class(base)
+    made: Any = object.__new__(cls)
     made.__dict__.update(adapter.__dict__)
     if "extraction_model" in made.__dict__:
         # TwoStepAdapter calls its second LM through an adapter that it makes itself.
@@ -34,8 +36,8 @@ def live(adapter: Any) -> Any:
 
 
 @functools.cache
-def _live_class(base: type) -> type:
-    class Live(base):  # type: ignore[misc]
+def _live_class(base: Any) -> Any:
+    class Live(base):  # type: ignore[misc,unused-ignore]
         _dspy_live = True
 
         def __call__(self, lm: Any, lm_kwargs: Any, signature: Any, demos: Any, inputs: Any) -> Any:
@@ -54,14 +56,14 @@ def _live_class(base: type) -> type:
 
         def _call_postprocess(self, processed: Any, original: Any, outputs: Any, lm: Any, lm_kwargs: Any) -> Any:
             run = current_run()
-            streams = run is not None and run.call.stream
-            if streams and not isinstance(lm, LM):
+            if run is None or not run.call.stream:
+                return super()._call_postprocess(processed, original, outputs, lm, lm_kwargs)
+            if not isinstance(lm, LM):
                 replied(run, self, processed, outputs)
             values = super()._call_postprocess(processed, original, outputs, lm, lm_kwargs)
-            if streams and values:
-                speech = speech_now(run)
-                if speech is not None:
-                    speech.compare(values[0])
+            speech = speech_now(run)
+            if speech is not None and values:
+                speech.compare(values[0])
             return values
 
         def _make_json_adapter_fallback(self) -> Any:
@@ -85,7 +87,7 @@ def _live_class(base: type) -> type:
     del Live.parse
     if not hasattr(base, "_make_json_adapter_fallback"):
         del Live._make_json_adapter_fallback
-    Live.format = _format_of(base)  # type: ignore[method-assign]
+    Live.format = _format_of(base)
     Live.__name__, Live.__qualname__, Live.__module__ = base.__name__, base.__qualname__, base.__module__
     return Live
 
@@ -98,18 +100,18 @@ def _ours(lm: Any) -> Any:
 
 def _format_of(base: Any) -> Any:
     @functools.wraps(base.format)
-    def format(self: Any, signature: Any, demos: Any, inputs: Any) -> Any:
+    def noted(self: Any, signature: Any, demos: Any, inputs: Any) -> Any:
         messages = base.format(self, signature, demos, inputs)
         run = current_run()
         if run is not None and run.call.stream:
             run.formatted[id(messages)] = (messages, self, signature)
         return messages
 
-    return format
+    return noted
 
 
 def _plain(base: type, state: dict[str, Any]) -> Any:
-    made = object.__new__(base)
+    made: Any = object.__new__(base)
     made.__dict__.update(state)
     return made
 

@@ -174,7 +174,7 @@ class LM(dspy.LM):
         own = {k: kwargs.pop(k) for k in ("stream", "endpoint") if k in kwargs}
         plain = self.as_dspy().copy(**kwargs)
         copied = object.__new__(type(self))
-        copied.__dict__ = plain.__dict__
+        copied.__dict__ = plain.__dict__  # type: ignore[misc]
         copied._live = replace(self.live, **own)
         return copied
 
@@ -217,7 +217,7 @@ def adopt(lm: Any) -> Any:
     if type(lm) is not dspy.LM or "forward" in vars(lm) or "aforward" in vars(lm):
         return lm
     ours = object.__new__(LM)
-    ours.__dict__ = lm.__dict__
+    ours.__dict__ = lm.__dict__  # type: ignore[misc]
     ours._live = _DEFAULTS
     return ours
 
@@ -277,19 +277,19 @@ class EngineMark:
 
     @property
     def supports_function_calling(self) -> bool:
-        return self._capabilities().function_calling
+        return bool(self._capabilities().function_calling)
 
     @property
     def supports_reasoning(self) -> bool:
-        return self._capabilities().reasoning
+        return bool(self._capabilities().reasoning)
 
     @property
     def supports_response_schema(self) -> bool:
-        return self._capabilities().response_schema
+        return bool(self._capabilities().response_schema)
 
     @property
     def supported_params(self) -> frozenset[str]:
-        return self._capabilities().params
+        return frozenset(self._capabilities().params)
 
     def complete(self, request: Any) -> Any:
         """Answer one typed request for ``LM.forward``, by DSPy's own engine."""

@@ -93,12 +93,12 @@ class _Request:
         await exchange.headers_received()
         if exchange.status >= 400:
             body = await exchange.read(_ERROR_BODY, truncate=True)
-            if self._call.stream and self._endpoint.url not in _without_usage:
-                if refuses_stream_options(exchange.status, body):
-                    _without_usage.add(self._endpoint.url)
-                    await exchange.__aexit__(None, None, None)
-                    await self._send(usage=False)
-                    return await self.attach(sink)
+            asked = self._call.stream and self._endpoint.url not in _without_usage
+            if asked and refuses_stream_options(exchange.status, body):
+                _without_usage.add(self._endpoint.url)
+                await exchange.__aexit__(None, None, None)
+                await self._send(usage=False)
+                return await self.attach(sink)
             raise http_error(exchange.status, exchange.headers, body, self._endpoint.lm, now=time.time())
         if not self._call.stream or "event-stream" not in exchange.headers.get("content-type", "event-stream"):
             reply = parse_reply(await exchange.read())

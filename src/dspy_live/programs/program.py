@@ -18,6 +18,7 @@ from dspy_live.core.service import Receiver, Service, compose
 from dspy_live.programs.internals import DEFAULT_CONFIG, overrides, settings
 from dspy_live.programs.live_adapter import live
 from dspy_live.programs.lm import adopt, configured
+from dspy_live.programs.lm_errors import public_lm_error
 from dspy_live.programs.names import Names
 from dspy_live.programs.run import KEY, Run
 from dspy_live.programs.schema import outputs_of, schema_of
@@ -40,7 +41,8 @@ class ProgramService:
         execution: ``"native"``, ``"thread"``, ``"inline"`` or ``"auto"`` (native where every module has
             ``aforward``, else thread).
         runtime: the shared things; the process's own by default.
-        history: false keeps DSPy's LM history from growing, as a server wants it.
+        served: for a server: DSPy's LM history does not grow, and an LM's failure is an ``LMFailed`` without
+            the provider's own words.
         overrides: settings of DSPy for each run, such as ``lm``, on top of the caller's own.
 
     Raises ``TypeError`` for what is no program, ``ValueError`` for an execution that does not exist or
@@ -54,7 +56,7 @@ class ProgramService:
         name: str = "",
         execution: Execution | None = None,
         runtime: Runtime | None = None,
-        history: bool = True,
+        served: bool = False,
         overrides: dict[str, Any] | None = None,
     ) -> None:
         if isinstance(program, type) or not callable(program):
@@ -70,7 +72,8 @@ class ProgramService:
         self.names = Names(program)
         self.watch = Watch(program)
         self._settings = dict(overrides or {})
-        if not history:
+        self.served = served
+        if served:
             self._settings["disable_history"] = True
 
     def open(self, call: Call) -> _Opening:
@@ -179,6 +182,8 @@ class _Opening:
             run.push(Predicted(outputs_of(value), value))
         except BaseException as exc:
             failure = _at_the_door(exc, run)
+            if service.served:
+                failure = public_lm_error(failure) or failure
         duration = time.monotonic() - run.started
         for observer in run.observers:
             observer.run_ended(call, failure, duration, run.first)

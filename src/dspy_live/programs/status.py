@@ -76,7 +76,7 @@ class Watch:
             yield
 
 
-class Teller(BaseCallback):  # type: ignore[misc]
+class Teller(BaseCallback):
     """DSPy's callbacks of one run, told as events. Its hooks never wait, so that nothing can deadlock.
 
     A stop that is due is raised in a tool's start: it is a ``BaseException``, which DSPy lets through.

@@ -39,7 +39,7 @@ class Place(Protocol):
     worker: int | None
 
 
-class InlineGreenlet(greenlet.greenlet):
+class InlineGreenlet(greenlet.greenlet):  # type: ignore[misc]
     """A greenlet whose parent awaits what it switches out with; made by :mod:`execution`."""
 
     refused = 0
