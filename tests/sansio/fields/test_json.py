@@ -136,7 +136,7 @@ VALUES = st.recursive(
 AROUND = st.sampled_from([("", ""), ("```json\n", "\n```"), ("Sure (see below):\n", ""), ("", "\nDone."), (" \n", " ")])
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=350, deadline=None)
 @given(reply=_object(STRINGS | VALUES, ["a", "b", "c"]), around=AROUND, seed=st.integers(0, 99))
 def test_any_json_reads_as_dspy_reads_it(
     reply: str, around: tuple[str, str], seed: int, reader: Any, truth: Any, cut: Any
@@ -178,7 +178,7 @@ PROSE = [
 ]
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=350, deadline=None)
 @given(words=st.lists(st.sampled_from([*PROSE, "\n", "\n\n", "\t", "\\d"]), min_size=1), seed=st.integers(0, 99))
 def test_json_that_needs_repair_is_read_as_far_as_it_is_sure(
     words: list[str], seed: int, reader: Any, truth: Any, cut: Any
