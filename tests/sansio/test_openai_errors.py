@@ -168,11 +168,15 @@ def test_any_error_reply_is_read_without_an_exception(status: int, headers: dict
 
 nested = st.recursive(
     st.none() | st.booleans() | st.integers(0, 600) | st.text(max_size=4),
-    lambda inner: st.lists(inner, max_size=2)
-    | st.dictionaries(
-        st.sampled_from(["error", "message", "code", "detail", "type", "choices", "details", "loc", "msg", "retryDelay"]),
-        inner,
-        max_size=3,
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            st.sampled_from(
+                ["error", "message", "code", "detail", "type", "choices", "details", "loc", "msg", "retryDelay"]
+            ),
+            inner,
+            max_size=3,
+        )
     ),
 )
 

@@ -75,7 +75,10 @@ def test_a_value_that_is_no_json_is_named() -> None:
         (" http://h/v1/ ", "http://h/v1/chat/completions"),
         ("http://h", "http://h/chat/completions"),
         ("http://h/v1/chat/completions", "http://h/v1/chat/completions"),
-        ("https://h/openai/deployments/d?api-version=1", "https://h/openai/deployments/d/chat/completions?api-version=1"),
+        (
+            "https://h/openai/deployments/d?api-version=1",
+            "https://h/openai/deployments/d/chat/completions?api-version=1",
+        ),
     ],
 )
 def test_urls(base: str, url: str) -> None:

@@ -71,9 +71,7 @@ def test_a_stream_becomes_text_and_a_whole_reply() -> None:
         "object": "chat.completion",
         "created": 17,
         "model": "m",
-        "choices": [
-            {"index": 0, "message": {"role": "assistant", "content": "".join(WORDS)}, "finish_reason": "stop"}
-        ],
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "".join(WORDS)}, "finish_reason": "stop"}],
         "usage": {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7},
     }
 
@@ -128,7 +126,9 @@ def test_kinds_that_change_in_mid_stream_keep_their_order(items: list[tuple[str,
         elif kind == "reasoning":
             chunks.append(chunk({"reasoning_content": text}))
         elif kind == "tool":
-            chunks.append(chunk({"tool_calls": [{"index": 0, "id": "t", "function": {"name": "f", "arguments": text}}]}))
+            chunks.append(
+                chunk({"tool_calls": [{"index": 0, "id": "t", "function": {"name": "f", "arguments": text}}]})
+            )
         else:
             chunks.append(chunk({"content": text}, created=18, odd={"content": "not this"}))
     deltas, reply = parse(wire(*chunks, chunk({}, "stop")))
@@ -165,7 +165,11 @@ def test_log_probabilities_are_joined_and_never_skipped() -> None:
 
 
 def test_reasoning_under_either_name_and_only_once() -> None:
-    chunks = [chunk({"reasoning_content": "a"}), chunk({"reasoning": "b"}), chunk({"reasoning": "c", "reasoning_content": "c"})]
+    chunks = [
+        chunk({"reasoning_content": "a"}),
+        chunk({"reasoning": "b"}),
+        chunk({"reasoning": "c", "reasoning_content": "c"}),
+    ]
     deltas, reply = parse(wire(*chunks, chunk({"content": "x"}), chunk({}, "stop")))
     assert joined(deltas, "reasoning") == "abc"
     assert reply["choices"][0]["message"]["reasoning_content"] == "abc"
@@ -356,7 +360,10 @@ def test_done_without_any_choice() -> None:
 
 
 def test_a_plain_reply_in_place_of_the_stream() -> None:
-    plain = {"id": "c", "choices": [{"index": 0, "message": {"role": "assistant", "content": "all"}, "finish_reason": "stop"}]}
+    plain = {
+        "id": "c",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "all"}, "finish_reason": "stop"}],
+    }
     for body in (orjson.dumps(plain), b"\n " + json.dumps(plain, indent=2).encode()):
         for at in range(0, len(body), 5):
             deltas, reply = parse(body, at)
@@ -393,7 +400,12 @@ def test_any_json_gives_deltas_or_our_own_error(values: list[Any]) -> None:
 
 
 @settings(max_examples=300)
-@given(st.lists(st.binary(max_size=30) | st.sampled_from([b"data: ", b"\n", b"\r", b'{"choices":', b"[DONE]", PLAIN]), max_size=8))
+@given(
+    st.lists(
+        st.binary(max_size=30) | st.sampled_from([b"data: ", b"\n", b"\r", b'{"choices":', b"[DONE]", PLAIN]),
+        max_size=8,
+    )
+)
 @example([b"data: " + b"[" * 5000 + b"\n\n"])
 def test_any_bytes_give_deltas_or_our_own_error(pieces: list[bytes]) -> None:
     parser = StreamParser()

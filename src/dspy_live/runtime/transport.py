@@ -7,7 +7,6 @@ The parts are in :mod:`dspy_live.runtime.http`. A pool belongs to an event loop;
 from __future__ import annotations
 
 import asyncio
-import weakref
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 
@@ -50,32 +49,42 @@ __all__ = [
 
 
 class PoolRegistry:
-    """One :class:`HttpPool` per event loop, made when it is first asked for, closed when its loop ends."""
+    """One :class:`HttpPool` per event loop, made when it is first asked for, closed and forgotten when its loop ends.
+
+    "Ends" is what ``asyncio.run`` and ``asyncio.Runner`` do: they shut down the loop's async generators,
+    and one of those is the pool's. A loop that was closed without this is forgotten at the next :meth:`get`.
+    """
 
     def __init__(self) -> None:
-        self._pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, HttpPool] = weakref.WeakKeyDictionary()
-        self._keepers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncGenerator[None, None]]
-        self._keepers = weakref.WeakKeyDictionary()
+        self._pools: dict[asyncio.AbstractEventLoop, tuple[HttpPool, AsyncGenerator[None, None]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._pools)
 
     def get(self) -> HttpPool:
         """Return the running loop's pool. Raises ``RuntimeError`` when no loop runs in this thread."""
         loop = asyncio.get_running_loop()
-        pool = self._pools.get(loop)
-        if pool is None or pool.closed:
-            pool = self._pools[loop] = HttpPool(loop)
-            keeper = self._keepers[loop] = _close_with_loop(pool)
-            with suppress(StopIteration):
-                # Its first step, which waits for nothing: from now on the loop knows the generator.
-                keeper.__anext__().send(None)
+        found = self._pools.get(loop)
+        if found is not None and not found[0].closed:
+            return found[0]
+        for other in [other for other in list(self._pools) if other.is_closed()]:
+            self._pools.pop(other, None)
+        pool = HttpPool(loop)
+        keeper = self._close_with_loop(loop, pool)
+        self._pools[loop] = pool, keeper
+        with suppress(StopIteration):
+            # Its first step, which waits for nothing: from now on the loop knows the generator.
+            keeper.__anext__().send(None)
         return pool
 
-
-async def _close_with_loop(pool: HttpPool) -> AsyncGenerator[None, None]:
-    """Close the pool when the loop shuts its async generators down, as asyncio.run does at its end."""
-    try:
-        yield
-    finally:
-        await pool.aclose()
+    async def _close_with_loop(self, loop: asyncio.AbstractEventLoop, pool: HttpPool) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            await pool.aclose()
+            found = self._pools.get(loop)
+            if found is not None and found[0] is pool:
+                del self._pools[loop]
 
 
 _registry = PoolRegistry()

@@ -80,7 +80,9 @@ async def test_no_body(pool: HttpPool, peer: Any) -> None:
 
 
 async def test_interim_replies_are_skipped(pool: HttpPool, peer: Any) -> None:
-    one = await peer(in_pieces(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nlink: x\r\n\r\n" + reply(BODY), size=4))
+    one = await peer(
+        in_pieces(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nlink: x\r\n\r\n" + reply(BODY), size=4)
+    )
     async with pool.exchange("POST", one.url) as ex:
         assert await ex.read() == BODY
         assert ex.status == 200
@@ -140,7 +142,9 @@ async def test_a_users_host_and_the_urls_password(pool: HttpPool, peer: Any) -> 
         ({"method": "HEAD"}, "method must be one of"),
     ],
 )
-async def test_what_cannot_be_sent_is_refused_before_anything_is(pool: HttpPool, kw: dict[str, Any], match: str) -> None:
+async def test_what_cannot_be_sent_is_refused_before_anything_is(
+    pool: HttpPool, kw: dict[str, Any], match: str
+) -> None:
     with pytest.raises(ValueError, match=match):
         pool.exchange(**{"method": "POST", "url": "http://127.0.0.1/", "headers": {}, **kw})
 
@@ -250,7 +254,9 @@ async def test_a_body_that_unpacks_to_much_stops_when_the_reader_pauses(pool: Ht
     ],
 )
 @pytest.mark.parametrize("size", [1 << 20, 997])
-async def test_what_is_not_http_is_an_error_of_ours(pool: HttpPool, peer: Any, wire: bytes, match: str, size: int) -> None:
+async def test_what_is_not_http_is_an_error_of_ours(
+    pool: HttpPool, peer: Any, wire: bytes, match: str, size: int
+) -> None:
     one = await peer(in_pieces(wire, size=size))
     with pytest.raises(ProtocolError, match=match) as caught:
         await fetch(pool, one.url)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from typing import TYPE_CHECKING, Any
@@ -151,6 +152,6 @@ def _reason(exc: BaseException) -> str:
         return f"TLS failed: {exc.reason or exc}"
     if isinstance(exc, socket.gaierror):
         return f"the host name cannot be resolved ({exc.strerror})"
-    if isinstance(exc, OSError) and exc.strerror:
-        return exc.strerror
+    if isinstance(exc, OSError) and exc.errno:
+        return os.strerror(exc.errno)
     return str(exc) or type(exc).__name__

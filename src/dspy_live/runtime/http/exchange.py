@@ -126,12 +126,14 @@ class Exchange:
             raise self._error
 
     async def done(self) -> None:
-        """Wait until the whole body was handed on.
+        """Wait until the whole body was handed on; with no ``on_body`` by now it is read and thrown away.
 
         Raises :class:`ConnectionBroken` when it was cut, the other :class:`TransportError`s by name,
         and whatever ``on_body`` raised.
         """
         await self.headers_received()
+        if self._inbox.sink is None:
+            self.on_body = _throw_away
         while not self._complete:
             if self._error is not None:
                 raise self._error
@@ -339,3 +341,7 @@ class Exchange:
     def _stop_watching(self) -> None:
         if self._silence is not None:
             self._silence.stop()
+
+
+def _throw_away(data: bytes) -> None:
+    pass

@@ -1,0 +1,295 @@
+"""Leaving, cancelling, waiting too long, and reading slowly: what the peer sees of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from dspy_live.runtime.transport import (
+    ConnectionBroken,
+    ConnectTimeout,
+    FirstByteTimeout,
+    HttpPool,
+    IdleTimeout,
+    Timeouts,
+)
+from tests.runtime.http.peer import CHUNKED, END, Peer, chunk, reply
+
+SEEN_WITHIN = 0.05  # seconds
+
+
+def stalls(wire: bytes) -> Any:
+    """Read a request, send ``wire``, and wait for the client to leave."""
+
+    async def script(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await peer.read(reader)
+        writer.write(wire)
+        await peer.see_close(reader)
+
+    return script
+
+
+STAGES = {"no reply": b"", "half a head": b"HTTP/1.1 200", "head": CHUNKED, "body": CHUNKED + chunk(b"x")}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+async def test_the_peer_sees_a_cancellation_at_once(pool: HttpPool, peer: Any, stage: str) -> None:
+    one = await peer(stalls(STAGES[stage]))
+
+    async def ask() -> None:
+        async with pool.exchange("POST", one.url, {}, b"{}", on_body=lambda data: None) as ex:
+            await ex.done()
+
+    task = asyncio.create_task(ask())
+    while not one.requests:
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(0.01)
+    left = time.monotonic()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await one.closing() - left < SEEN_WITHIN
+    counts = pool.statistics()
+    assert (counts.idle, counts.exchanges) == (0, 0)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+async def test_the_peer_sees_an_early_leave_at_once(pool: HttpPool, peer: Any, stage: str) -> None:
+    one = await peer(stalls(STAGES[stage]))
+    async with pool.exchange("POST", one.url, {}, b"{}"):
+        while not one.requests:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.01)
+        left = time.monotonic()
+    assert await one.closing() - left < SEEN_WITHIN
+
+
+async def test_abort_ends_whoever_waits_and_may_come_from_the_callback(pool: HttpPool, peer: Any) -> None:
+    one = await peer(stalls(CHUNKED + chunk(b"x") + chunk(b"y")))
+    async with pool.exchange("POST", one.url) as ex:
+        got: list[bytes] = []
+
+        def take(data: bytes) -> None:
+            got.append(data)
+            ex.abort()
+
+        ex.on_body = take
+        with pytest.raises(ConnectionBroken, match="aborted by us"):
+            await ex.done()
+        await one.closing()
+        ex.abort()
+        ex.pause()
+        ex.resume()
+    assert got == [b"xy"]
+
+
+async def test_several_tasks_may_wait_and_one_of_them_may_be_cancelled(pool: HttpPool, peer: Any) -> None:
+    gate = asyncio.Event()
+
+    async def script(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await peer.read(reader)
+        await gate.wait()
+        writer.write(reply(b"x"))
+        await peer.see_close(reader)
+
+    one = await peer(script)
+    async with pool.exchange("POST", one.url, on_body=lambda data: None) as ex:
+        waiting = [asyncio.create_task(ex.headers_received()), *(asyncio.create_task(ex.done()) for _ in range(3))]
+        await asyncio.sleep(0.005)
+        waiting[1].cancel()
+        gate.set()
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(r) for r in results] == [type(None), asyncio.CancelledError, type(None), type(None)]
+
+
+async def test_cancelled_while_connecting(pool: HttpPool) -> None:
+    """The listener's queue is full, so that the connection neither stands nor fails."""
+    with _unreachable() as url:
+
+        async def ask() -> None:
+            async with pool.exchange("POST", url, timeouts=Timeouts(connect=None)):
+                pass
+
+        task = asyncio.create_task(ask())
+        await asyncio.sleep(0.02)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    counts = pool.statistics()
+    assert (counts.open, counts.exchanges) == (0, 0)
+
+
+async def test_connect_timeout(pool: HttpPool) -> None:
+    with _unreachable() as url:
+        began = time.monotonic()
+        with pytest.raises(ConnectTimeout, match=r"no connection within 0\.05 s"):
+            async with pool.exchange("POST", url, timeouts=Timeouts(connect=0.05)):
+                pass
+        assert 0.04 < time.monotonic() - began < 1
+    assert pool.statistics().exchanges == 0
+
+
+@pytest.mark.parametrize("stage", ["no reply", "half a head", "head"])
+async def test_first_byte_timeout(pool: HttpPool, peer: Any, stage: str) -> None:
+    """The head is no sign of life: many LM servers send it before they think."""
+    one = await peer(stalls(STAGES[stage]))
+    began = time.monotonic()
+    with pytest.raises(FirstByteTimeout, match=r"within 0\.05 s of the request") as caught:
+        async with pool.exchange("POST", one.url, timeouts=Timeouts(first_byte=0.05)) as ex:
+            await ex.done()
+    assert time.monotonic() - began >= 0.049
+    assert caught.value.received == (stage == "head")
+    await one.closing()
+
+
+def drips(pieces: int, every: float, *, end: bool = True) -> Any:
+    async def script(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await peer.read(reader)
+        writer.write(CHUNKED)
+        for _ in range(pieces):
+            writer.write(chunk(b"x"))
+            await asyncio.sleep(every)
+        if end:
+            writer.write(END)
+        await peer.see_close(reader)
+
+    return script
+
+
+async def test_idle_timeout(pool: HttpPool, peer: Any) -> None:
+    one = await peer(drips(3, 0.01, end=False))
+    got: list[bytes] = []
+    began = time.monotonic()
+    with pytest.raises(IdleTimeout, match=r"nothing came for 0\.06 s in the middle"):
+        async with pool.exchange("POST", one.url, timeouts=Timeouts(first_byte=5, idle=0.06), on_body=got.append) as ex:
+            await ex.done()
+    assert time.monotonic() - began >= 0.079
+    assert b"".join(got) == b"xxx"
+    await one.closing()
+
+
+async def test_a_slow_but_steady_stream_is_not_idle(pool: HttpPool, peer: Any) -> None:
+    """In all 0.2 s, longer than either timeout."""
+    one = await peer(drips(10, 0.02))
+    async with pool.exchange("POST", one.url, timeouts=Timeouts(first_byte=0.1, idle=0.1)) as ex:
+        assert await ex.read() == b"x" * 10
+
+
+async def test_time_while_paused_is_not_silence(pool: HttpPool, peer: Any) -> None:
+    one = await peer(drips(2, 0.01))
+    async with pool.exchange("POST", one.url, timeouts=Timeouts(first_byte=0.05, idle=0.05)) as ex:
+        ex.pause()
+        await asyncio.sleep(0.1)
+        assert ex.status == 0
+        ex.resume()
+        await ex.headers_received()
+        ex.pause()
+        await asyncio.sleep(0.1)
+        ex.resume()
+        assert await ex.read() == b"xx"
+
+
+async def test_after_a_pause_silence_counts_again(pool: HttpPool, peer: Any) -> None:
+    one = await peer(drips(1, 0, end=False))
+    async with pool.exchange("POST", one.url, timeouts=Timeouts(idle=0.05), on_body=lambda data: None) as ex:
+        await ex.headers_received()
+        ex.pause()
+        await asyncio.sleep(0.08)
+        ex.resume()
+        began = time.monotonic()
+        with pytest.raises(IdleTimeout):
+            await ex.done()
+        assert time.monotonic() - began >= 0.045
+
+
+def floods(total: int, written: list[int]) -> Any:
+    block = b"z" * 65536
+
+    async def script(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await peer.read(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % total)
+        while written[0] < total:
+            writer.write(block)
+            written[0] += len(block)
+            await writer.drain()
+        await peer.see_close(reader)
+
+    return script
+
+
+async def settled(written: list[int]) -> int:
+    """Wait until the peer's writes have stopped."""
+    while True:
+        before = written[0]
+        await asyncio.sleep(0.03)
+        if written[0] == before:
+            return before
+
+
+async def test_while_paused_the_peers_writes_stop_and_nothing_is_lost(pool: HttpPool, peer: Any) -> None:
+    total, written = 64 << 20, [0]
+    one = await peer(floods(total, written))
+    got = [0]
+    async with pool.exchange("POST", one.url) as ex:
+
+        def take(data: bytes) -> None:
+            got[0] += len(data)
+            if got[0] > 1 << 20 and not paused:
+                paused.append(True)
+                ex.pause()
+
+        paused: list[bool] = []
+        ex.on_body = take
+        await ex.headers_received()
+        while not paused:
+            await asyncio.sleep(0.001)
+        stopped = await settled(written)
+        assert stopped < total // 2
+        assert got[0] <= (1 << 20) + (512 << 10)
+        ex.resume()
+        await ex.done()
+    assert got[0] == total
+
+
+async def test_a_body_that_nobody_takes_is_not_read(pool: HttpPool, peer: Any) -> None:
+    total, written = 64 << 20, [0]
+    one = await peer(floods(total, written))
+    async with pool.exchange("POST", one.url, timeouts=Timeouts(idle=0.01)) as ex:
+        await ex.headers_received()
+        assert await settled(written) < total // 2
+        assert len(await ex.read()) == total
+
+
+async def test_a_connection_that_was_paused_at_its_end_is_read_again_by_the_next(pool: HttpPool, peer: Any) -> None:
+    one = await peer(reply(b"x" * 10))
+    async with pool.exchange("POST", one.url) as ex:
+        ex.on_body = lambda data: ex.pause()
+        await ex.done()
+    async with pool.exchange("POST", one.url) as ex:
+        assert ex.reused
+        assert await ex.read() == b"x" * 10
+
+
+class _unreachable:
+    """An address that takes no more connections: a listener whose queue is full."""
+
+    def __enter__(self) -> str:
+        import socket
+
+        self._sockets = [socket.socket()]
+        self._sockets[0].bind(("127.0.0.1", 0))
+        self._sockets[0].listen(0)
+        address = self._sockets[0].getsockname()
+        for _ in range(4):
+            client = socket.socket()
+            client.setblocking(False)
+            client.connect_ex(address)
+            self._sockets.append(client)
+        return f"http://127.0.0.1:{address[1]}/"
+
+    def __exit__(self, *error: object) -> None:
+        for one in self._sockets:
+            one.close()
