@@ -100,6 +100,9 @@ def _under(path: str, target: str) -> bool:
 def _complaint(field: str, asked: str, matching: Any, predictors: Any) -> str:
     if matching:
         paths = ", ".join(repr(path) for path, _, _ in matching)
-        return f"the output field {field!r} is ambiguous: {asked} has it in {paths}; name one with target_module=<path> or predict_name=<path>"
+        return (
+            f"the output field {field!r} is ambiguous: {asked} has it in {paths}; "
+            "name one with target_module=<path> or predict_name=<path>"
+        )
     there = "; ".join(f"{path}: {', '.join(m.signature.output_fields)}" for path, m, _ in predictors) or "no predictors"
     return f"no predictor matches {asked} with the output field {field!r}; the program has {there}"

@@ -23,6 +23,7 @@ from dspy_live.programs.names import Names
 from dspy_live.programs.run import KEY, Run
 from dspy_live.programs.schema import outputs_of, schema_of
 from dspy_live.programs.status import Watch
+from dspy_live.programs.track_usage import SharedUsageTracker
 from dspy_live.runtime import execution as how
 from dspy_live.runtime.channel import Channel
 from dspy_live.runtime.execution import EXECUTIONS, Execution
@@ -96,6 +97,9 @@ class ProgramService:
         changes[KEY] = run
         if overrides().get("send_stream") is not None:
             changes["send_stream"] = None
+        if settings.track_usage and overrides().get("usage_tracker") is None:
+            # DSPy would make one of its own here, which its threads copy.
+            changes["usage_tracker"] = run.tracker = SharedUsageTracker()
         return changes
 
 
@@ -179,6 +183,8 @@ class _Opening:
             with settings.context(**service.context(run)), service.watch.over(run):
                 value = await self._execute(run)
             run.scope.check()
+            if run.tracker is not None and isinstance(value, dspy.Prediction):
+                value.set_lm_usage(run.tracker.get_total_tokens())
             run.push(Predicted(outputs_of(value), value))
         except BaseException as exc:
             failure = _at_the_door(exc, run)

@@ -48,6 +48,7 @@ class Run:
         "scope",
         "started",
         "status",
+        "tracker",
         "worker",
     )
 
@@ -70,6 +71,7 @@ class Run:
         self.invocations: dict[int, Invocation] = {}
         self.formatted: dict[int, tuple[Any, Any, Any]] = {}
         self.status: Any = None
+        self.tracker: Any = None
         self.started = time.monotonic()
         self.first: float | None = None
 

@@ -69,11 +69,12 @@ def wait_for(make: Make[T], place: Place | None) -> T:
             stacklevel=_user_level(),
         )
     elif place is not None and place.worker == threading.get_ident() and not place.loop.is_closed():
-        return _wait(asyncio.run_coroutine_threadsafe(make(), place.loop), place)
-    return _wait(background.io.submit(make()), place)
+        return wait_on(asyncio.run_coroutine_threadsafe(make(), place.loop), place)
+    return wait_on(background.io.submit(make()), place)
 
 
-def _wait(future: concurrent.futures.Future[T], place: Place | None) -> T:
+def wait_on(future: concurrent.futures.Future[T], place: Place | None) -> T:
+    """Wait in this thread for work on another thread's loop; the end of the place's scope cancels it."""
     remove = place.scope.on_cancel(lambda _: future.cancel()) if place is not None else None
     try:
         return future.result()
