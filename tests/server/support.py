@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import json
 import socket
@@ -12,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx
 from starlette.types import ASGIApp
 
 from dspy_live.core.call import Call
@@ -19,6 +21,11 @@ from dspy_live.core.events import Event, Predicted, Started, Token, Usage
 from dspy_live.core.schema import Field, Schema
 from dspy_live.server import App, LiveServer, Mounted, create_app
 from dspy_live.server.serve import bind
+
+http = httpx.Client(verify=False, trust_env=False, timeout=10)
+"""One client for all tests: each of its own would load certificates that nobody needs here."""
+
+atexit.register(http.close)
 
 Script = Callable[[Call, "Tape"], Awaitable[None]]
 
@@ -197,6 +204,20 @@ class Live:
         return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
+class QuickServer(LiveServer):
+    """Ends without the pause that uvicorn makes; the real end is tested in a process of its own."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for listener in [*self.servers, *(sockets or [])]:
+            listener.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        async with asyncio.timeout(5):
+            while self.server_state.tasks:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+        await self.lifespan.shutdown()
+
+
 @contextlib.contextmanager
 def serving(app: App | Mounted, *, wrap: ASGIApp | None = None, **kw: Any) -> Iterator[Live]:
     """Serve an app in a thread of its own, on a free port of 127.0.0.1."""
@@ -205,7 +226,7 @@ def serving(app: App | Mounted, *, wrap: ASGIApp | None = None, **kw: Any) -> It
     sock = bind("127.0.0.1", 0)
     loops: list[asyncio.AbstractEventLoop] = []
     started = threading.Event()
-    server = LiveServer(wrap or app, app, drain=0, on_ready=started.set)
+    server = QuickServer(wrap or app, app, drain=0, on_ready=started.set)
 
     async def main() -> None:
         loops.append(asyncio.get_running_loop())

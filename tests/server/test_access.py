@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
-import httpx
 import pytest
-from tests.server.support import Live, Tape, qa, serving
+from tests.server.support import Live, Tape, http, qa, serving
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
@@ -32,7 +31,7 @@ def live() -> Iterator[Live]:
 )
 @pytest.mark.parametrize("path", ["/predict", "/predict/stream", "/runs", "/v1/chat/completions"])
 def test_no_key_or_a_wrong_one(live: Live, path: str, headers: dict[str, str]) -> None:
-    reply = httpx.post(live.url + path, json={"question": "x"}, headers=headers)
+    reply = http.post(live.url + path, json={"question": "x"}, headers=headers)
     assert reply.status_code == 401
     assert reply.headers["www-authenticate"] == "Bearer"
     assert reply.json()["error"]["type"] == "unauthorized"
@@ -41,22 +40,22 @@ def test_no_key_or_a_wrong_one(live: Live, path: str, headers: dict[str, str]) -
 
 @pytest.mark.parametrize("path", ["/programs", "/openapi.json", "/metrics", "/stats", "/usage", "/runs/x/events"])
 def test_reading_needs_a_key_too(live: Live, path: str) -> None:
-    assert httpx.get(live.url + path).status_code == 401
+    assert http.get(live.url + path).status_code == 401
 
 
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/", "/docs"])
 def test_health_and_the_pages_are_open(live: Live, path: str) -> None:
-    assert httpx.get(live.url + path).status_code == 200
+    assert http.get(live.url + path).status_code == 200
 
 
 @pytest.mark.parametrize(("headers", "name"), [(ADA, "ada"), (BOB, "bob")])
 def test_a_key_names_its_owner_in_the_call(live: Live, headers: dict[str, str], name: str) -> None:
-    assert httpx.post(live.url + "/predict", json={"question": "x"}, headers=headers).status_code == 200
+    assert http.post(live.url + "/predict", json={"question": "x"}, headers=headers).status_code == 200
     assert live.service.calls[-1].attributes["key"] == name
 
 
 def test_the_query_string_is_for_what_has_no_headers_only(live: Live) -> None:
-    reply = httpx.post(live.url + "/predict?access_token=ada-key", json={"question": "x"})
+    reply = http.post(live.url + "/predict?access_token=ada-key", json={"question": "x"})
     assert reply.status_code == 401
     with connect(live.ws + "/ws?access_token=ada-key") as socket:
         socket.send("why?")
@@ -76,16 +75,16 @@ def test_a_run_belongs_to_the_key_that_started_it() -> None:
         await asyncio.sleep(30)
 
     with serving(qa(slow), api_keys=["ada-key", "bob-key"]) as live:
-        run = httpx.post(live.url + "/runs", json={"question": "x"}, headers=ADA).json()["run"]["id"]
+        run = http.post(live.url + "/runs", json={"question": "x"}, headers=ADA).json()["run"]["id"]
         url = f"{live.url}/runs/{run}"
-        assert httpx.get(url + "/events", headers=BOB).status_code == 404
-        assert httpx.delete(url, headers=BOB).status_code == 404
-        assert httpx.delete(url, headers=ADA).status_code == 202
-        assert "event: done" in httpx.get(url + "/events?access_token=ada-key").text
+        assert http.get(url + "/events", headers=BOB).status_code == 404
+        assert http.delete(url, headers=BOB).status_code == 404
+        assert http.delete(url, headers=ADA).status_code == 202
+        assert "event: done" in http.get(url + "/events?access_token=ada-key").text
 
 
 def test_a_page_of_another_site_may_not_ask(live: Live) -> None:
-    reply = httpx.post(live.url + "/predict", json={"question": "x"}, headers=ADA | {"Origin": "https://evil.example"})
+    reply = http.post(live.url + "/predict", json={"question": "x"}, headers=ADA | {"Origin": "https://evil.example"})
     assert reply.status_code == 403
     assert reply.json()["error"]["type"] == "forbidden"
     with pytest.raises(InvalidStatus) as refused:
@@ -94,17 +93,17 @@ def test_a_page_of_another_site_may_not_ask(live: Live) -> None:
 
 
 def test_the_servers_own_pages_may_ask(live: Live) -> None:
-    reply = httpx.post(live.url + "/predict", json={"question": "x"}, headers=ADA | {"Origin": live.url})
+    reply = http.post(live.url + "/predict", json={"question": "x"}, headers=ADA | {"Origin": live.url})
     assert reply.status_code == 200
 
 
 def test_an_allowed_origin_gets_cors_headers() -> None:
     origin = {"Origin": "https://app.example"}
     with serving(qa(), origins=["https://app.example"]) as live:
-        preflight = httpx.options(live.url + "/predict", headers=origin | {"Access-Control-Request-Method": "POST"})
-        reply = httpx.post(live.url + "/predict", json={"question": "x"}, headers=origin)
-        failed = httpx.post(live.url + "/predict", json={}, headers=origin)
-        other = httpx.options(live.url + "/predict", headers={"Origin": "https://evil.example"})
+        preflight = http.options(live.url + "/predict", headers=origin | {"Access-Control-Request-Method": "POST"})
+        reply = http.post(live.url + "/predict", json={"question": "x"}, headers=origin)
+        failed = http.post(live.url + "/predict", json={}, headers=origin)
+        other = http.options(live.url + "/predict", headers={"Origin": "https://evil.example"})
     assert preflight.status_code == 204
     assert "POST" in preflight.headers["access-control-allow-methods"]
     for each in (preflight, reply, failed):

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.server.support import Live, Tape, qa, serving
+from tests.server.support import Live, Tape, http, qa, serving
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import BudgetExceeded, CircuitOpen, DeadlineExceeded, LMFailed, ProgramFailed
@@ -51,7 +51,7 @@ def error(reply: httpx.Response) -> dict[str, Any]:
 def test_inputs_that_do_not_fit(
     live: Live, path: str, body: dict[str, Any], status: int, kind: str, words: list[str], field: str
 ) -> None:
-    reply = httpx.post(live.url + path, json=body)
+    reply = http.post(live.url + path, json=body)
     found = error(reply)
     assert reply.status_code == status
     assert found["type"] == kind
@@ -74,14 +74,14 @@ def test_inputs_that_do_not_fit(
     ],
 )
 def test_a_body_that_is_no_json_object(live: Live, body: bytes, words: list[str]) -> None:
-    reply = httpx.post(live.url + "/predict", content=body)
+    reply = http.post(live.url + "/predict", content=body)
     assert reply.status_code == 400
     assert error(reply)["type"] == "bad_request"
     assert all(word in error(reply)["message"] for word in words)
 
 
 def test_a_broken_config_header(live: Live) -> None:
-    reply = httpx.post(live.url + "/predict", json={"question": "x"}, headers={"X-Config": "temperature=1"})
+    reply = http.post(live.url + "/predict", json={"question": "x"}, headers={"X-Config": "temperature=1"})
     assert reply.status_code == 400
     assert "X-Config" in error(reply)["message"]
 
@@ -100,7 +100,7 @@ def test_50_megabytes_are_refused_without_being_read(live: Live) -> None:
 
 
 def test_a_client_that_sends_it_all_the_same_sees_the_reply(live: Live) -> None:
-    reply = httpx.post(live.url + "/predict", content=b"x" * 50_000_000, timeout=20)
+    reply = http.post(live.url + "/predict", content=b"x" * 50_000_000, timeout=20)
     assert reply.status_code == 413
     assert error(reply)["type"] == "too_large"
 
@@ -114,15 +114,15 @@ def test_a_chunked_body_is_refused_when_it_grows_too_large(live: Live) -> None:
             sent += 50_000
             yield b"x" * 50_000
 
-    reply = httpx.post(live.url + "/predict", content=chunks(), timeout=20)
+    reply = http.post(live.url + "/predict", content=chunks(), timeout=20)
     assert reply.status_code == 413
 
 
 def test_a_body_of_the_largest_size_is_taken(live: Live) -> None:
     body = b'{"question":"' + b"x" * (100_000 - 15) + b'"}'
     assert len(body) == 100_000
-    assert httpx.post(live.url + "/predict", content=body).status_code == 200
-    assert httpx.post(live.url + "/predict", content=body + b" ").status_code == 413
+    assert http.post(live.url + "/predict", content=body).status_code == 200
+    assert http.post(live.url + "/predict", content=body + b" ").status_code == 413
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_a_body_of_the_largest_size_is_taken(live: Live) -> None:
     [("GET", "/nothing", 404), ("GET", "/predict", 405), ("PUT", "/runs/x", 405), ("GET", "/programs/other", 404)],
 )
 def test_paths_and_methods_that_are_not_there(live: Live, method: str, path: str, status: int) -> None:
-    reply = httpx.request(method, live.url + path)
+    reply = http.request(method, live.url + path)
     assert reply.status_code == status
     error(reply)
     if status == 405:
@@ -154,7 +154,7 @@ def test_failures_of_a_run(failure: Exception, status: int, kind: str, retry_aft
         raise failure
 
     with serving(qa(script)) as server:
-        reply = httpx.post(server.url + "/predict", json={"question": "x"})
+        reply = http.post(server.url + "/predict", json={"question": "x"})
     assert reply.status_code == status
     assert error(reply)["type"] == kind
     assert reply.headers.get("retry-after") == retry_after
@@ -169,7 +169,7 @@ def test_a_key_in_a_message_is_taken_out() -> None:
         )
 
     with serving(qa(script)) as server:
-        text = httpx.post(server.url + "/predict", json={"question": "x"}).text
+        text = http.post(server.url + "/predict", json={"question": "x"}).text
     assert "abcdefgh" not in text
     assert "tok123" not in text
     assert "Incorrect API key provided" in text
@@ -185,7 +185,7 @@ def test_a_run_without_an_end_is_an_error() -> None:
         await tape.push(Started(call.id))
 
     with serving(qa(script)) as server:
-        reply = httpx.post(server.url + "/predict", json={"question": "x"})
+        reply = http.post(server.url + "/predict", json={"question": "x"})
     assert reply.status_code == 500
 
 
@@ -198,8 +198,8 @@ def test_overload_is_503_with_retry_after() -> None:
         sock = server.connect()
         sock.sendall(server.request("POST", "/predict/stream", b'{"question":"x"}'))
         sock.recv(100)
-        reply = httpx.post(server.url + "/predict", json={"question": "x"})
-        ready = httpx.get(server.url + "/health/ready")
+        reply = http.post(server.url + "/predict", json={"question": "x"})
+        ready = http.get(server.url + "/health/ready")
         sock.close()
     assert reply.status_code == 503
     assert error(reply)["type"] == "overloaded"

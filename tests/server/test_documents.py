@@ -6,12 +6,11 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import httpx
 import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.middleware.base import BaseHTTPMiddleware
-from tests.server.support import Live, Scripted, answer, qa, serving, sse
+from tests.server.support import Live, Scripted, answer, http, qa, serving, sse
 
 from dspy_live.core.errors import ConfigurationError
 from dspy_live.core.schema import Field, Schema
@@ -53,7 +52,7 @@ def references(value: Any) -> Iterator[str]:
 
 
 def test_openapi_describes_every_program(live: Live) -> None:
-    doc = httpx.get(live.url + "/openapi.json").json()
+    doc = http.get(live.url + "/openapi.json").json()
     assert doc["openapi"] == "3.1.0"
     assert doc["info"]["title"] == "Two programs"
     inputs = doc["components"]["schemas"]["qa.Inputs"]
@@ -72,10 +71,10 @@ def test_openapi_describes_every_program(live: Live) -> None:
 
 
 def test_every_documented_path_is_there(live: Live) -> None:
-    doc = httpx.get(live.url + "/openapi.json").json()
+    doc = http.get(live.url + "/openapi.json").json()
     for path, methods in doc["paths"].items():
         for method in methods:
-            reply = httpx.request(method.upper(), live.url + path.replace("{id}", "abc"))
+            reply = http.request(method.upper(), live.url + path.replace("{id}", "abc"))
             assert reply.status_code != 405, (method, path)
             if reply.status_code == 404:
                 assert "nothing is at" not in reply.text, (method, path)
@@ -83,15 +82,15 @@ def test_every_documented_path_is_there(live: Live) -> None:
 
 def test_keys_are_documented_where_they_are_needed() -> None:
     with serving(qa(), api_keys=["k"]) as live:
-        doc = httpx.get(live.url + "/openapi.json", headers={"X-API-Key": "k"}).json()
+        doc = http.get(live.url + "/openapi.json", headers={"X-API-Key": "k"}).json()
     assert doc["security"] == [{"key": []}]
 
 
 def test_programs(live: Live) -> None:
-    listed = httpx.get(live.url + "/programs").json()
+    listed = http.get(live.url + "/programs").json()
     assert listed["title"] == "Two programs"
     assert [p["name"] for p in listed["programs"]] == ["qa", "rich.v2"]
-    rich = httpx.get(live.url + "/programs/rich.v2").json()
+    rich = http.get(live.url + "/programs/rich.v2").json()
     assert rich == listed["programs"][1]
     assert rich["inputs"][1] == {
         "name": "k", "type": "int", "description": "", "required": False, "schema": {"type": "integer"}, "default": 3,
@@ -99,24 +98,24 @@ def test_programs(live: Live) -> None:
 
 
 def test_a_program_is_run_under_its_name(live: Live) -> None:
-    reply = httpx.post(live.url + "/programs/rich.v2/predict", json={"question": "x"})
+    reply = http.post(live.url + "/programs/rich.v2/predict", json={"question": "x"})
     assert reply.json()["answer"] == "You asked: x"
-    streamed = httpx.post(live.url + "/programs/rich.v2/predict/stream", json={"question": "x"})
+    streamed = http.post(live.url + "/programs/rich.v2/predict/stream", json={"question": "x"})
     assert sse(streamed.text)[-1][0] == "done"
-    run = httpx.post(live.url + "/programs/rich.v2/runs", json={"question": "x"}).json()
-    assert sse(httpx.get(live.url + run["events"]).text)[-1][0] == "done"
+    run = http.post(live.url + "/programs/rich.v2/runs", json={"question": "x"}).json()
+    assert sse(http.get(live.url + run["events"]).text)[-1][0] == "done"
 
 
 def test_figures_count_runs(live: Live) -> None:
-    before = httpx.get(live.url + "/stats").json()
-    httpx.post(live.url + "/predict/stream", json={"question": "x"})
-    after = httpx.get(live.url + "/stats").json()
+    before = http.get(live.url + "/stats").json()
+    http.post(live.url + "/predict/stream", json={"question": "x"})
+    after = http.get(live.url + "/stats").json()
     assert after["succeeded"] == before["succeeded"] + 1
     assert after["tokens"] == before["tokens"] + 5
     assert after["cost"] > before["cost"]
     assert after["duration_ms"]["p50"] > 0
     assert after["first_token_ms"]["p50"] > 0
-    text = httpx.get(live.url + "/metrics").text
+    text = http.get(live.url + "/metrics").text
     assert f"\ndspy_live_server_runs_succeeded_total {after['succeeded']}\n" in text
 
 
@@ -128,24 +127,24 @@ def test_metrics_and_usage_come_from_their_hooks() -> None:
         return {"rows": [1]}
 
     with serving(qa(), metrics=lambda: b"mine 1\n", usage=usage) as live:
-        metrics = httpx.get(live.url + "/metrics")
+        metrics = http.get(live.url + "/metrics")
         assert metrics.text == "mine 1\n"
         assert metrics.headers["content-type"].startswith("text/plain; version=0.0.4")
-        assert httpx.get(live.url + "/usage?by=model&day=1").json() == {"rows": [1]}
+        assert http.get(live.url + "/usage?by=model&day=1").json() == {"rows": [1]}
     assert asked == [{"by": "model", "day": "1"}]
 
 
 def test_usage_without_a_ledger_is_not_found(live: Live) -> None:
-    assert httpx.get(live.url + "/usage").status_code == 404
+    assert http.get(live.url + "/usage").status_code == 404
 
 
 def test_health(live: Live) -> None:
-    assert httpx.get(live.url + "/health/live").json() == {"status": "alive"}
-    ready = httpx.get(live.url + "/health/ready")
+    assert http.get(live.url + "/health/live").json() == {"status": "alive"}
+    ready = http.get(live.url + "/health/ready")
     assert ready.json()["status"] == "ready"
     assert ready.json()["simulated"] is True
     assert ready.headers["x-simulated"] == "1"
-    assert httpx.head(live.url + "/health/live").status_code == 200
+    assert http.head(live.url + "/health/live").status_code == 200
 
 
 @pytest.mark.parametrize("host", [FastAPI, Starlette])
@@ -153,12 +152,12 @@ def test_it_can_be_mounted_in_another_application(host: Any) -> None:
     outer = host()
     outer.mount("/llm", create_app(qa()))
     with serving(create_app(qa()), wrap=outer) as live:
-        assert httpx.post(live.url + "/llm/predict", json={"question": "x"}).json()["answer"] == "You asked: x"
-        run = httpx.post(live.url + "/llm/runs", json={"question": "x"}).json()
+        assert http.post(live.url + "/llm/predict", json={"question": "x"}).json()["answer"] == "You asked: x"
+        run = http.post(live.url + "/llm/runs", json={"question": "x"}).json()
         assert run["events"].startswith("/llm/runs/")
-        assert sse(httpx.get(live.url + run["events"]).text)[-1][0] == "done"
-        assert httpx.get(live.url + "/llm/openapi.json").json()["servers"] == [{"url": "/llm"}]
-        page = httpx.get(live.url + "/llm", follow_redirects=True)
+        assert sse(http.get(live.url + run["events"]).text)[-1][0] == "done"
+        assert http.get(live.url + "/llm/openapi.json").json()["servers"] == [{"url": "/llm"}]
+        page = http.get(live.url + "/llm", follow_redirects=True)
         assert page.status_code == 200
         assert str(page.url).endswith("/llm/")
 
@@ -169,7 +168,7 @@ def test_it_works_under_a_middleware_that_wraps_receive() -> None:
 
     app = create_app(qa())
     with serving(app, wrap=BaseHTTPMiddleware(app, pass_on)) as live:
-        reply = httpx.post(live.url + "/predict/stream", json={"question": "x"})
+        reply = http.post(live.url + "/predict/stream", json={"question": "x"})
         assert sse(reply.text)[-1][0] == "done"
 
 
@@ -187,4 +186,4 @@ def test_a_server_without_programs_or_with_a_wrong_name() -> None:
 
 
 def test_the_schema_can_be_sent_as_json(live: Live) -> None:
-    json.dumps(httpx.get(live.url + "/openapi.json").json())
+    json.dumps(http.get(live.url + "/openapi.json").json())

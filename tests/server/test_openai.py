@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.server.support import QA, Live, Tape, qa, serving, until
+from tests.server.support import QA, Live, Tape, http, qa, serving, until
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import LMFailed
@@ -34,14 +34,14 @@ def chunks(reply: httpx.Response) -> list[Any]:
 
 
 def test_models(live: Live) -> None:
-    models = httpx.get(live.url + "/v1/models").json()
+    models = http.get(live.url + "/v1/models").json()
     assert [m["id"] for m in models["data"]] == ["qa"]
-    assert httpx.get(live.url + "/v1/models/qa").json()["object"] == "model"
-    assert httpx.get(live.url + "/v1/models/other").status_code == 404
+    assert http.get(live.url + "/v1/models/qa").json()["object"] == "model"
+    assert http.get(live.url + "/v1/models/other").status_code == 404
 
 
 def test_a_whole_completion(live: Live) -> None:
-    reply = httpx.post(live.url + "/v1/chat/completions", json=body(temperature=0.2, seed=7))
+    reply = http.post(live.url + "/v1/chat/completions", json=body(temperature=0.2, seed=7))
     found = reply.json()
     assert found["object"] == "chat.completion"
     assert found["model"] == "qa"
@@ -56,7 +56,7 @@ def test_a_whole_completion(live: Live) -> None:
 
 @pytest.mark.parametrize("usage", [False, True])
 def test_a_streamed_completion(live: Live, usage: bool) -> None:
-    reply = httpx.post(
+    reply = http.post(
         live.url + "/v1/chat/completions", json=body(stream=True, stream_options={"include_usage": usage})
     )
     found = chunks(reply)
@@ -72,7 +72,7 @@ def test_a_streamed_completion(live: Live, usage: bool) -> None:
 
 def test_content_in_parts(live: Live) -> None:
     parts = [{"type": "text", "text": "wh"}, {"type": "text", "text": "y?"}]
-    reply = httpx.post(
+    reply = http.post(
         live.url + "/v1/chat/completions", json={"model": "qa", "messages": [{"role": "user", "content": parts}]}
     )
     assert reply.json()["choices"][0]["message"]["content"] == "You asked: why?"
@@ -89,13 +89,13 @@ def test_content_in_parts(live: Live) -> None:
     ],
 )
 def test_messages_that_do_not_fit(live: Live, messages: Any, field: str) -> None:
-    reply = httpx.post(live.url + "/v1/chat/completions", json={"model": "qa", "messages": messages})
+    reply = http.post(live.url + "/v1/chat/completions", json={"model": "qa", "messages": messages})
     assert reply.status_code == 422
     assert reply.json()["error"]["field"] == field
 
 
 def test_an_unknown_model(live: Live) -> None:
-    reply = httpx.post(live.url + "/v1/chat/completions", json=body() | {"model": "gpt"})
+    reply = http.post(live.url + "/v1/chat/completions", json=body() | {"model": "gpt"})
     assert reply.status_code == 404
     assert "'qa'" in reply.json()["error"]["message"]
 
@@ -112,7 +112,7 @@ def test_a_program_of_several_inputs_takes_json_and_a_history_takes_the_turns() 
             {"role": "assistant", "content": "1"},
             {"role": "user", "content": "two"},
         ]
-        httpx.post(url, json={"model": "qa", "messages": messages})
+        http.post(url, json={"model": "qa", "messages": messages})
         assert dict(live.service.calls[-1].inputs) == {
             "question": "two",
             "history": {"messages": [{"question": "one", "answer": "1"}]},
@@ -121,9 +121,9 @@ def test_a_program_of_several_inputs_takes_json_and_a_history_takes_the_turns() 
     several = Schema("Several", (Field("question"), Field("context")), QA.outputs)
     with serving(qa(schema=several)) as live:
         url = live.url + "/v1/chat/completions"
-        assert httpx.post(url, json=body('{"question": "a", "context": "b"}')).status_code == 200
+        assert http.post(url, json=body('{"question": "a", "context": "b"}')).status_code == 200
         assert dict(live.service.calls[-1].inputs) == {"question": "a", "context": "b"}
-        reply = httpx.post(url, json=body("plain words"))
+        reply = http.post(url, json=body("plain words"))
         assert reply.status_code == 422
         assert "'context'" in reply.json()["error"]["message"]
 
@@ -136,7 +136,7 @@ def test_a_failure_in_mid_stream_is_an_error_object() -> None:
         raise LMFailed("the LM is down")
 
     with serving(qa(script)) as live:
-        found = chunks(httpx.post(live.url + "/v1/chat/completions", json=body(stream=True)))
+        found = chunks(http.post(live.url + "/v1/chat/completions", json=body(stream=True)))
     assert found[-1]["error"]["type"] == "lm_failed"
 
 
@@ -147,8 +147,8 @@ def test_outputs_without_text_are_json() -> None:
         await tape.push(Started(call.id), Predicted({"number": 7}))
 
     with serving(qa(script, schema)) as live:
-        whole = httpx.post(live.url + "/v1/chat/completions", json=body()).json()
-        streamed = chunks(httpx.post(live.url + "/v1/chat/completions", json=body(stream=True)))
+        whole = http.post(live.url + "/v1/chat/completions", json=body()).json()
+        streamed = chunks(http.post(live.url + "/v1/chat/completions", json=body(stream=True)))
     assert whole["choices"][0]["message"]["content"] == '{"number":7}'
     assert "".join(c["choices"][0]["delta"].get("content", "") for c in streamed) == '{"number":7}'
 

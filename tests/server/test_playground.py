@@ -6,10 +6,9 @@ import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from tests.server.browser import Page, chromium
-from tests.server.support import QA, USAGE, Live, Scripted, Tape, answer, serving, text_convert, until
+from tests.server.support import QA, USAGE, Live, Scripted, Tape, answer, http, serving, text_convert, until
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import InputError, LMFailed
@@ -196,7 +195,7 @@ def test_the_documentation_lists_every_path(page: Page, live: Live) -> None:
     page.goto(live.url + "/docs")
     page.wait("document.querySelector('details.operation')")
     shown = set(page.evaluate("[...document.querySelectorAll('.path')].map(e => e.textContent)"))
-    assert shown == set(httpx.get(live.url + "/openapi.json").json()["paths"])
+    assert shown == set(http.get(live.url + "/openapi.json").json()["paths"])
 
 
 def test_a_server_with_keys_asks_for_one(browser: Page) -> None:
@@ -221,9 +220,9 @@ def test_the_pages_load_nothing_from_elsewhere() -> None:
 
 
 def test_a_page_that_the_browser_has_is_not_sent_again(live: Live, tmp_path: Path) -> None:
-    first = httpx.get(live.url + "/static/main.js")
-    again = httpx.get(live.url + "/static/main.js", headers={"If-None-Match": first.headers["etag"]})
+    first = http.get(live.url + "/static/main.js")
+    again = http.get(live.url + "/static/main.js", headers={"If-None-Match": first.headers["etag"]})
     assert first.headers["content-type"].startswith("text/javascript")
     assert again.status_code == 304
-    assert httpx.get(live.url + "/static/..%2Fapp.py").status_code == 404
-    assert "default-src 'self'" in httpx.get(live.url).headers["content-security-policy"]
+    assert http.get(live.url + "/static/..%2Fapp.py").status_code == 404
+    assert "default-src 'self'" in http.get(live.url).headers["content-security-policy"]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from tests.server.support import Live, Tape, qa, serving, sse, until
+from tests.server.support import Live, Tape, http, qa, serving, sse, until
 
 from dspy_live.core.call import Call
 from dspy_live.core.events import Predicted, Started, Usage
@@ -21,7 +21,7 @@ def live() -> Iterator[Live]:
 
 
 def test_outputs_come_flat_beside_the_run(live: Live) -> None:
-    reply = httpx.post(live.url + "/predict", json={"question": "why?"})
+    reply = http.post(live.url + "/predict", json={"question": "why?"})
     body = reply.json()
     assert reply.status_code == 200
     assert body["answer"] == "You asked: why?"
@@ -36,7 +36,7 @@ def test_outputs_come_flat_beside_the_run(live: Live) -> None:
 
 
 def test_no_tokens_are_asked_for_where_nobody_takes_them(live: Live) -> None:
-    httpx.post(live.url + "/predict", json={"question": "why?"})
+    http.post(live.url + "/predict", json={"question": "why?"})
     assert live.service.calls[-1].stream is False
 
 
@@ -44,7 +44,7 @@ def test_no_tokens_are_asked_for_where_nobody_takes_them(live: Live) -> None:
 def test_predict_streams_on_request(live: Live, how: str) -> None:
     body = {"question": "why?"} | ({"stream": True} if how == "field" else {})
     headers = {"Accept": "text/event-stream"} if how == "header" else {}
-    reply = httpx.post(live.url + "/predict", json=body, headers=headers)
+    reply = http.post(live.url + "/predict", json=body, headers=headers)
     assert reply.headers["content-type"].startswith("text/event-stream")
     assert sse(reply.text)[-1][0] == "done"
 
@@ -54,7 +54,7 @@ def test_config_reaches_the_call(live: Live, how: str) -> None:
     config = {"rollout_id": 3, "temperature": 0.5}
     body = {"question": "why?"} | ({"config": config} if how == "field" else {})
     headers = {"X-Config": '{"rollout_id": 3, "temperature": 0.5}'} if how == "header" else {}
-    httpx.post(live.url + "/predict", json=body, headers=headers)
+    http.post(live.url + "/predict", json=body, headers=headers)
     assert live.service.calls[-1].config == config
     assert dict(live.service.calls[-1].inputs) == {"question": "why?"}
 
@@ -66,7 +66,7 @@ def test_an_input_named_like_an_option_is_an_input_and_an_output_named_run_wins(
         await tape.push(Started(call.id), Predicted({"run": call.inputs["stream"], "duration_ms": "mine"}))
 
     with serving(qa(echo, schema)) as live:
-        reply = httpx.post(live.url + "/predict", json={"stream": "a river", "config": "x"})
+        reply = http.post(live.url + "/predict", json={"stream": "a river", "config": "x"})
     assert reply.json() == {"run": "a river", "duration_ms": "mine"}
 
 
@@ -76,8 +76,8 @@ def test_a_run_without_a_known_price_has_no_cost_and_one_from_the_cache_says_so(
         await tape.push(Started(call.id), Usage("m", "p", 1, total_tokens=3, cached=cached), Predicted({"answer": ""}))
 
     with serving(qa(script)) as live:
-        fresh = httpx.post(live.url + "/predict", json={"question": "fresh"}).json()["run"]
-        cached = httpx.post(live.url + "/predict", json={"question": "cached"}).json()["run"]
+        fresh = http.post(live.url + "/predict", json={"question": "fresh"}).json()["run"]
+        cached = http.post(live.url + "/predict", json={"question": "cached"}).json()["run"]
     assert fresh["usage"]["cost"] is None
     assert fresh["cached"] is False
     assert cached["usage"]["cost"] == 0

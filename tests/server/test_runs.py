@@ -6,8 +6,7 @@ import asyncio
 import time
 from typing import Any
 
-import httpx
-from tests.server.support import Live, Tape, qa, serving, sse, until
+from tests.server.support import Live, Tape, http, qa, serving, sse, until
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import LMFailed
@@ -23,7 +22,7 @@ async def words(call: Call, tape: Tape) -> None:
 
 
 def start(live: Live) -> str:
-    reply = httpx.post(live.url + "/runs", json={"question": "x"})
+    reply = http.post(live.url + "/runs", json={"question": "x"})
     assert reply.status_code == 201
     body = reply.json()
     assert reply.headers["location"] == body["events"] == f"/runs/{body['run']['id']}/events"
@@ -35,7 +34,7 @@ def start(live: Live) -> str:
 def read(live: Live, run: str, after: str | None = None, most: int | None = None) -> list[tuple[str, str, Any]]:
     """Read events, all or the first ``most``, then leave."""
     headers = {} if after is None else {"Last-Event-ID": after}
-    with httpx.stream("GET", f"{live.url}/runs/{run}/events", headers=headers, timeout=10) as reply:
+    with http.stream("GET", f"{live.url}/runs/{run}/events", headers=headers, timeout=10) as reply:
         assert reply.status_code == 200
         text = ""
         for piece in reply.iter_text():
@@ -73,11 +72,11 @@ def test_a_run_that_is_over_and_read_answers_204() -> None:
         run = start(live)
         last = read(live, run)[-1][1]
         url = f"{live.url}/runs/{run}/events"
-        assert httpx.get(url, headers={"Last-Event-ID": last}).status_code == 204
-        assert httpx.delete(f"{live.url}/runs/{run}").status_code == 204
+        assert http.get(url, headers={"Last-Event-ID": last}).status_code == 204
+        assert http.delete(f"{live.url}/runs/{run}").status_code == 204
         time.sleep(0.3)
-        assert httpx.get(url).status_code == 204
-        assert httpx.get(url, headers={"Last-Event-ID": last}).status_code == 204
+        assert http.get(url).status_code == 204
+        assert http.get(url, headers={"Last-Event-ID": last}).status_code == 204
 
 
 def test_nobody_reads_so_the_lm_waits_and_after_the_grace_the_run_is_stopped() -> None:
@@ -104,7 +103,7 @@ def test_a_failure_waits_for_the_reader() -> None:
     with serving(qa(script)) as live:
         run = start(live)
         events = read(live, run)
-        assert httpx.get(f"{live.url}/runs/{run}/events", headers={"Last-Event-ID": events[-1][1]}).status_code == 204
+        assert http.get(f"{live.url}/runs/{run}/events", headers={"Last-Event-ID": events[-1][1]}).status_code == 204
     assert [n for n, _, _ in events] == ["started", "error", "done"]
 
 
@@ -116,7 +115,7 @@ def test_delete_cancels_a_run_and_its_reader_sees_it() -> None:
     with serving(qa(endless)) as live:
         run = start(live)
         until(lambda: len(live.app.runs) == 1)
-        reply = httpx.delete(f"{live.url}/runs/{run}")
+        reply = http.delete(f"{live.url}/runs/{run}")
         assert reply.status_code == 202
         assert [n for n, _, _ in read(live, run)] == ["started", "error", "done"]
 
@@ -127,8 +126,8 @@ def test_delete_cancels_a_run_of_another_door() -> None:
         await asyncio.sleep(60)
 
     with serving(qa(endless)) as live:
-        with httpx.stream("POST", live.url + "/predict/stream", json={"question": "x"}) as reply:
-            assert httpx.delete(f"{live.url}/runs/{reply.headers['x-run-id']}").status_code == 202
+        with http.stream("POST", live.url + "/predict/stream", json={"question": "x"}) as reply:
+            assert http.delete(f"{live.url}/runs/{reply.headers['x-run-id']}").status_code == 202
             events = sse(reply.read().decode())
         assert [n for n, _, _ in events] == ["started", "error", "done"]
         assert events[1][2]["error"]["type"] == "cancelled"
@@ -142,7 +141,7 @@ def test_the_newest_reader_takes_over() -> None:
 
     with serving(qa(script)) as live:
         run = start(live)
-        with httpx.stream("GET", f"{live.url}/runs/{run}/events") as old:
+        with http.stream("GET", f"{live.url}/runs/{run}/events") as old:
             pieces = old.iter_text()
             assert "started" in next(pieces)
             new = read(live, run)
@@ -160,7 +159,7 @@ def test_old_events_are_let_go_and_asking_for_them_says_so() -> None:
     with serving(qa(large)) as live:
         run = start(live)
         assert len(joined(read(live, run))) == 4_000_000
-        reply = httpx.get(f"{live.url}/runs/{run}/events")
+        reply = http.get(f"{live.url}/runs/{run}/events")
         kept = read(live, run, f"{run}:38")
     assert reply.status_code == 410
     assert reply.json()["error"]["type"] == "gone"
@@ -171,16 +170,16 @@ def test_ids_that_make_no_sense() -> None:
     with serving(qa(words)) as live:
         run = start(live)
         url = f"{live.url}/runs/{run}/events"
-        assert httpx.get(url, headers={"Last-Event-ID": "nonsense"}).status_code == 400
-        assert httpx.get(url, headers={"Last-Event-ID": "abc:1"}).status_code == 400
-        assert httpx.get(live.url + "/runs/abc/events").status_code == 404
-        assert httpx.delete(live.url + "/runs/abc").status_code == 404
+        assert http.get(url, headers={"Last-Event-ID": "nonsense"}).status_code == 400
+        assert http.get(url, headers={"Last-Event-ID": "abc:1"}).status_code == 400
+        assert http.get(live.url + "/runs/abc/events").status_code == 404
+        assert http.delete(live.url + "/runs/abc").status_code == 404
         assert joined(read(live, run)) == WORDS
 
 
 def test_a_run_that_finds_no_room_is_refused_at_its_start() -> None:
     with serving(qa(words), max_active=1) as live:
         start(live)
-        reply = httpx.post(live.url + "/runs", json={"question": "x"})
+        reply = http.post(live.url + "/runs", json={"question": "x"})
     assert reply.status_code == 503
     assert reply.json()["error"]["type"] == "overloaded"

@@ -12,9 +12,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
-from tests.server.support import qa, sse, until
+from tests.server.support import http, qa, sse, until
 from websockets.sync.client import connect
 
 from dspy_live.core.errors import ConfigurationError
@@ -48,7 +47,7 @@ class Asking(threading.Thread):
         until(lambda: bool(self.text))
 
     def run(self) -> None:
-        with httpx.stream("POST", self.url + "/predict/stream", json={"question": "x"}, timeout=20) as reply:
+        with http.stream("POST", self.url + "/predict/stream", json={"question": "x"}, timeout=20) as reply:
             for piece in reply.iter_text():
                 self.text += piece
 
@@ -63,8 +62,8 @@ def test_sigterm_lets_runs_end_and_takes_no_new_ones() -> None:
         began = time.monotonic()
         server.send_signal(signal.SIGTERM)
         time.sleep(0.2)
-        ready = httpx.get(url + "/health/ready")
-        refused = httpx.post(url + "/predict", json={"question": "x"})
+        ready = http.get(url + "/health/ready")
+        refused = http.post(url + "/predict", json={"question": "x"})
         assert asking.names() == ["started", "prediction", "done"]
         assert server.wait(5) == 0
         assert time.monotonic() - began < 3

@@ -9,7 +9,7 @@ import time
 
 import httpx
 import pytest
-from tests.server.support import Tape, answer, qa, serving, sse, until
+from tests.server.support import Tape, answer, http, qa, serving, sse, until
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import Cancelled, LMFailed, RateLimited, Stop
@@ -28,7 +28,7 @@ from dspy_live.core.events import (
 
 def test_events_are_numbered_under_the_run_and_end_in_done() -> None:
     with serving(qa()) as live:
-        reply = httpx.post(live.url + "/predict/stream", json={"question": "why?"})
+        reply = http.post(live.url + "/predict/stream", json={"question": "why?"})
     events = sse(reply.text)
     run = reply.headers["x-run-id"]
     names = [name for name, _, _ in events]
@@ -60,7 +60,7 @@ def test_every_kind_of_event_has_its_name_and_data() -> None:
         )
 
     with serving(qa(script)) as live:
-        events = sse(httpx.post(live.url + "/predict/stream", json={"question": "x"}).text)
+        events = sse(http.post(live.url + "/predict/stream", json={"question": "x"}).text)
     by_name = {name: data for name, _, data in events}
     assert [n for n, _, _ in events] == [
         "started", "status", "token", "partial", "restart", "reasoning", "tool", "tool", "custom", "prediction", "done",
@@ -80,7 +80,7 @@ def test_a_failure_before_the_first_event_is_an_http_error() -> None:
         raise RateLimited("the LM's provider is over its limit", retry_after=7.2)
 
     with serving(qa(script)) as live:
-        reply = httpx.post(live.url + "/predict/stream", json={"question": "x"})
+        reply = http.post(live.url + "/predict/stream", json={"question": "x"})
     assert reply.status_code == 429
     assert reply.headers["retry-after"] == "8"
     error = reply.json()["error"]
@@ -104,7 +104,7 @@ def test_a_failure_in_mid_stream_is_one_error_event(failure: BaseException, kind
         raise failure
 
     with serving(qa(script)) as live:
-        reply = httpx.post(live.url + "/predict/stream", json={"question": "x"})
+        reply = http.post(live.url + "/predict/stream", json={"question": "x"})
     events = sse(reply.text)
     assert reply.status_code == 200
     assert [n for n, _, _ in events] == ["started", "token", "token", "error", "done"]
@@ -189,7 +189,7 @@ def test_a_silent_stream_has_heartbeats_even_before_the_first_event() -> None:
         await answer(call, tape)
 
     with serving(qa(script), heartbeat=0.03) as live:
-        text = httpx.post(live.url + "/predict/stream", json={"question": "x"}).text
+        text = http.post(live.url + "/predict/stream", json={"question": "x"}).text
     assert text.startswith(": keep-alive\n\n: keep-alive\n\n")
     assert sse(text)[0][0] == "started"
 
@@ -235,4 +235,4 @@ def test_a_half_sent_request_costs_no_run() -> None:
         sock.close()
         time.sleep(0.03)
         assert live.service.calls == []
-        assert json.loads(httpx.get(live.url + "/stats").text)["started"] == 0
+        assert json.loads(http.get(live.url + "/stats").text)["started"] == 0

@@ -13,6 +13,7 @@ from dspy_live.server import figures, health, openai, openapi, predict, programs
 from dspy_live.server.active import ActiveRuns
 from dspy_live.server.auth import Keys
 from dspy_live.server.errors import ClientGone, public_error
+from dspy_live.server.heartbeat import Pulse
 from dspy_live.server.http import Headers, Request
 from dspy_live.server.mounted import Mounted, by_name, find
 from dspy_live.server.origins import Origins
@@ -80,7 +81,7 @@ class App:
         self.max_body = max_body
         self.drain_seconds = drain
         self.grace = grace
-        self.heartbeat = heartbeat
+        self.pulse = Pulse(heartbeat)
         self.metrics = metrics
         self.usage = usage
         self.simulated = simulated
@@ -164,7 +165,7 @@ def create_app(
     metrics: Callable[[], bytes] | None = None,
     usage: Callable[[Mapping[str, str]], Any] | None = None,
     simulated: bool | None = None,
-    title: str = "dspy-live",
+    title: str | None = None,
 ) -> App:
     """Return the ASGI application that serves ``programs``.
 
@@ -181,7 +182,7 @@ def create_app(
         usage: takes the query parameters of ``/usage`` and returns what it replies; may be a
             coroutine function. Without it ``/usage`` is not found.
         simulated: replies carry ``X-Simulated: 1``; by default when a program says that it is.
-        title: shown in the documentation and in the playground.
+        title: shown in the documentation and in the playground; by default the program's name, where there is one.
 
     Raises :class:`~dspy_live.core.errors.ConfigurationError` for values that can't work.
     """
@@ -206,5 +207,5 @@ def create_app(
         metrics=metrics,
         usage=usage,
         simulated=any(m.simulated for m in mounted.values()) if simulated is None else simulated,
-        title=title,
+        title=title or (next(iter(mounted)) if len(mounted) == 1 else "dspy-live"),
     )

@@ -7,50 +7,75 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 
 
-class Heartbeat:
-    """Calls ``beat`` when the stream has been silent for ``interval`` seconds; a context manager.
+class Pulse:
+    """The one timer behind all heartbeats of a server; it runs while there is a stream.
 
-    A busy stream pays nothing for it: each event only sets a flag, and the timer is looked at again
-    once per interval. A beat never overlaps a write of the stream: :meth:`sending` waits for it.
+    It looks at every stream twice per ``interval`` (seconds), so that none is silent for longer.
     """
 
-    __slots__ = ("_beat", "_busy", "_interval", "_loop", "_sent", "_task", "_timer")
+    def __init__(self, interval: float) -> None:
+        self.interval = interval
+        self._streams: set[Heartbeat] = set()
+        self._timer: asyncio.TimerHandle | None = None
 
-    def __init__(self, interval: float, beat: Callable[[], Awaitable[None]]) -> None:
-        self._interval = interval
+    def add(self, stream: Heartbeat) -> None:
+        """Look after a stream."""
+        self._streams.add(stream)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self.interval / 2, self._look)
+
+    def discard(self, stream: Heartbeat) -> None:
+        """Look after it no more."""
+        self._streams.discard(stream)
+        if not self._streams and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self.interval / 2, self._look)
+        for stream in self._streams:
+            stream.look()
+
+
+class Heartbeat:
+    """While entered, calls ``beat`` whenever its stream has been silent for too long.
+
+    A busy stream pays two assignments per write for it: before it writes it sets ``busy`` and
+    ``sent`` (and awaits :meth:`settle` when a beat is under way, so that the two never overlap), and
+    afterwards it clears ``busy``.
+    """
+
+    __slots__ = ("_beat", "_pulse", "beating", "busy", "sent")
+
+    def __init__(self, pulse: Pulse, beat: Callable[[], Awaitable[None]]) -> None:
+        self._pulse = pulse
         self._beat = beat
-        self._busy = False
-        self._sent = False
-        self._task: asyncio.Task[None] | None = None
+        self.busy = False
+        self.sent = False
+        self.beating: asyncio.Task[None] | None = None
 
-    async def sending(self) -> None:
-        """Say that the stream is about to write."""
-        self._busy = self._sent = True
-        if self._task is not None:
-            task, self._task = self._task, None
+    async def settle(self) -> None:
+        """Wait for the end of a beat that is under way."""
+        if self.beating is not None:
+            task, self.beating = self.beating, None
             await task
 
-    def idle(self) -> None:
-        """Say that the stream has written and waits again."""
-        self._busy = False
+    def look(self) -> None:
+        """Beat if nothing was written since the last look."""
+        if not self.sent and not self.busy and (self.beating is None or self.beating.done()):
+            self.beating = asyncio.get_running_loop().create_task(self._run())
+        self.sent = False
 
     def __enter__(self) -> Heartbeat:
-        self._loop = asyncio.get_running_loop()
-        self._timer = self._loop.call_later(self._interval, self._due)
+        self._pulse.add(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._timer.cancel()
-        if self._task is not None:
-            self._task.cancel()
-
-    def _due(self) -> None:
-        if not self._sent and not self._busy and (self._task is None or self._task.done()):
-            self._task = self._loop.create_task(self._run())
-        self._sent = False
-        self._timer = self._loop.call_later(self._interval, self._due)
+        self._pulse.discard(self)
+        if self.beating is not None:
+            self.beating.cancel()
 
     async def _run(self) -> None:
         await self._beat()

@@ -90,7 +90,7 @@ async def _stream(request: Request, mounted: Mounted, call: Call, encoder: ChatE
         with (
             active,
             Watch(request.receive, active.stop),
-            Heartbeat(request.app.heartbeat, lambda: open_with(_HEARTBEAT)) as heart,
+            Heartbeat(request.app.pulse, lambda: open_with(_HEARTBEAT)) as heart,
         ):
             async with Door(mounted.service.open(call)) as events:
                 while batch := await events.receive_many():
@@ -102,9 +102,10 @@ async def _stream(request: Request, mounted: Mounted, call: Call, encoder: ChatE
                             pieces.append(encoder.content(piece))
                     if pieces:
                         active.count(active.tokens + len(pieces))
-                        await heart.sending()
+                        heart.busy = heart.sent = True
+                        await heart.settle()
                         await open_with(b"".join(pieces))
-                        heart.idle()
+                        heart.busy = False
     except ClientGone:
         raise
     except (Exception, Stop) as exc:

@@ -29,9 +29,9 @@ async def predict(request: Request) -> None:
         return
     account = await run(request, mounted, call)
     duration = account.duration_ms
-    body: dict[str, Any] = {"duration_ms": duration, "run": account.run(call.id)}
-    if account.prediction is not None:
-        body |= account.prediction.outputs
+    body: dict[str, Any] = dict(account.prediction.outputs) if account.prediction is not None else {}
+    body.setdefault("duration_ms", duration)
+    body.setdefault("run", account.run(call.id))
     await request.reply(200, dumps(body), JSON, (b"server-timing", b"run;dur=%.3f" % duration))
 
 

@@ -74,14 +74,15 @@ async def _read(request: Request, run: Resumable, reader: int, seq: int) -> None
             task.cancel()
 
     try:
-        with Watch(request.receive, leave), Heartbeat(request.app.heartbeat, beat) as heart:
+        with Watch(request.receive, leave), Heartbeat(request.app.pulse, beat) as heart:
             await request.start(200, EVENT_STREAM)
             while run.current(reader) and not (run.ended and seq == run.last):
                 if seq == run.last:
-                    heart.idle()
+                    heart.busy = False
                     await run.news()
                     continue
-                await heart.sending()
+                heart.busy = heart.sent = True
+                await heart.settle()
                 frames, seq = run.after(seq), run.last
                 await request.write(frames)
                 run.delivered(seq)

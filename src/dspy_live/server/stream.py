@@ -37,6 +37,7 @@ async def stream_call(request: Request, mounted: Mounted, call: Call) -> None:
     active = request.app.runs.enter(call.id, request.key, mounted.name)
     account = active.account
     encoder = sse(call.id, account)
+    send = request.send_raw
 
     async def beat() -> None:
         if not request.began:
@@ -44,16 +45,18 @@ async def stream_call(request: Request, mounted: Mounted, call: Call) -> None:
         await request.write(SSE_HEARTBEAT)
 
     try:
-        with active, Watch(request.receive, active.stop), Heartbeat(request.app.heartbeat, beat) as heart:
+        with active, Watch(request.receive, active.stop), Heartbeat(request.app.pulse, beat) as heart:
             async with Door(mounted.service.open(call)) as events:
                 while batch := await events.receive_many():
-                    await heart.sending()
+                    heart.busy = heart.sent = True
+                    if heart.beating is not None:
+                        await heart.settle()
                     body = encoder.many(batch)
                     active.count(encoder.tokens)
                     if not request.began:
                         await start(request, account)
-                    await request.write(body)
-                    heart.idle()
+                    await send({"type": "http.response.body", "body": body, "more_body": True})
+                    heart.busy = False
     except ClientGone:
         raise
     except (Exception, Stop) as exc:
