@@ -6,16 +6,15 @@ import asyncio
 import os
 import socket
 import ssl
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dspy_live.runtime.http.connection import HEAD_LIMIT, Connection
+from dspy_live.runtime.http.dial import dial
 from dspy_live.runtime.http.errors import ConnectFailed, ConnectTimeout
 from dspy_live.runtime.http.tls import TlsOptions, make_context
 
 if TYPE_CHECKING:
     from dspy_live.runtime.http.pool import Route
-
-_EYEBALLS = 0.25  # seconds before the next address is tried as well, as RFC 8305 has it
 
 
 class Connector:
@@ -48,8 +47,7 @@ class Connector:
         context = self._context(route.tls) if route.scheme == "https" else None
         tunnel = proxy is not None and route.scheme == "https"
         gate = _Gate(connection)
-        loop = asyncio.get_running_loop()
-        await loop.create_connection(lambda: gate, host, port, **_eyeballs(loop))
+        await dial(gate, host, port)
         _set_nodelay(gate.transport)
         if proxy is not None and proxy.scheme == "https":
             await gate.start_tls(self._context(TlsOptions()), proxy.host, limit)
@@ -138,11 +136,6 @@ def _set_nodelay(transport: asyncio.Transport) -> None:
     sock = transport.get_extra_info("socket")
     if sock is not None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def _eyeballs(loop: asyncio.AbstractEventLoop) -> dict[str, Any]:
-    # uvloop tries the addresses one after the other and has no such option.
-    return {"happy_eyeballs_delay": _EYEBALLS} if isinstance(loop, asyncio.BaseEventLoop) else {}
 
 
 def _reason(exc: BaseException) -> str:
