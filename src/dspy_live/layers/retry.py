@@ -38,7 +38,7 @@ class Retry:
     another try begins with a ``Restart``; behind a door that can't restart the call fails with
     :class:`StreamBroken`. It waits for nothing that the call's deadline would not leave time for.
 
-    It takes the place of DSPy's ``num_retries``: set that to 0, or they multiply.
+    Among the layers of an LM it takes the place of DSPy's ``num_retries``: they never multiply.
 
     Args:
         tries: how often a call is opened at most, the first time included.
@@ -52,6 +52,8 @@ class Retry:
     """
 
     kind: ClassVar[str] = "retry"
+    retries: ClassVar[bool] = True
+    """Tells the LM's engine that its own ``num_retries`` must not be used as well."""
 
     def __init__(
         self,

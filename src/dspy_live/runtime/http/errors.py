@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 
 class TransportError(Exception):
     """Base of the transport's errors.
@@ -11,7 +13,12 @@ class TransportError(Exception):
         reason: what happened, for people.
         received: true when at least one byte of the reply had come: asking again may then
             repeat work that the endpoint has done.
+
+    ``transient`` says that another try has a chance, ``overload`` that the endpoint may have too much to do.
     """
+
+    transient: ClassVar[bool] = True
+    overload: ClassVar[bool] = False
 
     def __init__(self, where: str, reason: str, *, received: bool = False) -> None:
         super().__init__(f"{where}: {reason}")
@@ -35,9 +42,13 @@ class ConnectionBroken(TransportError):
 class FirstByteTimeout(TransportError):
     """No byte of the reply's body within the first-byte timeout after the request was sent."""
 
+    overload = True
+
 
 class IdleTimeout(TransportError):
     """The body began and then fell silent for longer than the idle timeout."""
+
+    overload = True
 
 
 class ProtocolError(TransportError):
@@ -47,6 +58,8 @@ class ProtocolError(TransportError):
 class Redirected(ProtocolError):
     """The endpoint answered with a redirect, which is never followed. ``location`` has no query."""
 
+    transient = False
+
     def __init__(self, where: str, status: int, location: str) -> None:
         super().__init__(where, f"redirect ({status}) to {location}; use that address as the API base", received=True)
         self.status = status
@@ -55,6 +68,8 @@ class Redirected(ProtocolError):
 
 class BodyTooLarge(TransportError):
     """The body is longer than the reader's limit."""
+
+    transient = False
 
 
 class PoolClosed(TransportError):
