@@ -58,8 +58,7 @@ soak: setup
 	$(BIN)/python bench/soak.py --seconds $(SOAK_SECONDS) $(ARGS)
 
 docs: setup
-	$(BIN)/mkdocs build --strict --quiet --site-dir site
-	@echo "docs: site/index.html"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir site
 
 # Written anew from pyproject.toml; the project names no package index.
 lock: setup
