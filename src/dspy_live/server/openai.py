@@ -16,8 +16,7 @@ from dspy_live.core.events import Usage
 from dspy_live.core.schema import Schema
 from dspy_live.runtime.door import Door
 from dspy_live.server.encoders.chat import ChatEncoder
-from dspy_live.server.encoders.json import dumps
-from dspy_live.server.encoders.plain import PlainText
+from dspy_live.server.encoders.plain import PlainText, plain_value
 from dspy_live.server.errors import BadRequest, ClientGone, public_error
 from dspy_live.server.heartbeat import Heartbeat
 from dspy_live.server.http import JSON, Request, parse_object
@@ -70,10 +69,8 @@ async def chat_completions(request: Request) -> None:
         return
     account = await run(request, mounted, call)
     outputs = account.prediction.outputs if account.prediction is not None else {}
-    content = outputs.get(mounted.schema.last_text_output or "")
-    await request.reply(
-        200, encoder.whole(content if isinstance(content, str) else dumps(outputs).decode(), account), JSON
-    )
+    content = plain_value(mounted.schema.last_text_output, outputs)
+    await request.reply(200, encoder.whole(content, account), JSON)
 
 
 async def _stream(request: Request, mounted: Mounted, call: Call, encoder: ChatEncoder, with_usage: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import Any, assert_never
 
 from dspy_live.core.errors import StreamBroken
 from dspy_live.core.events import (
@@ -35,7 +35,7 @@ class PlainText:
     def __init__(self, schema: Schema) -> None:
         self.field = schema.last_text_output
         self._speaker: int | None = None
-        self._held = False
+        self._held = schema.live is not None and self.field not in schema.live
         self._sent: list[str] = []
 
     def feed(self, event: Event) -> str:
@@ -45,12 +45,11 @@ class PlainText:
                 return self._token(event)
             case Restart(_, lm_call, _, fields):
                 if lm_call == self._speaker and (not fields or self.field in fields):
-                    self._held = bool(self._sent)
+                    self._held = self._held or bool(self._sent)
                     self._speaker = None
                 return ""
             case Predicted(outputs):
-                value = outputs.get(self.field) if self.field is not None else None
-                return self._rest(value if isinstance(value, str) else dumps(value or outputs).decode())
+                return self._rest(outputs)
             case (
                 Started()
                 | Status()
@@ -77,11 +76,26 @@ class PlainText:
         self._sent.append(token.text)
         return token.text
 
-    def _rest(self, value: str) -> str:
+    def _rest(self, outputs: dict[str, Any]) -> str:
         sent = "".join(self._sent)
+        if self.field not in outputs and sent:
+            return ""  # a predictor's field that the program does not give on: there is nothing to hold it against
+        value = plain_value(self.field, outputs)
         if not value.startswith(sent):
             raise StreamBroken(
                 "the text changed after its beginning had been sent, and this door can't take words back; "
                 "use /predict/stream or the typed WebSocket protocol"
             )
         return value[len(sent) :]
+
+
+def plain_value(field: str | None, outputs: dict[str, Any]) -> str:
+    """Return the one text that stands for a program's outputs.
+
+    That is the field's value; where the program gave no such field, its last text; else all outputs as JSON.
+    """
+    if field is not None and field in outputs:
+        value = outputs[field]
+        return value if isinstance(value, str) else dumps(value).decode()
+    texts = [value for value in outputs.values() if isinstance(value, str)]
+    return texts[-1] if texts else dumps(outputs).decode()
