@@ -25,7 +25,8 @@ NOW = 1_800_000_000.0
 REPLY: dict[str, Any] = {
     "id": "c",
     "choices": [
-        {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "hi", "reasoning_content": "hm"}},
+        {"index": 0, "finish_reason": "stop",
+         "message": {"role": "assistant", "content": "hi", "reasoning_content": "hm"}},
         {"index": 1, "finish_reason": "tool_calls", "message": {"role": "assistant", "content": None, "tool_calls": [
             {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}]}},
     ],
@@ -64,6 +65,7 @@ def test_the_plain_parser_has_the_streams_shape() -> None:
         (b'{"object":"list"}', "has no choices"),
         (b'{"choices":[{"text":"x"}]}', "has no message"),
         (b'{"choices":["x"]}', "has no message"),
+        (b'{"choices":true}', "has no choices"),
     ],
 )
 def test_what_is_no_reply_is_said_with_its_beginning(body: bytes, match: str) -> None:

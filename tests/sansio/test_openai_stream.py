@@ -183,12 +183,14 @@ def test_mistrals_content_parts() -> None:
     assert content(reply) == "yes"
 
 
-def tool(index: int | None = None, id: str | None = None, name: str | None = None, args: Any = None) -> dict[str, Any]:
+def tool(
+    index: int | None = None, call: str | None = None, name: str | None = None, args: Any = None
+) -> dict[str, Any]:
     fragment: dict[str, Any] = {"function": {k: v for k, v in (("name", name), ("arguments", args)) if v is not None}}
     if index is not None:
         fragment["index"] = index
-    if id is not None:
-        fragment["id"] = id
+    if call is not None:
+        fragment["id"] = call
     return chunk({"tool_calls": [fragment]})
 
 
@@ -276,6 +278,12 @@ def test_a_last_line_without_its_line_end_counts() -> None:
 def test_what_follows_done_is_ignored() -> None:
     deltas, reply = parse(wire(chunk({"content": "a"}, "stop")) + b'data: {"error":"late"}\n\ndata: x\n\n' + PLAIN)
     assert joined(deltas) == "a" == content(reply)
+    parser = StreamParser()
+    parser.feed(wire(chunk({"content": "a"}, "stop"), done=False))
+    assert parser.complete
+    assert not parser.done
+    parser.feed(b"data: [DONE]\n")
+    assert parser.done
 
 
 def test_events_with_names_ids_and_heartbeats() -> None:
@@ -303,12 +311,12 @@ def test_usage_with_every_chunk_keeps_the_last() -> None:
 @pytest.mark.parametrize(
     ("event", "message", "code", "status"),
     [
-        (b'data: {"error":{"message":"out of memory","type":"server_error","code":"oom"}}\n\n', "out of memory", "oom", None),
+        (b'data: {"error":{"message":"no memory","type":"server_error","code":"oom"}}\n\n', "no memory", "oom", None),
         (b'data: {"error":{"message":"slow down","code":429}}\n\n', "slow down", "429", 429),
         (b'event: error\ndata: {"error":"no more"}\n\n', "no more", None, None),
-        (b'error: {"code":500,"message":"kv cache is full","type":"server_error"}\n\n', "kv cache is full", "server_error", 500),
+        (b'error: {"code":500,"message":"cache full","type":"server_error"}\n\n', "cache full", "server_error", 500),
         (b'data: {"object":"error","message":"bad","code":400}\n\n', "bad", "400", 400),
-        (b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"error","error":{"message":"gone","code":502}}]}\n\n',
+        (b'data: {"choices":[{"delta":{},"finish_reason":"error","error":{"message":"gone","code":502}}]}\n\n',
          "gone", "502", 502),
     ],
 )  # fmt: skip

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import uvloop
+from tests.runtime.http.peer import Peer
 
 from dspy_live.runtime.transport import HttpPool
-from tests.runtime.http.peer import Peer
 
 
 def pytest_asyncio_loop_factories(

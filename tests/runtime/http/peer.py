@@ -25,6 +25,12 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until something that only shows from outside has happened."""
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+
+
 class Request:
     def __init__(self, line: str, headers: dict[str, str], body: bytes) -> None:
         self.line = line
@@ -96,8 +102,7 @@ class Peer:
 
     async def closing(self, count: int = 1) -> float:
         """Wait for the ``count``-th close and return its time."""
-        while len(self.closed_at) < count:
-            await asyncio.sleep(0.001)
+        await until(lambda: len(self.closed_at) >= count)
         return self.closed_at[count - 1]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

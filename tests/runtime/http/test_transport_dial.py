@@ -7,37 +7,16 @@ import socket
 from typing import Any
 
 import pytest
-
-from dspy_live.runtime.http.dial import Address, dial, interleaved, race
+from tests.runtime.http.deaf import Deaf, at
 from tests.runtime.http.peer import reply
 
-
-def at(port: int, host: str = "127.0.0.1") -> Address:
-    return (socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port))
+from dspy_live.runtime.http.dial import dial, interleaved, race
 
 
 def closed_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
-
-
-class Deaf:
-    """A listener whose queue is full: connecting neither stands nor fails."""
-
-    def __enter__(self) -> Address:
-        self.listener = socket.socket()
-        self.listener.bind(("127.0.0.1", 0))
-        self.listener.listen(0)
-        self.clients = [socket.socket() for _ in range(4)]
-        for client in self.clients:
-            client.setblocking(False)
-            client.connect_ex(self.listener.getsockname())
-        return at(self.listener.getsockname()[1])
-
-    def __exit__(self, *error: object) -> None:
-        for one in (self.listener, *self.clients):
-            one.close()
 
 
 def test_families_take_turns_and_the_first_stays_first() -> None:

@@ -7,6 +7,8 @@ import time
 from typing import Any
 
 import pytest
+from tests.runtime.http.deaf import Deaf, url_of
+from tests.runtime.http.peer import CHUNKED, END, Peer, chunk, reply, until
 
 from dspy_live.runtime.transport import (
     ConnectionBroken,
@@ -16,7 +18,6 @@ from dspy_live.runtime.transport import (
     IdleTimeout,
     Timeouts,
 )
-from tests.runtime.http.peer import CHUNKED, END, Peer, chunk, reply
 
 SEEN_WITHIN = 0.05  # seconds
 
@@ -44,8 +45,7 @@ async def test_the_peer_sees_a_cancellation_at_once(pool: HttpPool, peer: Any, s
             await ex.done()
 
     task = asyncio.create_task(ask())
-    while not one.requests:
-        await asyncio.sleep(0.001)
+    await until(lambda: one.requests)
     await asyncio.sleep(0.01)
     left = time.monotonic()
     task.cancel()
@@ -60,8 +60,7 @@ async def test_the_peer_sees_a_cancellation_at_once(pool: HttpPool, peer: Any, s
 async def test_the_peer_sees_an_early_leave_at_once(pool: HttpPool, peer: Any, stage: str) -> None:
     one = await peer(stalls(STAGES[stage]))
     async with pool.exchange("POST", one.url, {}, b"{}"):
-        while not one.requests:
-            await asyncio.sleep(0.001)
+        await until(lambda: one.requests)
         await asyncio.sleep(0.01)
         left = time.monotonic()
     assert await one.closing() - left < SEEN_WITHIN
@@ -107,7 +106,8 @@ async def test_several_tasks_may_wait_and_one_of_them_may_be_cancelled(pool: Htt
 
 async def test_cancelled_while_connecting(pool: HttpPool) -> None:
     """The listener's queue is full, so that the connection neither stands nor fails."""
-    with _unreachable() as url:
+    with Deaf() as address:
+        url = url_of(address)
 
         async def ask() -> None:
             async with pool.exchange("POST", url, timeouts=Timeouts(connect=None)):
@@ -123,7 +123,8 @@ async def test_cancelled_while_connecting(pool: HttpPool) -> None:
 
 
 async def test_connect_timeout(pool: HttpPool) -> None:
-    with _unreachable() as url:
+    with Deaf() as address:
+        url = url_of(address)
         began = time.monotonic()
         with pytest.raises(ConnectTimeout, match=r"no connection within 0\.05 s"):
             async with pool.exchange("POST", url, timeouts=Timeouts(connect=0.05)):
@@ -244,8 +245,7 @@ async def test_while_paused_the_peers_writes_stop_and_nothing_is_lost(pool: Http
         paused: list[bool] = []
         ex.on_body = take
         await ex.headers_received()
-        while not paused:
-            await asyncio.sleep(0.001)
+        await until(lambda: paused)
         stopped = await settled(written)
         assert stopped < total // 2
         assert got[0] <= (1 << 20) + (512 << 10)
@@ -271,25 +271,3 @@ async def test_a_connection_that_was_paused_at_its_end_is_read_again_by_the_next
     async with pool.exchange("POST", one.url) as ex:
         assert ex.reused
         assert await ex.read() == b"x" * 10
-
-
-class _unreachable:
-    """An address that takes no more connections: a listener whose queue is full."""
-
-    def __enter__(self) -> str:
-        import socket
-
-        self._sockets = [socket.socket()]
-        self._sockets[0].bind(("127.0.0.1", 0))
-        self._sockets[0].listen(0)
-        address = self._sockets[0].getsockname()
-        for _ in range(4):
-            client = socket.socket()
-            client.setblocking(False)
-            client.connect_ex(address)
-            self._sockets.append(client)
-        return f"http://127.0.0.1:{address[1]}/"
-
-    def __exit__(self, *error: object) -> None:
-        for one in self._sockets:
-            one.close()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import uvloop
+from tests.runtime.http.peer import CHUNKED, END, Peer, chunk, reply, until
 
 from dspy_live.runtime.transport import (
     ConnectFailed,
@@ -20,7 +21,6 @@ from dspy_live.runtime.transport import (
     Timeouts,
     pool_for_running_loop,
 )
-from tests.runtime.http.peer import CHUNKED, END, Peer, chunk, reply
 
 
 async def post(pool: HttpPool, url: str, **kw: Any) -> bytes:
@@ -65,8 +65,7 @@ async def test_two_hundred_at_once_and_no_cap(pool: HttpPool, peer: Any) -> None
             return await ex.read()
 
     tasks = [asyncio.create_task(ask(n)) for n in range(200)]
-    while len(one.requests) < 200:
-        await asyncio.sleep(0.001)
+    await until(lambda: len(one.requests) >= 200)
     assert (pool.statistics().open, pool.statistics().exchanges) == (200, 200)
     gate.set()
     assert await asyncio.gather(*tasks) == [b"%d!" % n for n in range(200)]
@@ -122,8 +121,7 @@ async def test_a_connection_that_the_server_closed_while_idle_is_not_used_again(
     one = await peer(closes_after(1, late=False))
     for _ in range(3):
         assert await post(pool, one.url) == b"x"
-        while pool.statistics().idle:
-            await asyncio.sleep(0.001)
+        await until(lambda: not pool.statistics().idle)
     assert one.connections == 3
     assert pool.statistics().stale == 0
 

@@ -8,12 +8,12 @@ import time
 from typing import Any
 
 import pytest
+from tests.runtime.http.certificates import Authority
+from tests.runtime.http.peer import CHUNKED, END, Peer, chunk, read_request, reply, until
 
 from dspy_live.runtime.http.proxy import Proxies, parse_proxy
 from dspy_live.runtime.http.request import parse_target
 from dspy_live.runtime.transport import ConnectFailed, ConnectTimeout, HttpPool, Timeouts, TlsOptions
-from tests.runtime.http.certificates import Authority
-from tests.runtime.http.peer import CHUNKED, END, Peer, chunk, read_request, reply
 
 
 @pytest.fixture(scope="module")
@@ -166,8 +166,7 @@ async def test_a_silent_proxy_and_a_cancellation(peer: Any) -> None:
             await post(pool, "https://127.0.0.1:9/", timeouts=Timeouts(connect=0.05))
         await proxy.closing()
         task = asyncio.create_task(post(pool, "https://127.0.0.1:9/"))
-        while len(proxy.requests) < 2:
-            await asyncio.sleep(0.001)
+        await until(lambda: len(proxy.requests) >= 2)
         left = time.monotonic()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -8,6 +8,7 @@ import zlib
 from typing import Any
 
 import pytest
+from tests.runtime.http.peer import CHUNKED, END, Peer, chunk, reply
 
 from dspy_live.runtime.transport import (
     BodyTooLarge,
@@ -17,7 +18,6 @@ from dspy_live.runtime.transport import (
     Redirected,
     TransportError,
 )
-from tests.runtime.http.peer import CHUNKED, END, Peer, chunk, reply
 
 
 async def fetch(pool: HttpPool, url: str, **kw: Any) -> tuple[int, bytes]:
@@ -329,10 +329,10 @@ async def test_every_cut_of_a_whole_reply_is_noticed(pool: HttpPool, peer: Any) 
         await peer.see_close(reader)
 
     one = await peer(script)
-    for at in range(len(wire)):
+    while at < len(wire):
         with pytest.raises(ConnectionBroken):
             await fetch(pool, one.url)
-    at = len(wire)
+        at += 1
     assert await fetch(pool, one.url) == (200, b"abcdefg")
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.runtime.http.certificates import Authority
+from tests.runtime.http.peer import CHUNKED, END, Peer, chunk, reply, until
 
 from dspy_live.runtime.http.tls import make_context
 from dspy_live.runtime.transport import (
@@ -20,8 +22,6 @@ from dspy_live.runtime.transport import (
     Timeouts,
     TlsOptions,
 )
-from tests.runtime.http.certificates import Authority
-from tests.runtime.http.peer import CHUNKED, END, Peer, chunk, reply
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ async def test_a_server_without_tls(pool: HttpPool, peer: Any) -> None:
         await writer.drain()
 
     one = await peer(script)
-    with pytest.raises(ConnectFailed, match="TLS failed|reset|closed"):
+    with pytest.raises(ConnectFailed, match=r"TLS failed|reset|closed"):
         await post(pool, one.url.replace("http:", "https:"))
 
 
@@ -168,8 +168,7 @@ async def test_a_server_that_is_silent_in_the_handshake(pool: HttpPool, peer: An
 async def test_cancelled_in_the_handshake(pool: HttpPool, peer: Any) -> None:
     one = await peer(silent)
     task = asyncio.create_task(post(pool, one.url.replace("http:", "https:")))
-    while not one.connections:
-        await asyncio.sleep(0.001)
+    await until(lambda: one.connections)
     await asyncio.sleep(0.01)
     left = time.monotonic()
     task.cancel()

@@ -35,17 +35,18 @@ def parse_reply(body: bytes, *, status: int = 200) -> dict[str, Any]:
         raise MalformedReply(
             f"the endpoint answered with status {status} and something other than JSON: {shown}"
         ) from None
-    if not isinstance(reply, dict) or (not reply.get("choices") and not reply.get("error")):
+    if isinstance(reply, dict) and reply.get("error"):
+        raise failure_of(reply)
+    choices = reply.get("choices") if isinstance(reply, dict) else None
+    if not choices or not isinstance(choices, list):
         shown = plain_text(body)[:_SHOWN]
         raise MalformedReply(f"the endpoint's reply (status {status}) has no choices: {shown}")
-    if reply.get("error"):
-        raise failure_of(reply)
-    for choice in reply["choices"]:
+    for choice in choices:
         if not isinstance(choice, dict) or not isinstance(choice.get("message"), dict):
             raise MalformedReply(f"a choice of the endpoint's reply has no message: {plain_text(body)[:_SHOWN]}")
         if choice.get("finish_reason") == "error" and choice.get("error"):
             raise failure_of(choice)
-    return reply
+    return dict(reply)
 
 
 def reply_deltas(reply: dict[str, Any]) -> list[Delta]:

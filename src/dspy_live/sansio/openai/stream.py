@@ -115,6 +115,11 @@ class StreamParser:
         return self._assembly.usage if self._whole is None else self._whole.get("usage")
 
     @property
+    def done(self) -> bool:
+        """True after ``[DONE]``: a reader need not wait for the connection's end."""
+        return self._assembly.ended
+
+    @property
     def complete(self) -> bool:
         """True when ``[DONE]`` or every choice's finish reason has come; usage may still follow the latter."""
         return self._whole is not None or self._assembly.complete
