@@ -1,0 +1,228 @@
+"""Spans under the conventions' names, with the numbers of the record, to a real collector, and none by default."""
+
+from __future__ import annotations
+
+import gzip
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
+from opentelemetry.trace import SpanKind, StatusCode
+
+from dspy_live.core.call import Call
+from dspy_live.core.errors import ConfigurationError, DeadlineExceeded
+from dspy_live.core.usage import LMRecord, LMUsage
+from dspy_live.observe import semconv
+from dspy_live.observe.tracing import Tracing, setup_tracing, tracing_is_configured
+from dspy_live.runtime.account import Account
+
+MODEL = "openai/gpt-4o-mini"
+
+
+@pytest.fixture
+def provider() -> Iterator[TracerProvider]:
+    provider = TracerProvider()
+    yield provider
+    provider.shutdown()
+
+
+@pytest.fixture
+def spans(provider: TracerProvider) -> InMemorySpanExporter:
+    exporter = InMemorySpanExporter()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    return exporter
+
+
+def by_name(spans: InMemorySpanExporter) -> dict[str, ReadableSpan]:
+    return {span.name: span for span in spans.get_finished_spans()}
+
+
+def attributes(span: ReadableSpan) -> dict[str, Any]:
+    return dict(span.attributes or {})
+
+
+def a_run(tracing: Tracing, account: Account, call: Call, failure: BaseException | None = None, **record: Any) -> None:
+    fields: dict[str, Any] = {
+        "usage": LMUsage(10, 5, 15, 4, 1, 2), "cost": 0.25, "cache": "miss", "latency": 0.5, "ttft": 0.125
+    }  # fmt: skip
+    tracing.run_started(call, "Rag")
+    tracing.first_token(call)
+    account.record(LMRecord(model=MODEL, run=call.id, predictor="rag.answer", lm_call=1, **{**fields, **record}))
+    tracing.run_ended(call, failure, 0.75, 0.2)
+
+
+def test_our_names_are_those_of_the_conventions() -> None:
+    theirs = {getattr(gen_ai_attributes, n) for n in dir(gen_ai_attributes) if n.startswith("GEN_AI_")}
+    ours = {value for name, value in vars(semconv).items() if name.isupper() and isinstance(value, str)}
+    assert {name for name in ours if name.startswith("gen_ai.")} <= theirs
+    operations = {member.value for member in gen_ai_attributes.GenAiOperationNameValues}
+    assert {semconv.CHAT, semconv.INVOKE_WORKFLOW} <= operations
+    providers = {member.value for member in gen_ai_attributes.GenAiProviderNameValues}
+    assert set(semconv._PROVIDERS.values()) <= providers
+
+
+def test_a_run_and_its_lm_call_are_parent_and_child(provider: TracerProvider, spans: InMemorySpanExporter) -> None:
+    account = Account()
+    tracing = setup_tracing(provider=provider, account=account)
+    call = Call({"question": "secret question"}, attributes={"key": "team-a"})
+    a_run(tracing, account, call)
+    found = by_name(spans)
+    run, lm = found["invoke_workflow Rag"], found[f"chat {MODEL}"]
+    assert lm.parent is not None
+    assert lm.parent.span_id == run.context.span_id
+    assert (run.kind, lm.kind) == (SpanKind.INTERNAL, SpanKind.CLIENT)
+    assert attributes(run) == {
+        "gen_ai.operation.name": "invoke_workflow",
+        "gen_ai.workflow.name": "Rag",
+        "gen_ai.response.time_to_first_chunk": 0.2,
+        "dspy_live.run": call.id,
+        "dspy_live.key": "team-a",
+    }
+    assert attributes(lm) == {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "openai",
+        "gen_ai.request.model": MODEL,
+        "gen_ai.usage.input_tokens": 10,
+        "gen_ai.usage.output_tokens": 5,
+        "gen_ai.usage.cache_read.input_tokens": 4,
+        "gen_ai.usage.cache_creation.input_tokens": 1,
+        "gen_ai.usage.reasoning.output_tokens": 2,
+        "gen_ai.response.time_to_first_chunk": 0.125,
+        "dspy_live.run": call.id,
+        "dspy_live.predictor": "rag.answer",
+        "dspy_live.lm_call": 1,
+        "dspy_live.cache": "miss",
+        "dspy_live.cost_usd": 0.25,
+    }
+    assert lm.start_time is not None
+    assert lm.end_time is not None
+    assert lm.end_time - lm.start_time == 500_000_000
+    assert [event.name for event in run.events] == ["dspy_live.first_token"]
+
+
+def test_failures_are_named_by_their_class_only(provider: TracerProvider, spans: InMemorySpanExporter) -> None:
+    account = Account()
+    tracing = setup_tracing(provider=provider, account=account)
+    error = DeadlineExceeded("took too long for 'secret question'")
+    a_run(tracing, account, Call({}), error, error="LMTimeoutError", usage=LMUsage(), cost=None, ttft=None)
+    for span, name in zip(spans.get_finished_spans(), ("LMTimeoutError", "DeadlineExceeded"), strict=True):
+        assert span.status.status_code is StatusCode.ERROR
+        assert attributes(span)["error.type"] == name
+        assert "secret" not in span.to_json()
+
+
+def test_contents_only_by_choice_and_without_keys(provider: TracerProvider, spans: InMemorySpanExporter) -> None:
+    account = Account()
+    tracing = setup_tracing(provider=provider, account=account, contents=True)
+    call = Call({"question": "is sk-abcdef1234567890abcd a key?"}, attributes={"outputs": {"answer": "yes"}})
+    a_run(tracing, account, call)
+    run = attributes(by_name(spans)["invoke_workflow Rag"])
+    assert run["dspy_live.inputs"] == '{"question":"is [redacted] a key?"}'
+    assert run["dspy_live.outputs"] == '{"answer":"yes"}'
+
+
+def test_a_run_joins_its_callers_trace(provider: TracerProvider, spans: InMemorySpanExporter) -> None:
+    account = Account()
+    tracing = setup_tracing(provider=provider, account=account)
+    trace_id, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    a_run(tracing, account, Call({}, attributes={"traceparent": f"00-{trace_id}-{parent}-01"}))
+    for span in spans.get_finished_spans():
+        assert f"{span.context.trace_id:032x}" == trace_id
+    spans.clear()
+    a_run(tracing, account, Call({}, attributes={"traceparent": "rubbish"}))
+    assert by_name(spans)["invoke_workflow Rag"].parent is None
+    spans.clear()
+    with trace.use_span(provider.get_tracer("user").start_span("users own"), end_on_exit=True) as own:
+        a_run(tracing, account, Call({}))
+    run = by_name(spans)["invoke_workflow Rag"]
+    assert run.parent is not None
+    assert run.parent.span_id == own.get_span_context().span_id
+
+
+def test_an_lm_call_outside_of_a_run_is_a_span_of_its_own(
+    provider: TracerProvider, spans: InMemorySpanExporter
+) -> None:
+    account = Account()
+    setup_tracing(provider=provider, account=account)
+    account.record(LMRecord(model="local-model", cache="hit"))
+    (span,) = spans.get_finished_spans()
+    assert span.parent is None
+    assert attributes(span)["dspy_live.cache"] == "hit"
+    assert "gen_ai.provider.name" not in attributes(span)
+
+
+def test_closing_ends_open_spans_and_hears_no_more(provider: TracerProvider, spans: InMemorySpanExporter) -> None:
+    account = Account()
+    tracing = setup_tracing(provider=provider, account=account)
+    call = Call({})
+    tracing.run_started(call, "Rag")
+    tracing.close()
+    tracing.run_ended(call, None, 1.0, None)
+    assert [span.name for span in spans.get_finished_spans()] == ["invoke_workflow Rag"]
+    assert account.observers == ()
+
+
+@pytest.mark.parametrize(
+    ("model", "provider"),
+    [("azure/x", "azure.ai.openai"), ("bedrock/anthropic/x", "aws.bedrock"), ("groq/x", "groq"), ("x", ""), ("", "")],
+)
+def test_providers(model: str, provider: str) -> None:
+    assert semconv.provider_of(model) == provider
+
+
+def test_it_is_off_unless_a_collector_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)
+    assert not tracing_is_configured()
+    with pytest.raises(ConfigurationError, match="OTEL_EXPORTER_OTLP_ENDPOINT"):
+        setup_tracing(account=Account())
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    assert tracing_is_configured()
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    assert not tracing_is_configured()
+
+
+def test_a_real_collector_gets_the_spans() -> None:
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+    received: list[Any] = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.headers.get("Content-Encoding") == "gzip":
+                body = gzip.decompress(body)
+            received.append((self.path, ExportTraceServiceRequest.FromString(body)))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Collector)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        account = Account()
+        tracing = setup_tracing(f"http://127.0.0.1:{server.server_port}/", service_name="shop", account=account)
+        a_run(tracing, account, Call({}))
+        tracing.close()
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    ((path, request),) = received
+    assert path == "/v1/traces"
+    (resource,) = request.resource_spans
+    service = {a.key: a.value.string_value for a in resource.resource.attributes}["service.name"]
+    assert service == "shop"
+    assert {span.name for scope in resource.scope_spans for span in scope.spans} == {
+        "invoke_workflow Rag",
+        f"chat {MODEL}",
+    }
