@@ -69,7 +69,7 @@ def main(job_file: str) -> int:
     """Run the job and return its exit status."""
     job = json.loads(Path(job_file).read_text("utf-8"))
     _limits()
-    calls = stand_in(job["url"])
+    stand_in(job["url"])
     sys.path.insert(0, job["folder"])
     sys.path.insert(1, job["home"])
     os.chdir(job["folder"])
@@ -91,7 +91,6 @@ def main(job_file: str) -> int:
         code = 1
     sys.stdout.flush()
     sys.stderr.flush()
-    Path(job["home"], "calls.txt").write_text(str(calls[0]), "utf-8")
     return code
 
 
@@ -109,22 +108,15 @@ def _limits() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000_000, 50_000_000))
 
 
-def stand_in(url: str) -> list[int]:
-    """Let every LM ask the simulated one at ``url``; embedders and retrievers answer made-up things.
-
-    Returns a list whose one number counts the LM's calls.
-    """
+def stand_in(url: str) -> None:
+    """Let every LM ask the simulated one at ``url``; embedders and retrievers answer made-up things."""
     import dspy
 
     import dspy_live
 
-    calls = [0]
     for cls in (dspy.LM, dspy_live.LM):
         if "__init__" in cls.__dict__:
             setattr(cls, "__init__", _redirected(cls.__dict__["__init__"], url))  # noqa: B010
-    for name in ("__call__", "acall"):
-        for cls in (dspy.LM, dspy_live.LM):
-            _count(cls, name, calls)
     dspy.Embedder.__init__ = lambda self, *_, **__: None
     dspy.Embedder.__call__ = lambda self, inputs, **_: _embed(inputs)
     dspy.Embedder.acall = _embed_async
@@ -134,7 +126,6 @@ def stand_in(url: str) -> list[int]:
 
     default_runtime().account.prices.set({"openai/simulated": {"input": 0.0, "output": 0.0}})
     dspy.configure(lm=dspy_live.LM("openai/simulated"))
-    return calls
 
 
 def _redirected(original: Any, url: str) -> Any:
@@ -145,18 +136,6 @@ def _redirected(original: Any, url: str) -> Any:
         original(self, f"openai/{str(model).rpartition('/')[2]}", **kwargs)
 
     return init
-
-
-def _count(cls: Any, name: str, calls: list[int]) -> None:
-    original = cls.__dict__.get(name)
-    if original is None:
-        return
-
-    def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
-        calls[0] += 1
-        return original(self, *args, **kwargs)
-
-    setattr(cls, name, counted)
 
 
 def _embed(inputs: Any) -> Any:

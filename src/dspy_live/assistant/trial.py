@@ -22,6 +22,9 @@ from dspy_live.simulator import Simulator
 LIMIT = 64_000
 """Characters of output that are kept: the first half and the last."""
 
+TYPED = "What is DSPy?\n1\nyes\n" + "1\n" * 20 + "finish\nexit\nquit\nq\n"
+"""What a program that asks its user gets to read: a question, a number, a yes, and the usual words for leaving."""
+
 _KEPT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT", "VIRTUAL_ENV", "TERM")
 """What the trial sees of the environment: no keys, no proxies, no home."""
 
@@ -84,27 +87,34 @@ def run_trial(
         files: other modules that it imports, by file name: a conversion's new file, say.
         timeout: seconds after which it is killed.
     """
-    with tempfile.TemporaryDirectory(prefix="dspy-live-trial-") as place, _simulator() as url:
+    with tempfile.TemporaryDirectory(prefix="dspy-live-trial-") as place, _simulator() as simulator:
         home = Path(place)
         for name, text in (files or {}).items():
             (home / Path(name).name).write_text(text, "utf-8")
-        job = {"source": source, "file": file, "folder": str((folder or home).resolve()), "home": place, "url": url}
+        job = {
+            "source": source,
+            "file": file,
+            "folder": str((folder or home).resolve()),
+            "home": place,
+            "url": simulator.url,
+        }
         (home / "job.json").write_text(json.dumps(job), "utf-8")
         begun = time.monotonic()
         status, output, error = _run(home, timeout)
         seconds = time.monotonic() - begun
-        return Outcome(status, _shortened(output), _shortened(error), seconds, _calls(home))
+        return Outcome(status, _shortened(output), _shortened(error), seconds, simulator.stats.requests)
 
 
 @contextlib.contextmanager
-def _simulator() -> Iterator[str]:
+def _simulator() -> Iterator[Simulator]:
     """The simulated LM. A script that is killed leaves its connection open: asyncio's warnings of that are no news."""
     log = logging.getLogger("asyncio")
     before = log.level
     log.setLevel(logging.ERROR)
     try:
-        with Simulator().running() as url:
-            yield url
+        simulator = Simulator()
+        with simulator.running():
+            yield simulator
     finally:
         log.setLevel(before)
 
@@ -119,9 +129,14 @@ def _run(home: Path, timeout: float) -> tuple[Literal["ran", "failed", "timed ou
     }
     environment |= {"LITELLM_LOCAL_MODEL_COST_MAP": "true", "PYTHONIOENCODING": "utf-8", "COLUMNS": "100"}
     command = [sys.executable, "-I", "-B", "-X", "utf8", "-m", "dspy_live.assistant.sandbox", str(home / "job.json")]
-    with (home / "out.txt").open("wb") as out, (home / "err.txt").open("wb") as err:
+    (home / "in.txt").write_text(TYPED, "utf-8")
+    with (
+        (home / "out.txt").open("wb") as out,
+        (home / "err.txt").open("wb") as err,
+        (home / "in.txt").open("rb") as typed,
+    ):
         child = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=home, start_new_session=True
+            command, env=environment, stdin=typed, stdout=out, stderr=err, cwd=home, start_new_session=True
         )
         try:
             code: int | None = child.wait(timeout)
@@ -143,13 +158,6 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
     except (ProcessLookupError, PermissionError):
         pass
     child.wait()
-
-
-def _calls(home: Path) -> int:
-    try:
-        return int((home / "calls.txt").read_text())
-    except (OSError, ValueError):
-        return 0
 
 
 def _shortened(text: str) -> str:

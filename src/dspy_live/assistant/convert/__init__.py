@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import PurePath
 
-from dspy_live.assistant.convert.candidates import Candidate, candidates, no_program_text
+from dspy_live.assistant.convert.candidates import Candidate, candidates, makes_programs, no_program_text
 from dspy_live.assistant.convert.new_files import to_fastapi, to_serving, to_tests
 from dspy_live.assistant.convert.report import (
     Conversion,
@@ -70,7 +70,7 @@ def convert(kind: str, text: str, *, program: str | None = None, file: str = "pr
     """
     kind = kind_named(kind)
     source = Source(text)
-    if not source.programs() and not candidates(source):
+    if not source.programs() and not candidates(source) and not makes_programs(source):
         raise NoProgram(no_program_text(source))
     notes = Notes()
     stem = re.sub(r"\W", "_", PurePath(file).stem) or "program"

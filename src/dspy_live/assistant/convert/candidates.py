@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import libcst as cst
 import libcst.matchers as m
 
+from dspy_live.assistant.convert import known
 from dspy_live.assistant.convert.names import dotted
 from dspy_live.assistant.convert.report import NoProgram, SeveralPrograms
 from dspy_live.assistant.convert.source import ClassFacts, Source, assignments
@@ -89,6 +90,13 @@ def choose(source: Source, program: str | None = None) -> Candidate:
         several = [candidate.name for candidate in buildable]
         raise SeveralPrograms(f"The file has several programs: {', '.join(several)}. Name the one you mean.", several)
     return buildable[0]
+
+
+def makes_programs(source: Source) -> bool:
+    """Tell whether the file makes a module anywhere, in a plain class or a function too."""
+    names = (known.NATIVE | known.SYNC_MODULES) - {"LM", "Embedder"}
+    calls = m.findall(source.module, m.Call())
+    return any(isinstance(c, cst.Call) and known.short(source.imports.qualified(c.func)) in names for c in calls)
 
 
 def no_program_text(source: Source) -> str:

@@ -34,25 +34,43 @@ def waits(plan: Plan, statement: cst.CSTNode) -> bool:
     """Tell whether a statement of the file's top level calls something that waits."""
     if isinstance(statement, DEFINITIONS):
         return False
-    awaiter = Awaiter(plan, Env(plan.source))
+    trial = Plan(plan.source, special=plan.special)
+    awaiter = Awaiter(trial, Env(plan.source))
     statement.visit(awaiter)
     return awaiter.awaited > 0 or any("calls a module" in o.text for o in awaiter.obstacles)
 
 
 def running_part(plan: Plan) -> Running | None:
-    """Find the statements that run programs, or ``None`` when the file only defines things."""
-    trial = Plan(plan.source, special=plan.special)
+    """Find the statements that run programs, or ``None`` when the file only defines things.
+
+    A script may have a guard as well; what it calls then follows what the script itself calls.
+    """
     guard = plan.source.guard()
-    if guard is not None and isinstance(guard.body, cst.IndentedBlock):
-        body = list(guard.body.body)
-        first = _first_waiting(trial, body)
-        if first is not None:
-            return Running(guard, body[:first], body[first:])
-    body = [node for node in plan.source.module.body if node is not guard]
-    first = _first_waiting(trial, body)
-    if first is None:
-        return None
-    return Running(None, body[:first], body[first:])
+    inner = guard_body(guard)
+    inside = _first_waiting(plan, inner)
+    body: list[cst.BaseStatement] = [node for node in plan.source.module.body if node is not guard]
+    first = _first_waiting(plan, body)
+    if first is not None:
+        return Running(None, body[:first], [*body[first:], *(inner if inside is not None else ())])
+    return None if inside is None else Running(guard, inner[:inside], inner[inside:])
+
+
+def guard_body(guard: cst.If | None) -> list[cst.BaseStatement]:
+    """Return the statements of an ``if __name__`` block; none where there is none."""
+    return list(guard.body.body) if guard is not None and isinstance(guard.body, cst.IndentedBlock) else []
+
+
+def indented(statements: Sequence[cst.BaseStatement]) -> list[cst.BaseStatement]:
+    """Return statements of a file's top level as they must be inside a block: no blanks on empty lines."""
+    return [
+        node.with_changes(
+            leading_lines=[
+                line if line.comment is not None else line.with_changes(indent=False)
+                for line in getattr(node, "leading_lines", ())
+            ]
+        )
+        for node in statements
+    ]
 
 
 def _first_waiting(plan: Plan, body: Sequence[cst.BaseStatement]) -> int | None:
@@ -63,7 +81,7 @@ def run_in_main(plan: Plan, running: Running, module: cst.Module) -> cst.Module:
     """Return the module with its running part in ``async def main()``, or unchanged with a note that says why."""
     single = _single_call(plan, running)
     if single is not None:
-        return _replace_tail(module, running, [single], [])
+        return _replace_tail(module, running, [single], [], (), plan.source.guard())
     moved, kept = split_script(plan, running)
     reason = _early_use(running, moved, kept)
     if reason:
@@ -76,10 +94,10 @@ def run_in_main(plan: Plan, running: Running, module: cst.Module) -> cst.Module:
             "left", f"Where the program is run: {explain(awaiter.obstacles)}; that call blocks while it runs."
         )
     name = _free_name(plan)
-    main = _main_function(name, [*_globals(plan, moved), *body])
+    main = _main_function(name, [*_globals(plan, moved), *indented(list(body))])
     call = _run(plan, cst.Call(cst.Name(name)))
     plan.notes.add("changed", f"What ran the program is now `async def {name}()`, started with asyncio.run().")
-    return _replace_tail(module, running, [call], [main], kept)
+    return _replace_tail(module, running, [call], [main], kept, plan.source.guard())
 
 
 def _single_call(plan: Plan, running: Running) -> cst.BaseStatement | None:
@@ -131,11 +149,11 @@ def split_script(plan: Plan, running: Running) -> tuple[list[cst.BaseStatement],
     for statement in plan.source.module.body:
         for name in binds(statement):
             counts[name] = counts.get(name, 0) + 1
+    inner = guard_body(plan.source.guard())
     for piece in running.tail:
-        stays = isinstance(piece, DEFINITIONS) or _is_import(piece)
-        stays = stays or (_makes_program(plan, piece) and not reads(piece) & names)
-        stays = stays and all(counts[name] == 1 for name in binds(piece))
-        if stays:
+        once = piece not in inner and all(counts[name] == 1 for name in binds(piece))
+        stays = isinstance(piece, DEFINITIONS) or (_makes_program(plan, piece) and not reads(piece) & names)
+        if _is_import(piece) or (once and stays):
             kept.append(piece)
         else:
             moved.append(piece)
@@ -198,7 +216,7 @@ def _globals(plan: Plan, moved: Sequence[cst.BaseStatement]) -> list[cst.BaseSta
 
 
 def _all_statements(plan: Plan, guard: cst.If | None) -> list[cst.BaseStatement]:
-    inner = list(guard.body.body) if guard is not None and isinstance(guard.body, cst.IndentedBlock) else []
+    inner = guard_body(guard)
     return [*(node for node in plan.source.module.body if node is not guard), *inner]
 
 
@@ -229,10 +247,11 @@ def _run(plan: Plan, call: cst.Call) -> cst.SimpleStatementLine:
     return cst.SimpleStatementLine([cst.Expr(_run_expression(plan, call))])
 
 
-def new_guard(body: Sequence[cst.BaseStatement]) -> cst.If:
-    """Return an ``if __name__ == "__main__":`` statement."""
+def new_guard(body: Sequence[cst.BaseStatement], old: cst.If | None = None) -> cst.If:
+    """Return an ``if __name__ == "__main__":`` statement; the comments above the old one stay."""
     test = cst.parse_expression('__name__ == "__main__"')
-    return cst.If(test=test, body=cst.IndentedBlock(body), leading_lines=[cst.EmptyLine(indent=False)] * 2)
+    comments = [line for line in old.leading_lines if line.comment is not None] if old is not None else []
+    return cst.If(test=test, body=cst.IndentedBlock(body), leading_lines=[*[cst.EmptyLine(indent=False)] * 2, *comments])
 
 
 def _replace_tail(
@@ -241,12 +260,14 @@ def _replace_tail(
     calls: list[cst.BaseStatement],
     functions: list[cst.BaseStatement],
     kept: Sequence[cst.BaseStatement] = (),
+    guard: cst.If | None = None,
 ) -> cst.Module:
     """Put ``calls`` where the tail was, and ``functions`` before it."""
     if running.guard is None:
         gone = [node for node in running.tail if node not in kept]
-        body = [node for node in module.body if node not in gone]
-        return module.with_changes(body=[*body, *functions, new_guard(calls)])
+        body = [node for node in module.body if node not in gone and node is not guard]
+        rest = [node for node in guard_body(guard) if node not in gone]
+        return module.with_changes(body=[*body, *functions, new_guard([*calls, *rest], guard)])
     assert isinstance(running.guard.body, cst.IndentedBlock)
     block = running.guard.body.with_changes(body=[*running.before, *calls])
     guard = running.guard.with_changes(body=block)

@@ -8,7 +8,7 @@ import libcst as cst
 
 from dspy_live.assistant.convert.awaiting import Plan
 from dspy_live.assistant.convert.candidates import choose
-from dspy_live.assistant.convert.main_part import Running, new_guard, running_part, split_script
+from dspy_live.assistant.convert.main_part import Running, guard_body, indented, new_guard, running_part, split_script
 from dspy_live.assistant.convert.names import reads
 from dspy_live.assistant.convert.report import Notes
 from dspy_live.assistant.convert.source import Source
@@ -83,15 +83,19 @@ def around(
         block = cst.parse_statement(f"with {within}:\n    pass\n")
         assert isinstance(block, cst.With)
         comments = [line for line in lines if line.comment is not None]
-        statements = [first.with_changes(leading_lines=comments), *rest]
+        statements = indented([first.with_changes(leading_lines=comments), *rest])
         blank = [line for line in lines if line.comment is None][:2]
         inner = [block.with_changes(body=cst.IndentedBlock(statements), leading_lines=blank)]
     head = [cst.parse_statement(text + "\n") for text in before]
     tail = [cst.parse_statement(text + "\n") for text in after]
     if running.guard is None:
         gone = {id(node) for node in moved}
-        body = [node for node in source.module.body if id(node) not in gone]
-        return source.module.with_changes(body=[*body, *head, *inner, *tail])
+        guard = source.guard()
+        body = [node for node in source.module.body if id(node) not in gone and node is not guard]
+        if guard is None:
+            return source.module.with_changes(body=[*body, *head, *inner, *tail])
+        rest_of_guard = [node for node in guard_body(guard) if id(node) not in gone]
+        return source.module.with_changes(body=[*body, new_guard([*head, *indented(inner), *tail, *rest_of_guard], guard)])
     assert isinstance(running.guard.body, cst.IndentedBlock)
     block_body = running.guard.body.with_changes(body=[*running.before, *head, *inner, *tail])
     guard = running.guard.with_changes(body=block_body)

@@ -17,13 +17,11 @@ from dspy_live.assistant.convert.values import PROGRAMS, Env, Value
 _HELPER = '''
 
 async def {name}(program, *args, **inputs):
-    """Run a program, print its text as it arrives, field by field, and return its prediction."""
-    shown, prediction = None, None
+    """Run a program, print its text as it arrives, field by field, and return its result."""
+    shown, result = None, None
     async for item in dspy_live.streamify(program)(*args, **inputs):
-        if isinstance(item, dspy.Prediction):
-            prediction = item
-        elif isinstance(item, str):
-            field = (item.predict_name, item.signature_field_name)
+        if isinstance(item, dspy_live.StreamToken):
+            field = (item.predict_name, item.signature_field_name, item.lm_call)
             if field != shown:
                 print(f"\\n[{{item.signature_field_name}}] ", end="")
                 shown = field
@@ -31,8 +29,10 @@ async def {name}(program, *args, **inputs):
         elif isinstance(item, dspy_live.Restart):
             print("\\n[starting again]", end="")
             shown = None
+        else:
+            result = item  # the last item is the program's own result
     print()
-    return prediction
+    return result
 '''
 
 
@@ -63,7 +63,7 @@ def to_streaming(text: str, notes: Notes, program: str | None = None) -> str:
     new = run_asynchronously(text, notes, special, first_pass=True)
     if new == text or f"{name}(" not in new:
         new = _with_example(source, notes, name, program)
-    module = add_imports(cst.parse_module(new), ["asyncio", "dspy", "dspy_live"])
+    module = add_imports(cst.parse_module(new), ["asyncio", "dspy_live"])
     notes.add("changed", f"{name}() prints each field's text as it arrives; the program itself is not changed.")
     return _insert_before_use(module, cst.parse_module(_HELPER.format(name=name)).body[0], name).code
 
