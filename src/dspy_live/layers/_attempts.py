@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import StreamBroken
 from dspy_live.core.events import Event, Restart, Started
 from dspy_live.core.service import Receiver, Service
-from dspy_live.layers._relay import SPEECH, Relay
+from dspy_live.core.sink import Sink
+from dspy_live.layers._pump import pump
+from dspy_live.layers._relay import SPEECH, Attach, Ear, Relay
 from dspy_live.layers._wrap import Opened
 
 Next = Callable[[Exception, int], Awaitable[Service | None]]
@@ -41,7 +44,6 @@ class _Attempts(Relay):
         self._following = following
         self._openings = 0
         self._context: Opened | None = None
-        self._inner: Receiver[Event] | None = None
         self._started = False
         self._spoke: dict[int, str] = {}
 
@@ -75,14 +77,28 @@ class _Attempts(Relay):
             except Exception as exc:
                 restarts = await self._again(exc)
                 if restarts:
-                    return restarts
+                    return [*restarts]
                 continue
             if not events:
                 return []
             if passed := self._note(events):
                 return passed
 
-    async def _again(self, exc: Exception) -> list[Event]:
+    async def _attached(self, inner: Attach, sink: Sink) -> Any:
+        while True:
+            ear = Ear(sink, self._heard)
+            try:
+                attach: Attach | None = getattr(self._inner, "attach", None)
+                return await (attach(ear) if attach is not None else pump(self._inner, ear))
+            except Exception as exc:
+                if restarts := await self._again(exc):
+                    sink.restart(restarts[0].reason)
+
+    def _heard(self) -> None:
+        # An LM's own service is one LM call.
+        self._spoke[0] = ""
+
+    async def _again(self, exc: Exception) -> list[Restart]:
         failure = exc
         try:
             await self.leave(exc)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import ConfigurationError, RateLimited
 from dspy_live.core.events import Completion, Event, Usage
 from dspy_live.core.service import Receiver, Service
-from dspy_live.layers._relay import Relay
+from dspy_live.core.sink import Sink
+from dspy_live.layers._relay import Attach, Relay
 from dspy_live.layers._wrap import Wrapped
 from dspy_live.runtime.clock import LOOP_CLOCK, Clock
 from dspy_live.sansio.bucket import Bucket
@@ -158,12 +159,11 @@ class _Count(Relay):
     """Passes events on and adds up the tokens that they report."""
 
     def __init__(self, inner: Receiver[Event]) -> None:
-        super().__init__()
-        self._inner = inner
+        super().__init__(inner)
         self.tokens: float | None = None
 
     async def _next_batch(self) -> list[Event]:
-        events = await self._inner.receive_many()
+        events: list[Event] = await self._inner.receive_many()
         for event in events:
             if isinstance(event, Usage):
                 self.tokens = (self.tokens or 0) + (0 if event.cached else event.total_tokens)
@@ -171,11 +171,21 @@ class _Count(Relay):
                 self.tokens = _reported(event.response)
         return events
 
+    async def _attached(self, inner: Attach, sink: Sink) -> Any:
+        response = await inner(sink)
+        self.tokens = _reported(response)
+        return response
 
-def _reported(response: object) -> float | None:
-    usage = response.get("usage") if isinstance(response, dict) else None
-    total = usage.get("total_tokens") if isinstance(usage, dict) else None
-    return float(total) if isinstance(total, (int, float)) else None
+
+def _reported(response: Any) -> float | None:
+    """The tokens of an LM's response: a dict as on the wire, or an object with a ``usage``."""
+    usage = _member(response, "usage")
+    total = _member(usage, "total_tokens")
+    return float(total) if isinstance(total, (int, float)) and not isinstance(total, bool) else None
+
+
+def _member(value: Any, name: str) -> Any:
+    return value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
 
 
 def _bucket(name: str, per_minute: float | None, burst: float) -> Bucket | None:

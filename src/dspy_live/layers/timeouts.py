@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import ConfigurationError, FirstTokenTimeout, IdleTimeout, LiveError
 from dspy_live.core.events import Event
 from dspy_live.core.service import Receiver, Service
-from dspy_live.layers._relay import Watched
+from dspy_live.core.sink import Sink
+from dspy_live.layers._relay import Attach, Ear, Watched
 from dspy_live.layers._wrap import Wrapped
 from dspy_live.runtime.clock import LOOP_CLOCK, Clock
 from dspy_live.runtime.scope import Guard, Scope
 from dspy_live.sansio.checks import positive
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,7 @@ class _Watch(Watched):
         self._clock = layer.clock
         self._loop = asyncio.get_running_loop()
         self._guard: Guard | None = None
+        self.paused = False
         self._waited = waited
         self._since = 0.0
         self._error: LiveError | None = None
@@ -113,13 +117,25 @@ class _Watch(Watched):
         if self._timer is not None:
             self._timer.cancel()
 
+    def heard(self) -> None:
+        """Something came by the short way; from here on silence counts anew."""
+        self._waited = 0.0
+        self._since = self._clock.now()
+
     async def _next_batch(self) -> list[Event]:
+        return await self._guarded(super()._next_batch())
+
+    async def _attached(self, inner: Attach, sink: Sink) -> Any:
+        return await self._guarded(super()._attached(inner, _Listener(sink, self)))
+
+    async def _guarded(self, waiting: Coroutine[Any, Any, T]) -> T:
         if self._error is not None:
+            waiting.close()
             raise self._error
         guard = self._guard = Guard(self._loop)
         self._since = self._clock.now()
         try:
-            events = await super()._next_batch()
+            return await waiting
         except asyncio.CancelledError:
             if await guard.settle() and self._error is not None:
                 raise self._error from None
@@ -128,25 +144,50 @@ class _Watch(Watched):
             self._guard = None
             # Until the first token the reader's waits add up; after it each one counts alone.
             self._waited = 0.0 if self.answered else self._waited + self._clock.now() - self._since
-        return events
 
     def _first_answer(self) -> None:
         self.stop()
         self._set(self._layer.idle)
 
-    def _limit(self) -> float | None:
-        return self._layer.idle if self.answered else self._layer.first_token
-
     def _set(self, seconds: float | None) -> None:
         self._timer = self._loop.call_later(seconds, self._look) if seconds is not None else None
 
     def _look(self) -> None:
-        limit = self._limit()
+        limit = self._layer.idle if self.answered else self._layer.first_token
         assert limit is not None
-        waited = self._waited + (self._clock.now() - self._since if self._guard is not None else 0.0)
-        if self._guard is None or waited < limit:
+        idle = self._guard is None or self.paused
+        waited = self._waited + (0.0 if idle else self._clock.now() - self._since)
+        if self._guard is None or self.paused or waited < limit:
             self._set(max(limit - waited, limit / 100))
             return
         self._timer = None
         self._error = self._layer._error(self.answered)
         self._guard.cancel(self._error)
+
+
+class _Listener(Ear):
+    """A sink that tells the watch of every piece, and of the time in which the reader has no room."""
+
+    __slots__ = ("_watch",)
+
+    def __init__(self, sink: Sink, watch: _Watch) -> None:
+        super().__init__(sink, watch.heard)
+        self._watch = watch
+
+    def text(self, text: str) -> bool:
+        self._watch.heard()
+        return self._sink.text(text)
+
+    def reasoning(self, text: str) -> bool:
+        self._watch.heard()
+        return self._sink.reasoning(text)
+
+    def on_room(self, callback: Callable[[], object]) -> None:
+        self._watch.paused = True
+
+        def go_on() -> None:
+            self._watch.paused = False
+            self._watch.heard()
+            callback()
+
+        self._sink.on_room(go_on)

@@ -213,6 +213,10 @@ class _Exchange:
         else:
             callback()
 
+    def restart(self, reason: str) -> None:
+        if self.speech is not None:
+            self.speech.restart(reason)
+
     # The books.
 
     def _estimate(self, result: CallResult) -> LMUsage:
