@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dspy_live.app import create_app
     from dspy_live.core.call import Buffer
     from dspy_live.core.events import Restart
-    from dspy_live.app import create_app
     from dspy_live.programs.asyncify import asyncify
+    from dspy_live.programs.batch import BatchError, BatchItem, abatch, batch, stream_batch
     from dspy_live.programs.items import PartialValue, StreamToken
     from dspy_live.programs.listeners import StreamListener
     from dspy_live.programs.lm import LM
@@ -22,6 +23,11 @@ __version__ = "0.1.0"
 # Imported when they are first asked for: `import dspy` takes a second, and a command that only
 # prints its help has no use for it.
 _HOMES = {
+    "BatchError": "programs.batch",
+    "BatchItem": "programs.batch",
+    "stream_batch": "programs.batch",
+    "abatch": "programs.batch",
+    "batch": "programs.batch",
     "LM": "programs.lm",
     "Buffer": "core.call",
     "PartialValue": "programs.items",
@@ -40,6 +46,8 @@ _HOMES = {
 
 __all__ = [
     "LM",
+    "BatchError",
+    "BatchItem",
     "Buffer",
     "PartialValue",
     "Restart",
@@ -47,11 +55,14 @@ __all__ = [
     "StatusMessageProvider",
     "StreamListener",
     "StreamToken",
+    "abatch",
     "asyncify",
+    "batch",
     "create_app",
     "default_runtime",
     "emit",
     "set_default_runtime",
+    "stream_batch",
     "streamify",
 ]
 

@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("dspy_live.cli.serve:serve", "Serve a program over HTTP, SSE and WebSocket."),
     "run": ("dspy_live.cli.run:run", "Run a program once and print its outputs."),
     "stream": ("dspy_live.cli.stream:stream", "Run a program once and print its tokens as they come."),
+    "batch": ("dspy_live.cli.batch:batch", "Run a program over every row of a file."),
     "sim": ("dspy_live.cli.sim:sim", "Start the simulated LM as an OpenAI-compatible server."),
     "convert": ("dspy_live.cli.convert:convert", "Make your program asynchronous, streaming, metered, served, tested."),
     "explain": ("dspy_live.cli.explain:explain", "Explain a topic, or answer a question, from the guides."),

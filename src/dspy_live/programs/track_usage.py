@@ -30,7 +30,8 @@ class SharedUsageTracker(DspyUsageTracker):
     def get_total_tokens(self) -> dict[str, dict[str, Any]]:
         """Return the counts by LM."""
         with self._lock:
-            return super().get_total_tokens()
+            totals: dict[str, dict[str, Any]] = super().get_total_tokens()
+            return totals
 
 
 @contextmanager
