@@ -47,6 +47,15 @@ def ask(where: tuple[str, int], path: str, body: Any = None, **headers: str) -> 
         connection.close()
 
 
+def text_of(where: tuple[str, int], path: str, **headers: str) -> str:
+    connection = http.client.HTTPConnection(*where, timeout=30)
+    try:
+        connection.request("GET", path, headers=headers)
+        return connection.getresponse().read().decode()
+    finally:
+        connection.close()
+
+
 def stopped(process: subprocess.Popen[str], how: signal.Signals) -> tuple[int, str]:
     process.send_signal(how)
     _, err = process.communicate(timeout=20)
@@ -174,6 +183,34 @@ def test_a_timeout_holds_for_every_run(live: Commands) -> None:
     status, _, reply = ask(address(banner(process)), "/predict", {"question": "a"})
     assert status == 504
     assert reply["error"]["type"] == "deadline_exceeded"
+
+
+def test_runs_are_counted_recorded_and_logged(live: Commands) -> None:
+    ledger, log = live.folder / "ledger.db", live.folder / "log.jsonl"
+    words = ("--ledger", str(ledger), "--log-file", str(log), "--log-level", "info")
+    process = live.start("serve", "qa.py:program", "--port", "0", "--key", "me=k1", *words)
+    where = address(banner(process))
+    key = {"Authorization": "Bearer k1"}
+    assert ask(where, "/predict", {"question": "a"}, **key)[0] == 200
+    metrics = text_of(where, "/metrics", **key)
+    assert 'dspy_live_requests_total{outcome="ok",program="qa"} 1.0' in metrics
+    assert 'dspy_live_layer{figure="active",layer="server"} 0.0' in metrics
+    process.send_signal(signal.SIGTERM)
+    process.wait(timeout=20)
+    again = live.start("serve", "qa.py:program", "--port", "0", "--key", "me=k1", *words)
+    where = address(banner(again))
+    _, _, usage = ask(where, "/usage?by=key", **key)
+    assert [(row["key"], row["runs"]) for row in usage["rows"]] == [("me", 1)]
+    assert ask(where, "/usage?program=qa", **key)[2]["runs"] == 1
+    assert ask(where, "/usage?program=other", **key)[2]["runs"] in (0, None)
+    for wrong in ("by=nonsense", "since=yesterday", "nonsense=1"):
+        assert ask(where, f"/usage?{wrong}", **key)[0] == 422
+    assert all(json.loads(line)["level"] for line in log.read_text().splitlines())
+
+
+def test_a_server_may_keep_no_ledger(live: Commands) -> None:
+    process = live.start("serve", "qa.py:program", "--port", "0", "--no-ledger")
+    assert ask(address(banner(process)), "/usage")[0] == 404
 
 
 def test_the_simulated_lm_as_a_server_answers_a_command(live: Commands) -> None:

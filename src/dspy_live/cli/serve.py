@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from dspy_live.cli.flags import ProgramFlags
+from dspy_live.cli.observing import ObserveFlags
 from dspy_live.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def serve(
     title: str = "dspy-live",
     reload: Annotated[bool, Parameter(negative="")] = False,
     flags: ProgramFlags | None = None,
+    observe: ObserveFlags | None = None,
 ) -> int:
     """Serve programs over HTTP, server-sent events, WebSocket and OpenAI's API, with a playground.
 
@@ -66,7 +68,7 @@ def serve(
     from dspy_live.cli.serving import ServeOptions, listen, open_programs, serve_process
 
     app = {"origins": origin, "max_active": max_active, "max_body": max_body, "grace": grace, "title": title}
-    options = ServeOptions((target, *more), flags, host, keys, app, drain)
+    options = ServeOptions((target, *more), flags, host, keys, app, observe or ObserveFlags(), drain)
     if not loopback and not flags.sim and any(o.chosen.simulated for o in open_programs(options).values()):
         raise ConfigurationError(
             f"no LM is configured, and {host} can be reached from elsewhere: name an LM, or give --sim to serve "

@@ -15,6 +15,7 @@ from typing import Any
 import uvicorn
 
 from dspy_live.cli.flags import ProgramFlags
+from dspy_live.cli.observing import ObserveFlags, Observers, observe
 from dspy_live.cli.program import Opened, open_program
 from dspy_live.core.call import Call
 from dspy_live.core.errors import ConfigurationError, LiveError
@@ -36,6 +37,7 @@ class ServeOptions:
     host: str
     keys: Mapping[str, str]
     app: Mapping[str, Any] = field(default_factory=dict)
+    observe: ObserveFlags = field(default_factory=ObserveFlags)
     drain: float = 30.0
 
 
@@ -71,8 +73,14 @@ class LiveServer(uvicorn.Server):
 def serve_process(options: ServeOptions, sockets: list[socket.socket] | None = None) -> None:
     """Serve until SIGINT or SIGTERM. Raises :class:`ConfigurationError` when a program can't be opened."""
     opened = open_programs(options)
-    app = make_app(opened, options)
-    assert sockets
+    observers = observe(options.observe)
+    try:
+        _serve(opened, make_app(opened, options, observers), options, sockets or [])
+    finally:
+        observers.close()
+
+
+def _serve(opened: Mapping[str, Opened], app: App, options: ServeOptions, sockets: list[socket.socket]) -> None:
     url = base_url(options.host, sockets[0])
     config = uvicorn.Config(
         app,
@@ -80,7 +88,7 @@ def serve_process(options: ServeOptions, sockets: list[socket.socket] | None = N
         http="httptools",
         ws="websockets-sansio",
         lifespan="on",
-        log_level="warning",
+        log_config=None,
         access_log=False,
         proxy_headers=False,
         server_header=False,
@@ -113,7 +121,7 @@ def open_programs(options: ServeOptions) -> dict[str, Opened]:
     return programs
 
 
-def make_app(programs: Mapping[str, Opened], options: ServeOptions) -> App:
+def make_app(programs: Mapping[str, Opened], options: ServeOptions, observers: Observers) -> App:
     """Return the application that serves the programs."""
     seconds = options.flags.timeout
     mounted = {
@@ -125,7 +133,9 @@ def make_app(programs: Mapping[str, Opened], options: ServeOptions) -> App:
         )
         for name, opened in programs.items()
     }
-    return create_app(mounted, api_keys=options.keys, drain=options.drain, **options.app)
+    app = create_app(mounted, api_keys=options.keys, drain=options.drain, **observers.options(), **options.app)
+    observers.metrics.watch("server", app.runs)
+    return app
 
 
 class _Timed:
