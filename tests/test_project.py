@@ -65,8 +65,8 @@ def _documentation(found: Any) -> str:
     return "" if not own or own.startswith(f"{getattr(found, '__name__', '')}(") else own
 
 
-# dspy_live's takes programs, the server's takes services and knows nothing of dspy.
-_TWICE = {"create_app"}
+# create_app: dspy_live's takes programs, the server's services. Reply: a server's to its client, the simulated LM's own.
+_TWICE = {"create_app", "Reply"}
 
 
 def test_a_name_that_two_packages_export_is_the_same_thing() -> None:
