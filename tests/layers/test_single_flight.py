@@ -59,6 +59,24 @@ async def test_different_calls_do_not_share_and_the_next_one_runs_anew() -> None
 
 
 @virtual_time
+async def test_a_service_that_is_wrapped_for_each_call_shares_all_the_same() -> None:
+    script = ScriptedService([Wait(1), Completion({})])
+    layer = SingleFlight()
+    calls = [Call({"messages": [{"b": 1, "a": 2}]}, attributes={"model": model}) for model in "xxy"]
+    await asyncio.gather(*(collect(layer(script), call) for call in calls))
+    assert len(script.openings) == 2
+    assert layer.statistics().joined == 1
+
+
+@virtual_time
+async def test_inputs_that_are_no_json_are_like_no_others() -> None:
+    script = ScriptedService([Wait(1), Completion({})])
+    thing = object()
+    await asyncio.gather(*(collect(SingleFlight()(script), Call({"q": thing})) for _ in range(2)))
+    assert len(script.openings) == 2
+
+
+@virtual_time
 async def test_when_the_first_leaves_the_others_go_on() -> None:
     script = ScriptedService()
     service = by_question()(script)

@@ -17,8 +17,6 @@ from dspy_live.core.service import Receiver, Service
 from dspy_live.layers._relay import Relay
 from dspy_live.layers._wrap import Wrapped
 
-_Flights = dict[tuple[object, ...], "_Flight"]
-
 
 @dataclass(frozen=True, slots=True)
 class SingleFlightStatistics:
@@ -40,60 +38,67 @@ class SingleFlight:
     A deadline inside would be the first caller's and hold for all; put it outside. The run is opened without one.
 
     Args:
-        key: what makes two calls identical; a call with the key ``None`` runs alone. Calls that stream and calls that
-            don't never share a run, nor do restartable ones and others.
+        key: what makes two calls identical, :func:`same_inputs` by default; a call with the key ``None`` runs alone.
+            Calls of different programs or models, calls that stream and calls that don't, and restartable ones and
+            others never share a run.
     """
 
     kind: ClassVar[str] = "single_flight"
 
-    def __init__(self, key: Callable[[Call], Hashable | None]) -> None:
-        self.key = key
+    def __init__(self, key: Callable[[Call], Hashable | None] | None = None) -> None:
+        self.key = key if key is not None else same_inputs
+        # In the layer, not in the wrapped service: an LM's endpoint is wrapped anew for each call.
+        self._flights: dict[tuple[object, ...], _Flight] = {}
         self._runs = 0
         self._joined = 0
         self._alone = 0
         self._active = 0
 
     def __call__(self, service: Service) -> Service:
-        flights: _Flights = {}
-        return Wrapped(_Shared(self, flights), service)
+        return Wrapped(self, service)
 
     def statistics(self) -> SingleFlightStatistics:
         return SingleFlightStatistics(self._runs, self._joined, self._alone, self._active)
 
-
-class _Shared:
-    """The flights of one wrapped service."""
-
-    def __init__(self, layer: SingleFlight, flights: _Flights) -> None:
-        self._layer = layer
-        self._flights = flights
-
     @asynccontextmanager
     async def _open(self, inner: Service, call: Call) -> AsyncIterator[Receiver[Event]]:
-        key = self._layer.key(call)
+        key = self.key(call)
         if key is None:
-            self._layer._alone += 1
+            self._alone += 1
             async with inner.open(call) as events:
                 yield events
             return
-        # Futures belong to a loop, so each loop has flights of its own.
-        name = (asyncio.get_running_loop(), key, call.stream, call.restartable)
-        flight = self._flights.get(name)
-        if flight is None:
-            flight = self._flights[name] = _Flight(inner, call, lambda: self._landed(name))
-            self._layer._runs += 1
-            self._layer._active += 1
-        else:
-            self._layer._joined += 1
+        flight = self._board(inner, call, key)
         seat = flight.join(call)
         try:
             yield seat
         finally:
             await flight.leave(seat)
 
+    def _board(self, inner: Service, call: Call, key: Hashable) -> _Flight:
+        whose = call.attributes.get("program"), call.attributes.get("model")
+        # Futures belong to a loop, so each loop has flights of its own.
+        name = (asyncio.get_running_loop(), key, *whose, call.stream, call.restartable)
+        flight = self._flights.get(name)
+        if flight is not None:
+            self._joined += 1
+            return flight
+        flight = self._flights[name] = _Flight(inner, call, lambda: self._landed(name))
+        self._runs += 1
+        self._active += 1
+        return flight
+
     def _landed(self, name: tuple[object, ...]) -> None:
         del self._flights[name]
-        self._layer._active -= 1
+        self._active -= 1
+
+
+def same_inputs(call: Call) -> Hashable | None:
+    """The call's inputs and options as JSON; ``None`` when they are no JSON: such a call is like no other."""
+    try:
+        return msgspec.json.encode([call.inputs, call.config], order="deterministic")
+    except (TypeError, ValueError, msgspec.MsgspecError):
+        return None
 
 
 class _Flight:
