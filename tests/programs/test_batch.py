@@ -16,10 +16,10 @@ from typing import Any
 
 import dspy
 import pytest
+from tests.programs.conftest import Sim
 
 from dspy_live import BatchError, abatch, batch, stream_batch
 from dspy_live.core.errors import ConfigurationError
-from tests.programs.conftest import Sim
 
 QA = "question -> answer"
 

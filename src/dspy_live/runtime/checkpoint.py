@@ -81,11 +81,15 @@ class Checkpoint:
 
     def _open(self) -> BinaryIO:
         if not self.path.exists() or self.path.stat().st_size == 0:
-            made: BinaryIO = self.path.open("wb", buffering=0)  # type: ignore[assignment]
-            made.write(orjson.dumps({"checkpoint": _VERSION, "program": self.program}) + b"\n")
+            made: BinaryIO = self.path.open("wb", buffering=0)
+            try:
+                made.write(orjson.dumps({"checkpoint": _VERSION, "program": self.program}) + b"\n")
+            except OSError:
+                made.close()
+                raise
             return made
         self._read()
-        file: BinaryIO = self.path.open("r+b", buffering=0)  # type: ignore[assignment]
+        file: BinaryIO = self.path.open("r+b", buffering=0)
         file.seek(0, 2)
         return file
 
