@@ -13,9 +13,14 @@ if TYPE_CHECKING:
     from dspy_live.programs.items import PartialValue, StreamToken
     from dspy_live.programs.listeners import StreamListener
     from dspy_live.programs.lm import LM
+    from dspy_live.programs.parallel import Parallel
     from dspy_live.programs.run import emit
     from dspy_live.programs.status import StatusMessageProvider
     from dspy_live.programs.streamify import streamify
+    from dspy_live.programs.streaming_response import streaming_response
+    from dspy_live.programs.syncify import syncify
+    from dspy_live.programs.tool import Tool
+    from dspy_live.programs.track_usage import track_usage
     from dspy_live.runtime.runtime import Runtime, default_runtime, set_default_runtime
 
 __version__ = "0.1.0"
@@ -23,6 +28,11 @@ __version__ = "0.1.0"
 # Imported when they are first asked for: `import dspy` takes a second, and a command that only
 # prints its help has no use for it.
 _HOMES = {
+    "track_usage": "programs.track_usage",
+    "syncify": "programs.syncify",
+    "streaming_response": "programs.streaming_response",
+    "Tool": "programs.tool",
+    "Parallel": "programs.parallel",
     "BatchError": "programs.batch",
     "BatchItem": "programs.batch",
     "stream_batch": "programs.batch",
@@ -49,12 +59,14 @@ __all__ = [
     "BatchError",
     "BatchItem",
     "Buffer",
+    "Parallel",
     "PartialValue",
     "Restart",
     "Runtime",
     "StatusMessageProvider",
     "StreamListener",
     "StreamToken",
+    "Tool",
     "abatch",
     "asyncify",
     "batch",
@@ -64,6 +76,9 @@ __all__ = [
     "set_default_runtime",
     "stream_batch",
     "streamify",
+    "streaming_response",
+    "syncify",
+    "track_usage",
 ]
 
 

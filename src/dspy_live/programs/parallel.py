@@ -8,13 +8,17 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
+import anyio
 import dspy
+import greenlet
 import tqdm
 
 from dspy_live.programs.internals import settings
+from dspy_live.runtime.bridge import InlineGreenlet
+from dspy_live.runtime.execution import to_thread
 
 logger = logging.getLogger("dspy_live.parallel")
 
@@ -77,28 +81,40 @@ class Parallel:
         try:
             for index, (module, example) in enumerate(pairs):
                 context = contextvars.copy_context()
-                waiting[pool.submit(context.run, self._call, module, example)] = index
+                waiting[pool.submit(context.run, self._call, outcome, module, example)] = index
             todo = set(waiting)
             while todo:
-                done, todo = wait(todo, return_when=FIRST_COMPLETED)
+                done, todo = _wait(todo)
                 for future in done:
                     outcome.settle(waiting[future], future.result)
-        finally:
+        except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        except BaseException:
+            # What has started is over before this is: a slot that is held for it is given back no sooner.
+            pool.shutdown(wait=False, cancel_futures=True)
+            _wait({future for future in waiting if not future.done()}, ALL_COMPLETED)
+            raise
+        finally:
+            pool.shutdown(wait=False)
             outcome.close()
         return outcome.result()
 
     async def acall(self, exec_pairs: Iterable[Pair], num_threads: int | None = None) -> Any:
-        """The same to await: each module's ``acall``, at most ``num_threads`` at once, no threads."""
+        """The same to await: each module's ``acall``, a thread only for one that has none of its own."""
         pairs = list(exec_pairs)
         outcome = _Outcome(self, pairs)
-        slots = asyncio.Semaphore(num_threads or self.num_threads)
+        limit = num_threads or self.num_threads
+        slots, threads = asyncio.Semaphore(limit), anyio.CapacityLimiter(limit)
 
         async def one(index: int, module: Any, example: Any) -> None:
             async with slots:
-                args, kwargs = self._arguments(module, example)
                 try:
-                    value = await module.acall(*args, **kwargs)
+                    args, kwargs = self._arguments(module, example)
+                    if hasattr(module, "aforward") or isinstance(module, Parallel):
+                        value = await module.acall(*args, **kwargs)
+                    else:
+                        value = await to_thread(lambda: module(*args, **kwargs), threads)
                 except Exception as exc:
                     outcome.failed(index, exc)
                 else:
@@ -114,9 +130,19 @@ class Parallel:
             outcome.close()
         return outcome.result()
 
-    def _call(self, module: Any, example: Any) -> Any:
-        args, kwargs = self._arguments(module, example)
-        return module(*args, **kwargs)
+    def _call(self, outcome: _Outcome, module: Any, example: Any) -> Any:
+        # Counted here: threads are quicker at beginning pairs than the caller at looking at what ended.
+        if outcome.over:
+            return None
+        try:
+            args, kwargs = self._arguments(module, example)
+            return module(*args, **kwargs)
+        except Exception:
+            outcome.failures.append(None)
+            raise
+        except BaseException:
+            outcome.stopped = True
+            raise
 
     def _arguments(self, module: Any, example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if isinstance(example, dspy.Example):
@@ -132,15 +158,42 @@ class Parallel:
         )
 
 
+def _wait(futures: set[Future[Any]], until: str = FIRST_COMPLETED) -> tuple[set[Future[Any]], set[Future[Any]]]:
+    """Wait in this thread; in an inline run only the run waits, and its loop goes on."""
+    current = greenlet.getcurrent()
+    if not isinstance(current, InlineGreenlet) or not futures:
+        return wait(futures, return_when=until)
+    current.parent.switch(_ended(futures, len(futures) if until == ALL_COMPLETED else 1))
+    done = {future for future in futures if future.done()}
+    return done, futures - done
+
+
+async def _ended(futures: set[Future[Any]], count: int) -> None:
+    """Wait until ``count`` of them have ended. Cancellation leaves them as they are."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Semaphore(0)
+    for future in futures:
+        future.add_done_callback(lambda _: loop.call_soon_threadsafe(ended.release))
+    for _ in range(count):
+        await ended.acquire()
+
+
 class _Outcome:
     def __init__(self, parallel: Parallel, pairs: list[Pair]) -> None:
         self._parallel = parallel
         self._pairs = pairs
         self._results: list[Any] = [None] * len(pairs)
         self._errors: dict[int, Exception] = {}
+        self.failures: list[None] = []
+        self.stopped = False
         self._bar = tqdm.tqdm(
             total=len(pairs), dynamic_ncols=True, disable=parallel.disable_progress_bar, file=sys.stdout
         )
+
+    @property
+    def over(self) -> bool:
+        """True when no further pair is to begin."""
+        return self.stopped or len(self.failures) >= self._parallel.max_errors
 
     def settle(self, index: int, get: Callable[[], Any]) -> None:
         """Take one result. A stop, being no ``Exception``, goes through and ends the rest."""

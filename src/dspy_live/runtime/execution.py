@@ -48,14 +48,35 @@ async def in_thread(fn: Callable[[], Any], limiter: anyio.CapacityLimiter, place
         finally:
             place.worker = None
 
-    running = asyncio.ensure_future(anyio.to_thread.run_sync(work, limiter=limiter))
+    return await to_thread(
+        work, limiter, lambda: place.scope.cancel(Cancelled("the task that ran the program was cancelled"))
+    )
+
+
+async def to_thread(
+    fn: Callable[[], Any], limiter: anyio.CapacityLimiter, cancelled: Callable[[], object] | None = None
+) -> Any:
+    """Run ``fn`` in a worker thread and stay until it has ended, whatever happens to this task meanwhile.
+
+    ``cancelled`` is called for each cancellation; without it the last one is raised once the thread
+    has ended. AnyIO alone stays for its own cancel scopes only: ``task.cancel()`` makes it leave.
+    """
+    running = asyncio.ensure_future(anyio.to_thread.run_sync(fn, limiter=limiter))
+    late: asyncio.CancelledError | None = None
     while True:
         try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            if running.cancelled():
+            result = await asyncio.shield(running)
+        except asyncio.CancelledError as exc:
+            if running.done():
                 raise
-            place.scope.cancel(Cancelled("the task that ran the program was cancelled"))
+            if cancelled is None:
+                late = exc
+            else:
+                cancelled()
+        else:
+            if late is not None:
+                raise late
+            return result
 
 
 _parked: list[InlineGreenlet] = []
