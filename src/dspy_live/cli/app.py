@@ -20,6 +20,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "stream": ("dspy_live.cli.stream:stream", "Run a program once and print its tokens as they come."),
     "batch": ("dspy_live.cli.batch:batch", "Run a program over every row of a file."),
     "sim": ("dspy_live.cli.sim:sim", "Start the simulated LM as an OpenAI-compatible server."),
+    "usage": ("dspy_live.cli.usage:usage", "Show what runs used and cost, from the ledger."),
+    "cache": ("dspy_live.cli.cache:cache", "Look at the cache of LM replies, clear it, prune it."),
     "convert": ("dspy_live.cli.convert:convert", "Make your program asynchronous, streaming, metered, served, tested."),
     "explain": ("dspy_live.cli.explain:explain", "Explain a topic, or answer a question, from the guides."),
     "shell": ("dspy_live.cli.shell:shell", "Talk to the assistant: guides, conversions, runs."),

@@ -15,6 +15,7 @@ from dspy_live.core.errors import InputError
 if TYPE_CHECKING:
     from dspy_live.observe.ledger import Ledger
     from dspy_live.observe.metrics import Metrics
+    from dspy_live.observe.tracing import Tracing
 
 
 @Parameter(name="*")
@@ -50,6 +51,7 @@ class Observers:
 
     metrics: Metrics
     ledger: Ledger | None
+    tracing: Tracing | None = None
 
     def options(self) -> dict[str, Any]:
         """Return what ``create_app`` takes of them."""
@@ -61,15 +63,21 @@ class Observers:
     def close(self) -> None:
         """Write what waits."""
         self.metrics.close()
+        if self.tracing is not None:
+            self.tracing.close()
         if self.ledger is not None:
             self.ledger.close()
 
 
 def observe(flags: ObserveFlags) -> Observers:
-    """Set up logs, metrics and the ledger. Raises :class:`ConfigurationError` for a place that can't be used."""
+    """Set up logs, metrics, the ledger, and spans where the environment names a collector.
+
+    Raises :class:`ConfigurationError` for a place that can't be used.
+    """
     from dspy_live.observe.ledger import open_ledger
     from dspy_live.observe.logs import setup_logging
     from dspy_live.observe.metrics import Metrics
+    from dspy_live.observe.tracing import setup_tracing, tracing_is_configured
 
     setup_logging(
         flags.log_level.upper(),
@@ -79,7 +87,7 @@ def observe(flags: ObserveFlags) -> Observers:
         prompts="hide" if flags.hide_prompts else "show",
     )
     ledger = None if flags.no_ledger else open_ledger(flags.ledger).attach()
-    return Observers(Metrics(), ledger)
+    return Observers(Metrics(), ledger, setup_tracing() if tracing_is_configured() else None)
 
 
 def usage_of(ledger: Ledger) -> Callable[[Mapping[str, str]], Awaitable[Any]]:

@@ -34,6 +34,7 @@ def run(
     from dspy_live.cli.calls import new_call
     from dspy_live.cli.inputs import read_inputs
     from dspy_live.cli.program import open_program, warn_if_simulated
+    from dspy_live.cli.recorded import recorded
     from dspy_live.cli.show import show_json, show_outputs
     from dspy_live.core.events import Predicted
 
@@ -50,5 +51,7 @@ def run(
                     return event.outputs
         return {}
 
-    (show_json if json else show_outputs)(asyncio.run(outputs()), sys.stdout)
+    with recorded():
+        found = asyncio.run(outputs())
+    (show_json if json else show_outputs)(found, sys.stdout)
     return 0

@@ -36,6 +36,7 @@ def stream(
     from dspy_live.cli.calls import new_call
     from dspy_live.cli.inputs import read_inputs
     from dspy_live.cli.program import open_program, warn_if_simulated
+    from dspy_live.cli.recorded import recorded
     from dspy_live.cli.show import JsonLines, Terminal
 
     opened = open_program(target, flags)
@@ -52,7 +53,8 @@ def stream(
                 screen.show(event)
 
     try:
-        asyncio.run(follow())
+        with recorded():
+            asyncio.run(follow())
     finally:
         screen.end()
     return 0

@@ -1,0 +1,53 @@
+"""What a command writes down of its runs: the ledger, and spans where a collector is named."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dspy_live.observe.ledger import Ledger
+
+NO_LEDGER = "none"
+
+
+@contextmanager
+def recorded(place: str | None = None) -> Iterator[None]:
+    """Write down the runs of this command, and send spans where ``OTEL_EXPORTER_OTLP_ENDPOINT`` names a collector.
+
+    A ledger that ``place`` or ``DSPY_LIVE_LEDGER`` names and that can't be opened is a
+    :class:`~dspy_live.core.errors.ConfigurationError`; for the usual one a line on stderr says so, and nothing is
+    written down. ``DSPY_LIVE_LEDGER=none`` writes nothing.
+    """
+    from dspy_live.observe.tracing import setup_tracing, tracing_is_configured
+
+    ledger = _open(place)
+    tracing = setup_tracing() if tracing_is_configured() else None
+    try:
+        if ledger is not None:
+            ledger.attach()
+        yield
+    finally:
+        if tracing is not None:
+            tracing.close()
+        if ledger is not None:
+            ledger.close()
+
+
+def _open(place: str | None) -> Ledger | None:
+    from dspy_live.core.errors import ConfigurationError
+    from dspy_live.observe.ledger import default_place, open_ledger
+
+    named = place or os.environ.get("DSPY_LIVE_LEDGER")
+    if named == NO_LEDGER:
+        return None
+    try:
+        return open_ledger(named or default_place())
+    except ConfigurationError as exc:
+        if named:
+            raise
+        print(f"dspy-live: runs are not written down: {exc.message}", file=sys.stderr)
+        return None

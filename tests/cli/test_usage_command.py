@@ -1,0 +1,137 @@
+"""``dspy-live usage``: what commands wrote down, as tables, files and pictures."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from pathlib import Path
+
+import pytest
+from tests.cli.conftest import Commands
+
+from dspy_live.core.call import Call
+from dspy_live.core.usage import LMRecord, LMUsage
+from dspy_live.observe.ledger import open_ledger
+
+
+@pytest.fixture
+def place(live: Commands) -> str:
+    """A ledger with six runs: two programs, two models, two keys, one failure, one unknown price."""
+    path = live.folder / "ledger.db"
+    ledger = open_ledger(path)
+    for n in range(6):
+        call = Call({}, attributes={"key": "red" if n < 4 else "blue"})
+        program, model = ("Rag", "openai/x") if n < 3 else ("Qa", "acme/y")
+        ledger.run_started(call, program)
+        ledger.lm_call_ended(
+            LMRecord(
+                run=call.id, program=program, model=model, predictor="answer", key=call.attributes["key"],
+                usage=LMUsage(1000, 500, 1500), cost=0.25 if n < 5 else None, latency=0.5, ttft=0.1, cache="miss",
+            )
+        )  # fmt: skip
+        ledger.run_ended(call, ValueError("no") if n == 2 else None, 1.5, 0.2)
+    ledger.flush()
+    ledger.close()
+    return str(path)
+
+
+def test_sums_by_program_with_a_last_line_for_all(live: Commands, place: str) -> None:
+    shown = live.main("usage", "--ledger", place, "--by", "program")
+    assert shown.returncode == 0, shown.stderr
+    header, qa, rag, every = (line.split() for line in shown.stdout.splitlines()[:4])
+    assert header[0] == "program"
+    assert qa == ["Qa", "3", "0", "1.50", "0.20", "3", "0", "0", "3,000", "1,500", "$0.5000"]
+    assert rag == ["Rag", "3", "1", "1.50", "0.20", "3", "0", "0", "3,000", "1,500", "$0.7500"]
+    assert every == ["all", "6", "1", "1.50", "0.20", "6", "0", "0", "6,000", "3,000", "$1.2500"]
+    assert "1 LM calls have no known price" in shown.stdout
+
+
+@pytest.mark.parametrize("by", ["day", "hour", "model", "predictor", "key", "error"])
+def test_every_grouping_can_be_shown(by: str, live: Commands, place: str) -> None:
+    shown = live.main("usage", "--ledger", place, "--by", by)
+    assert shown.returncode == 0, shown.stderr
+    assert "$1.2500" in shown.stdout
+    if by == "day":
+        assert time.strftime("%Y-%m-%d", time.gmtime()) in shown.stdout
+
+
+def test_filters_and_json(live: Commands, place: str) -> None:
+    shown = live.main("usage", "--ledger", place, "--key", "blue", "--model", "acme/y", "--since", "1h", "--json")
+    answer = json.loads(shown.stdout)
+    assert (answer["totals"]["runs"], answer["totals"]["api_calls"], answer["totals"]["total_cost"]) == (2, 2, 0.25)
+    assert [row["runs"] for row in answer["rows"]] == [2]
+    none = live.main("usage", "--ledger", place, "--until", "yesterday")
+    assert (none.returncode, "nothing is written down" in none.stdout) == (0, True)
+
+
+def test_single_runs_and_calls(live: Commands, place: str) -> None:
+    runs = live.main("usage", "--ledger", place, "--runs", "2").stdout.splitlines()
+    assert len(runs) == 3
+    assert runs[1].split()[-1] == "?", "an unknown price is not shown as nothing"
+    identifier = runs[2].split()[2]
+    calls = live.main("usage", "--ledger", place, "--calls", "10", "--run", identifier).stdout.splitlines()
+    assert len(calls) == 2
+    assert "acme/y" in calls[1]
+
+
+def test_export(live: Commands, place: str) -> None:
+    done = live.main("usage", "--ledger", place, "--by", "model", "--export", "u.csv")
+    assert (done.returncode, done.stderr) == (0, "wrote 2 rows to u.csv\n")
+    with (live.folder / "u.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["model"], row["total_tokens"]) for row in rows] == [("acme/y", "4500"), ("openai/x", "4500")]
+    wrong = live.main("usage", "--ledger", place, "--export", "u.xlsx")
+    assert (wrong.returncode, ".csv" in wrong.stderr) == (2, True)
+
+
+def test_pictures(live: Commands, place: str) -> None:
+    shown = live.main("usage", "--ledger", place, "--plot", "--by", "program", "--figure", "cost").stdout.splitlines()
+    assert shown[0] == "cost in US dollars by program"
+    assert [line.split()[0] for line in shown[1:]] == ["Rag", "Qa"], "the largest first"
+    assert shown[1].count("█") > shown[2].count("█") > 0
+    done = live.main("usage", "--ledger", place, "--png", "u.png", "--by", "model", "--figure", "tokens")
+    assert done.returncode == 0, done.stderr
+    assert (live.folder / "u.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    wrong = live.main("usage", "--ledger", place, "--plot", "--by", "model", "--figure", "runs")
+    assert (wrong.returncode, "by model" in wrong.stderr) == (2, True)
+    assert live.main("usage", "--ledger", place, "--png", "u.jpg").returncode == 2
+
+
+@pytest.mark.parametrize("words", [("--since", "soon"), ("--by", "week"), ("--ledger", "missing.db"), ("--runs", "x")])
+def test_wrong_words_are_told_in_one_line(words: tuple[str, str], live: Commands, place: str) -> None:
+    wrong = live.main("usage", *words)
+    assert wrong.returncode == 2
+    assert len(wrong.stderr.splitlines()) == 1
+    assert not (live.folder / "missing.db").exists()
+
+
+def test_a_run_of_the_command_line_is_written_down(live: Commands) -> None:
+    place = str(live.folder / "new" / "ledger.db")
+    for command in ("run", "stream"):
+        done = live.main(command, "qa.py:plain", "hello", "--sim", DSPY_LIVE_LEDGER=place)
+        assert done.returncode == 0, done.stderr
+    (program, every) = live.main("usage", "--by", "program", "--ledger", place).stdout.splitlines()[1:3]
+    assert program.split()[:3] == ["plain", "2", "0"]
+    assert every.split()[1] == "2"
+
+
+def test_a_failed_run_is_written_down_as_that(live: Commands) -> None:
+    place = str(live.folder / "ledger.db")
+    live.main("run", "qa.py:failing", "hello", "--sim", DSPY_LIVE_LEDGER=place)
+    assert "ValueError" in live.main("usage", "--runs", "1", "--ledger", place).stdout
+
+
+def test_a_ledger_by_choice_or_none(live: Commands, tmp_path: Path) -> None:
+    assert (
+        live.main(
+            "run", "qa.py:plain", "hi", "--sim", DSPY_LIVE_LEDGER="none", DSPY_LIVE_HOME=str(tmp_path / "h")
+        ).returncode
+        == 0
+    )
+    assert not (tmp_path / "h").exists()
+    (tmp_path / "file").write_text("")
+    usual = live.main("run", "qa.py:plain", "hi", "--sim", DSPY_LIVE_HOME=str(tmp_path / "file"))
+    assert (usual.returncode, "not written down" in usual.stderr) == (0, True)
+    named = live.main("run", "qa.py:plain", "hi", "--sim", DSPY_LIVE_LEDGER=str(tmp_path / "file" / "x.db"))
+    assert (named.returncode, "can't be opened" in named.stderr) == (2, True)

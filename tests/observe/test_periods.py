@@ -1,0 +1,48 @@
+"""Times and sizes as people write them."""
+
+from __future__ import annotations
+
+import pytest
+
+from dspy_live.core.errors import ConfigurationError
+from dspy_live.observe.periods import moment, seconds, size
+
+NOW = 1_790_000_000.0  # 2026-09-21T14:13:20Z
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("7d", NOW - 7 * 86_400),
+        (" 90 m", NOW - 5400),
+        ("1.5h", NOW - 5400),
+        ("now", NOW),
+        ("today", 1_789_948_800.0),
+        ("Yesterday", 1_789_862_400.0),
+        ("2026-09-21", 1_789_948_800.0),
+        ("2026-09-21T14:13:20", NOW),
+        ("2026-09-21T16:13:20+02:00", NOW),
+        ("2026-09-21 14:13:20Z", NOW),
+    ],
+)
+def test_moments(text: str, expected: float) -> None:
+    assert moment(text, NOW) == expected
+
+
+@pytest.mark.parametrize("text", ["", "soon", "7 moons", "-1d", "2026-13-01", "d"])
+def test_what_is_no_time(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="no time"):
+        moment(text, NOW)
+    with pytest.raises(ConfigurationError, match="90m"):
+        seconds(text)
+
+
+@pytest.mark.parametrize(("text", "expected"), [("500MB", 500_000_000), ("2 GiB", 2 * 10**9), ("1024", 1024), ("0", 0)])
+def test_sizes(text: str, expected: int) -> None:
+    assert size(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "big", "-5", "5 XB"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="no size"):
+        size(text)
