@@ -113,6 +113,12 @@ def test_a_command_line_has_only_commands_and_flags_that_exist(block: Block) -> 
                 assert word.split("=")[0] in known, f"{command} has no {word}"
 
 
+def test_every_command_has_its_row() -> None:
+    text = (ROOT / "docs" / "command-line.md").read_text()
+    rows = re.findall(r"^\| `([a-z]+)` \|", text, re.MULTILINE)
+    assert sorted(rows) == sorted(COMMANDS)
+
+
 def test_make_targets_that_are_named_exist() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for block in SHELL:
