@@ -162,7 +162,6 @@ class Awaiter(cst.CSTTransformer):
 
     def leave_FunctionDef(self, original_node: cst.FunctionDef, updated_node: cst.FunctionDef) -> cst.FunctionDef:
         env = self.plan.source.env_of(original_node, self.envs[-1].cls, self.envs[-1])
-        env.self_name = self.envs[-1].self_name
         inner = Awaiter(self.plan, env, original_node.body)
         if original_node.asynchronous is None and original_node.name.value not in self._nested:
             if self._probe(original_node.body, env):

@@ -136,7 +136,7 @@ def inputs_of(source: Source, facts: ClassFacts) -> tuple[tuple[str, str], ...] 
 
 def _inputs_of_builtin(source: Source, name: str) -> tuple[tuple[str, str], ...] | None:
     for node in source.module.body:
-        for target, _ in assignments(node, Env(source)):
+        for target, _ in assignments([node], Env(source)):
             if isinstance(target, cst.Name) and target.value == name:
                 for call in m.findall(node, m.Call()):
                     if isinstance(call, cst.Call) and call.args and (found := _signature(source, call.args[0].value)):

@@ -251,7 +251,9 @@ def new_guard(body: Sequence[cst.BaseStatement], old: cst.If | None = None) -> c
     """Return an ``if __name__ == "__main__":`` statement; the comments above the old one stay."""
     test = cst.parse_expression('__name__ == "__main__"')
     comments = [line for line in old.leading_lines if line.comment is not None] if old is not None else []
-    return cst.If(test=test, body=cst.IndentedBlock(body), leading_lines=[*[cst.EmptyLine(indent=False)] * 2, *comments])
+    return cst.If(
+        test=test, body=cst.IndentedBlock(body), leading_lines=[*[cst.EmptyLine(indent=False)] * 2, *comments]
+    )
 
 
 def _replace_tail(

@@ -5,13 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import libcst as cst
+import libcst.matchers as m
 
 from dspy_live.assistant.convert.awaiting import Plan
 from dspy_live.assistant.convert.candidates import choose
-from dspy_live.assistant.convert.main_part import Running, guard_body, indented, new_guard, running_part, split_script
-from dspy_live.assistant.convert.names import reads
+from dspy_live.assistant.convert.main_part import (
+    DEFINITIONS,
+    Running,
+    guard_body,
+    indented,
+    new_guard,
+    running_part,
+    split_script,
+)
+from dspy_live.assistant.convert.names import dotted
 from dspy_live.assistant.convert.report import Notes
 from dspy_live.assistant.convert.source import Source
+
+_RUNNERS = frozenset({"asyncio.run", "anyio.run", "uvloop.run", "loop.run_until_complete"})
 
 
 def running_or_example(source: Source, notes: Notes, program: str | None) -> tuple[Source, Running]:
@@ -49,20 +60,23 @@ def _started(source: Source) -> Running | None:
     guard = source.guard()
     if guard is None or not isinstance(guard.body, cst.IndentedBlock) or (running and running.guard is not None):
         return running or _script(source)
-    body: list[cst.BaseStatement] = list(guard.body.body)
-    names = {"run"} | set(source.functions) | set(source.variables)
-    first = next((i for i, node in enumerate(body) if reads(node) & names and "configure" not in _text(node)), None)
+    body = guard_body(guard)
+    first = next((i for i, node in enumerate(body) if _starts(source, node)), None)
     return running if first is None else Running(guard, body[:first], body[first:])
 
 
 def _script(source: Source) -> Running | None:
     body: list[cst.BaseStatement] = list(source.module.body)
-    first = next((i for i, node in enumerate(body) if _text(node).strip().startswith("asyncio.run(")), None)
+    first = next(
+        (i for i, node in enumerate(body) if not isinstance(node, DEFINITIONS) and _starts(source, node)), None
+    )
     return None if first is None else Running(None, body[:first], body[first:])
 
 
-def _text(node: cst.CSTNode) -> str:
-    return cst.Module([]).code_for_node(node)
+def _starts(source: Source, node: cst.CSTNode) -> bool:
+    """Tell whether a statement starts a loop, or calls a function of the file."""
+    called = {dotted(call.func) or "" for call in m.findall(node, m.Call()) if isinstance(call, cst.Call)}
+    return any(name in _RUNNERS or name in source.functions for name in called)
 
 
 def around(
@@ -95,7 +109,9 @@ def around(
         if guard is None:
             return source.module.with_changes(body=[*body, *head, *inner, *tail])
         rest_of_guard = [node for node in guard_body(guard) if id(node) not in gone]
-        return source.module.with_changes(body=[*body, new_guard([*head, *indented(inner), *tail, *rest_of_guard], guard)])
+        return source.module.with_changes(
+            body=[*body, new_guard([*head, *indented(inner), *tail, *rest_of_guard], guard)]
+        )
     assert isinstance(running.guard.body, cst.IndentedBlock)
     block_body = running.guard.body.with_changes(body=[*running.before, *head, *inner, *tail])
     guard = running.guard.with_changes(body=block_body)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import libcst as cst
 import libcst.matchers as m
-from libcst.metadata import MetadataWrapper, PositionProvider
+from libcst.metadata import CodeRange, MetadataWrapper, PositionProvider
 
 from dspy_live.assistant.convert import known
 from dspy_live.assistant.convert.names import Imports, dotted
@@ -58,14 +58,13 @@ class Source:
         self.keep_sync = keep_sync
         self.will_convert = will_convert
         self.module = _parse(text)
-        wrapper = MetadataWrapper(self.module, unsafe_skip_copy=True)
-        self._positions = wrapper.resolve(PositionProvider)
         self.imports = Imports()
         self.module.visit(self.imports)
         self.classes: dict[str, ClassFacts] = {}
         self.functions: dict[str, cst.FunctionDef] = {}
         self.variables: dict[str, Value] = {}
         self._returning: set[str] = set()
+        self._positions: Mapping[cst.CSTNode, CodeRange] | None = None
         for statement in statements(self.module.body):
             self._define(statement)
         for _ in range(2):  # an attribute may hold a class or a variable that is defined further down
@@ -79,6 +78,9 @@ class Source:
         """Return the line of a node of the user's file, from 1; 0 where this is no longer that file."""
         if not self.first_pass:
             return 0
+        if self._positions is None:  # a third of the whole reading, and most nodes are never asked about
+            wrapper = MetadataWrapper(self.module, unsafe_skip_copy=True)
+            self._positions = wrapper.resolve(PositionProvider)
         position = self._positions.get(node)
         return position.start.line if position is not None else 0
 
@@ -91,13 +93,12 @@ class Source:
             self.classes[node.name.value] = ClassFacts(node.name.value, node, bases, methods)
 
     def _read_attributes(self, facts: ClassFacts) -> None:
-        for statement in facts.node.body.body:
-            for target, value in assignments(statement, Env(self, facts)):
-                if isinstance(target, cst.Name):
-                    facts.attributes[target.value] = value
+        for target, value in assignments(facts.node.body.body, Env(self, facts)):
+            if isinstance(target, cst.Name):
+                facts.attributes[target.value] = value
         for method in facts.methods.values():
             env = self.env_of(method, facts)
-            for target, value in assignments(method.body, env):
+            for target, value in assignments(method.body.body, env):
                 if (
                     isinstance(target, cst.Attribute)
                     and isinstance(target.value, cst.Name)
@@ -111,7 +112,9 @@ class Source:
         params = [*function.params.posonly_params, *function.params.params, *function.params.kwonly_params]
         static = any(dotted(d.decorator) == "staticmethod" for d in function.decorators)
         self_name = params[0].name.value if facts is not None and params and not static else ""
-        env = Env(self, facts, dict(outer.names) if outer else {}, self_name or (outer.self_name if outer else ""))
+        if outer is not None:  # a function inside of a method has the method's own self
+            self_name = outer.self_name
+        env = Env(self, facts, dict(outer.names) if outer is not None else {}, self_name)
         for param in params:
             if param.name.value != self_name:
                 env.names[param.name.value] = env.annotated(param.annotation.annotation) if param.annotation else OPAQUE
@@ -227,29 +230,33 @@ def statements(body: object) -> Iterator[cst.CSTNode]:
         yield node
         if isinstance(node, cst.FunctionDef | cst.ClassDef | cst.SimpleStatementLine):
             continue
-        for child in node.children:
-            if isinstance(child, cst.IndentedBlock):
-                yield from statements(child.body)
-            elif isinstance(child, cst.Else | cst.ExceptHandler | cst.Finally | cst.If):
-                yield from statements([child])
+        parts = [getattr(node, name, None) for name in ("body", "orelse", "finalbody")]
+        for part in [*parts, *getattr(node, "handlers", ()), *getattr(node, "cases", ())]:
+            if isinstance(part, cst.IndentedBlock):
+                yield from statements(part.body)
+            elif part is not None and not isinstance(part, list | tuple):
+                yield from statements([part])
 
 
-def assignments(node: cst.CSTNode, env: Env) -> Iterator[tuple[cst.BaseExpression, Value]]:
-    """Yield (target, value) for every assignment in a node, including nested blocks."""
-    for found in m.findall(node, m.Assign() | m.AnnAssign()):
-        if isinstance(found, cst.Assign):
-            for target in found.targets:
-                yield target.target, env.of(found.value)
-        elif isinstance(found, cst.AnnAssign):
-            value = env.of(found.value) if found.value is not None else OPAQUE
-            yield found.target, value if value.kind is not Kind.OPAQUE else env.annotated(found.annotation.annotation)
+def assignments(body: object, env: Env) -> Iterator[tuple[cst.BaseExpression, Value]]:
+    """Yield (target, value) for every assignment in a body, nested blocks included."""
+    for node in statements(body):
+        for found in node.body if isinstance(node, cst.SimpleStatementLine) else ():
+            if isinstance(found, cst.Assign):
+                value = env.of(found.value)
+                for target in found.targets:
+                    yield target.target, value
+            elif isinstance(found, cst.AnnAssign):
+                value = env.of(found.value)
+                known_value = value if value.kind is not Kind.OPAQUE else env.annotated(found.annotation.annotation)
+                yield found.target, known_value
 
 
 def scan(body: object, env: Env) -> None:
     """Bind the names that the statements of one scope assign, in order."""
     for node in statements(body):
         if isinstance(node, cst.SimpleStatementLine):
-            for target, value in assignments(node, env):
+            for target, value in assignments([node], env):
                 env.bind(target, value)
         elif isinstance(node, cst.For):
             env.bind(node.target, env.element_of(node.iter))

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 
 import libcst as cst
 import libcst.matchers as m
-from libcst.codemod import CodemodContext
-from libcst.codemod.visitors import AddImportsVisitor
 
 from dspy_live.assistant.convert.awaiting import Awaiter, Plan, explain, twin_name
+from dspy_live.assistant.convert.names import dotted
 from dspy_live.assistant.convert.source import ClassFacts
 
 
@@ -114,11 +113,25 @@ def in_existing_async(plan: Plan, edits: Edits) -> None:
 
 
 def add_imports(module: cst.Module, names: Sequence[str]) -> cst.Module:
-    """Add ``import name`` for each name that the module does not import yet."""
-    context = CodemodContext()
-    for name in sorted(names):
-        AddImportsVisitor.add_needed_import(context, name)
-    return AddImportsVisitor(context).transform_module(module)
+    """Add ``import name`` for each name that the module does not import yet, after its first imports."""
+    body = list(module.body)
+    present = {name for node in body for name in _imported(node)}
+    new = [cst.parse_statement(f"import {name}\n") for name in sorted(names) if name not in present]
+    at = 0
+    for index, node in enumerate(body):
+        docstring = index == 0 and m.matches(node, m.SimpleStatementLine(body=[m.Expr(m.SimpleString())]))
+        if not (docstring or m.matches(node, m.SimpleStatementLine(body=[m.Import() | m.ImportFrom()]))):
+            break
+        at = index + 1
+    return module.with_changes(body=[*body[:at], *new, *body[at:]]) if new else module
+
+
+def _imported(node: cst.CSTNode) -> list[str]:
+    """The modules that a statement imports under their own names."""
+    if not isinstance(node, cst.SimpleStatementLine):
+        return []
+    found = [small for small in node.body if isinstance(small, cst.Import)]
+    return [dotted(alias.name) or "" for small in found for alias in small.names if alias.asname is None]
 
 
 def _with_docstring(body: cst.BaseSuite, text: str) -> cst.BaseSuite:

@@ -1,0 +1,135 @@
+"""What is shown is run: in another process, with no keys, no network and no way to the user's files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dspy_live.assistant.convert import convert
+from dspy_live.assistant.proof import prove
+from dspy_live.assistant.shown import failures
+from dspy_live.assistant.trial import run_trial
+
+NESTED = (Path(__file__).with_name("programs") / "nested.txt").read_text()
+
+FORBIDDEN = """
+import os, pathlib, socket, subprocess, sys, urllib.request
+
+def tried(name, act):
+    try:
+        act()
+    except Exception as error:
+        print(f"{name}: {type(error).__name__}: {error}")
+    else:
+        print(f"{name}: done")
+
+tried("name", lambda: socket.getaddrinfo("example.org", 80))
+tried("address", lambda: socket.create_connection(("192.0.2.1", 80), timeout=1))
+tried("page", lambda: urllib.request.urlopen("http://127.0.0.1:9/"))
+tried("write", lambda: pathlib.Path("made.txt").write_text("x"))
+tried("append", lambda: open("program.txt", "a"))
+tried("remove", lambda: os.remove("program.txt"))
+tried("shell", lambda: os.system("true"))
+tried("process", lambda: subprocess.run(["true"]))
+tried("own", lambda: pathlib.Path(os.environ["HOME"], "made.txt").write_text("x"))
+tried("read", lambda: pathlib.Path("program.txt").read_text())
+print("environment", sorted(name for name in os.environ if "KEY" in name or "PROXY" in name.upper()))
+print("typed", input())
+"""
+
+
+def test_what_a_trial_may_not_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "program.txt").write_text("mine")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy")
+    outcome = run_trial(FORBIDDEN, folder=tmp_path)
+    assert outcome.ok, outcome.error
+    lines = dict(line.split(":", 1) for line in outcome.output.splitlines() if ": " in line)
+    refused = {name for name, text in lines.items() if "PermissionError" in text or "no network" in text}
+    assert refused == {"name", "address", "page", "write", "append", "remove", "shell", "process"}
+    assert lines["own"].strip() == lines["read"].strip() == "done"
+    assert "environment []" in outcome.output
+    assert "typed What is DSPy?" in outcome.output
+    assert [path.name for path in tmp_path.iterdir()] == ["program.txt"]
+    assert (tmp_path / "program.txt").read_text() == "mine"
+
+
+def test_every_lm_is_the_simulated_one_and_is_counted() -> None:
+    outcome = run_trial(
+        "import dspy, dspy_live\n"
+        "for lm in (None, dspy.LM('anthropic/claude-x', cache=False), dspy_live.LM('gemini/x', api_key='mine')):\n"
+        "    with dspy.context(**({'lm': lm} if lm else {})):\n"
+        "        assert dspy.Predict('question -> answer')(question='Hm?').answer\n"
+        "print(len(dspy.Embedder('openai/e')(['a', 'b'])), len(dspy.ColBERTv2(url='http://nowhere')('q', k=3)))\n"
+    )
+    assert outcome.ok, outcome.error
+    assert outcome.lm_calls == 3
+    assert outcome.output == "2 3\n"
+
+
+def test_a_failure_has_the_users_lines_and_a_reason() -> None:
+    outcome = run_trial("def f():\n    return 1 / 0\n\nprint('before')\nf()\n", file="mine.py")
+    assert outcome.status == "failed"
+    assert outcome.output == "before\n"
+    assert outcome.reason == "ZeroDivisionError: division by zero"
+    assert 'File "mine.py", line 2, in f\n    return 1 / 0' in outcome.error
+    assert "sandbox.py" not in outcome.error
+
+
+def test_a_program_that_does_not_end_is_ended() -> None:
+    outcome = run_trial("while True: pass", timeout=1.5)
+    assert outcome.status == "timed out"
+    assert "stopped after" in outcome.reason
+
+
+def test_exit_status_and_much_output() -> None:
+    outcome = run_trial("import sys\nprint('x' * 200_000)\nsys.exit(3)\n")
+    assert outcome.status == "failed"
+    assert len(outcome.output) < 70_000
+    assert "characters left out" in outcome.output
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("user")
+    (place / "nested.py").write_text(NESTED)
+    return place
+
+
+def test_async_gives_the_same_answers_with_the_same_calls(folder: Path) -> None:
+    original = run_trial(NESTED, folder=folder, file="nested.py")
+    converted = prove(convert("async", NESTED, file="nested.py"), folder)
+    assert original.ok, original.error
+    assert converted.ok, converted.outcome.error
+    assert converted.outcome.output == original.output
+    assert converted.outcome.lm_calls == original.lm_calls > 0
+
+
+@pytest.mark.parametrize("kind", ["streaming", "usage", "caching", "logging", "serving", "fastapi", "tests"])
+def test_every_conversion_runs(kind: str, folder: Path) -> None:
+    proof = prove(convert(kind, NESTED, program="outer", file="nested.py"), folder)
+    assert proof.ok, proof.outcome.output + proof.outcome.error
+    assert "It ran against the simulated LM" in proof.verdict
+    assert proof.outcome.lm_calls > 0
+    if kind == "streaming":
+        assert "[reasoning] " in proof.outcome.output
+    if kind == "usage":
+        assert f"tokens in {proof.outcome.lm_calls} LM calls" in proof.outcome.output
+
+
+def test_whose_fault_a_failure_is() -> None:
+    text = 'import dspy\n\nqa = dspy.Predict("q -> a")\nprint(qa(q=1).nothing)\n'
+    proof = prove(convert("async", text))
+    assert not proof.ok
+    assert "The original does not run here either: AttributeError" in proof.verdict
+
+
+def test_examples_are_run_once_and_failures_are_told_each_time(tmp_path: Path) -> None:
+    memory = tmp_path / "deep" / "examples.json"
+    good, bad = "print(1)", "raise ValueError('not here')"
+    assert failures([good, bad], memory) == {bad: "ValueError: not here"}
+    assert memory.read_text().count('"') == 2
+    assert failures([good], memory) == {}
+    memory.write_text("{broken")
+    assert failures([good], memory) == {}
