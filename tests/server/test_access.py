@@ -97,6 +97,18 @@ def test_the_servers_own_pages_may_ask(live: Live) -> None:
     assert reply.status_code == 200
 
 
+def test_a_name_that_was_made_to_point_here_is_not_the_servers_own() -> None:
+    rebound = {"Origin": "http://evil.example:8000", "Host": "evil.example:8000"}
+    with serving(qa()) as live:
+        live.app.origins.local_only = True
+        refused = http.post(live.url + "/predict", json={"question": "x"}, headers=rebound)
+        own = http.post(live.url + "/predict", json={"question": "x"}, headers={"Origin": live.url})
+        local = {"Origin": "http://localhost:8000", "Host": "localhost:8000"}
+        by_name = http.post(live.url + "/predict", json={"question": "x"}, headers=local)
+    assert refused.status_code == 403
+    assert own.status_code == by_name.status_code == 200
+
+
 def test_an_allowed_origin_gets_cors_headers() -> None:
     origin = {"Origin": "https://app.example"}
     with serving(qa(), origins=["https://app.example"]) as live:

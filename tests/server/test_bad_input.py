@@ -105,6 +105,22 @@ def test_a_client_that_sends_it_all_the_same_sees_the_reply(live: Live) -> None:
     assert error(reply)["type"] == "too_large"
 
 
+def test_a_client_that_reads_only_when_it_has_sent_all_sees_the_reply_too(live: Live) -> None:
+    sock = live.connect()
+    sock.sendall(live.request("POST", "/predict", b"x" * 20_000_000))
+    assert sock.recv(65536).startswith(b"HTTP/1.1 413 ")
+    sock.close()
+
+
+def test_a_body_that_does_not_come_is_not_waited_for_for_ever() -> None:
+    with serving(qa(), body_timeout=0.1) as server:
+        sock = server.connect()
+        sock.sendall(server.request("POST", "/predict", b'{"question":"x"}')[:-3])
+        assert sock.recv(65536).startswith(b"HTTP/1.1 408 ")
+        assert sock.recv(65536) == b""
+        sock.close()
+
+
 def test_a_chunked_body_is_refused_when_it_grows_too_large(live: Live) -> None:
     sent = 0
 

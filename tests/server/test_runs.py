@@ -160,7 +160,7 @@ def test_old_events_are_let_go_and_asking_for_them_says_so() -> None:
         run = start(live)
         assert len(joined(read(live, run))) == 4_000_000
         reply = http.get(f"{live.url}/runs/{run}/events")
-        kept = read(live, run, f"{run}:38")
+        kept = read(live, run, f"{run}:40")
     assert reply.status_code == 410
     assert reply.json()["error"]["type"] == "gone"
     assert kept[-1][0] == "done"

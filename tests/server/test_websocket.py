@@ -356,6 +356,20 @@ def test_leaving_the_typed_socket_leaves_all_its_runs() -> None:
         assert len(live.service.ended) == 10
 
 
+@pytest.mark.parametrize("first", ["x", '{"type": "start", "id": 1, "inputs": {"question": "x"}}'])
+def test_leaving_ends_a_run_that_is_silent(first: str) -> None:
+    async def silent(call: Call, tape: Tape) -> None:
+        await tape.push(Started(call.id))
+        await asyncio.sleep(60)
+
+    with serving(qa(silent)) as live:
+        with connect(live.ws + "/ws") as socket:
+            socket.send(first)
+            until(lambda: len(live.app.runs) == 1)
+            assert live.left_after(lambda: vanish(socket)) < 0.03
+        until(lambda: len(live.app.runs) == 0)
+
+
 def test_a_named_program_has_a_socket_of_its_own() -> None:
     other = Schema("Other", QA.inputs, QA.outputs)
     programs = {"qa": qa(), "other": Mounted("other", Scripted(answer), other)}

@@ -63,6 +63,7 @@ class App:
         origins: Origins,
         active: ActiveRuns,
         max_body: int,
+        body_timeout: float,
         drain: float,
         grace: float,
         heartbeat: float,
@@ -79,6 +80,7 @@ class App:
         self.resumables = Resumables()
         self.openapi: dict[str, Any] | None = None
         self.max_body = max_body
+        self.body_timeout = body_timeout
         self.drain_seconds = drain
         self.grace = grace
         self.pulse = Pulse(heartbeat)
@@ -158,6 +160,7 @@ def create_app(
     api_keys: Mapping[str, str] | Iterable[str] = (),
     origins: Sequence[str] = (),
     max_body: int = MAX_BODY,
+    body_timeout: float = 30.0,
     max_active: int | None = None,
     drain: float = 30.0,
     grace: float = 30.0,
@@ -174,6 +177,7 @@ def create_app(
         api_keys: key by name, or the keys alone; without any, no key is asked for.
         origins: other origins whose pages may ask (``"*"`` for any); the server's own always may.
         max_body: the largest request body and WebSocket message, in bytes.
+        body_timeout: how long a request's body may take to arrive, in seconds.
         max_active: the most runs at once; further ones get 503. ``None``: no limit here.
         drain: how long running calls may go on after a shutdown has begun, in seconds.
         grace: how long a run of ``POST /runs`` goes on while nobody reads it, in seconds.
@@ -190,7 +194,7 @@ def create_app(
     for name, value in (("drain", drain), ("grace", grace)):
         if value < 0:
             raise ConfigurationError(f"{name} must be 0 or more seconds; got {value!r}")
-    for name, value in (("max_body", max_body), ("heartbeat", heartbeat)):
+    for name, value in (("max_body", max_body), ("body_timeout", body_timeout), ("heartbeat", heartbeat)):
         if value <= 0:
             raise ConfigurationError(f"{name} must be more than 0; got {value!r}")
     if max_active is not None and max_active < 1:
@@ -201,6 +205,7 @@ def create_app(
         origins=Origins(origins),
         active=ActiveRuns(max_active),
         max_body=max_body,
+        body_timeout=body_timeout,
         drain=drain,
         grace=grace,
         heartbeat=heartbeat,

@@ -26,6 +26,13 @@ class BadRequest(LiveError):
     status = 400
 
 
+class RequestTimeout(LiveError):
+    """The body did not arrive in time."""
+
+    code = "request_timeout"
+    status = 408
+
+
 class Forbidden(LiveError):
     """A page of another origin asked, and the server was not told to serve it."""
 

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from dspy_live.core.call import new_id
 from dspy_live.core.errors import LiveError, TooLarge
 from dspy_live.server.encoders.json import dumps
-from dspy_live.server.errors import BadRequest, ClientGone, error_headers, error_object, error_status
+from dspy_live.server.errors import BadRequest, ClientGone, RequestTimeout, error_headers, error_object, error_status
 
 if TYPE_CHECKING:
     from dspy_live.server.app import App
@@ -50,10 +50,21 @@ class Request:
         return None
 
     async def body(self) -> bytes:
-        """Read the body; raise :class:`TooLarge` as soon as it is known to be over the limit."""
+        """Read the body.
+
+        Raises :class:`TooLarge` as soon as it is known to be over the limit, :class:`RequestTimeout`
+        for one that comes too slowly.
+        """
         limit = self.app.max_body
         if int(self._length() or 0) > limit:
             raise TooLarge(f"the body is over the limit of {limit} bytes")
+        try:
+            async with asyncio.timeout(self.app.body_timeout):
+                return await self._read(limit)
+        except TimeoutError:
+            raise RequestTimeout(f"the body did not arrive within {self.app.body_timeout:g} s") from None
+
+    async def _read(self, limit: int) -> bytes:
         message = await self.receive()
         if message["type"] == "http.request" and not message.get("more_body", False) and len(message["body"]) <= limit:
             return bytes(message["body"])
@@ -99,7 +110,7 @@ class Request:
         """Send an error as JSON; after one about the body the connection is closed."""
         body = dumps(error_object(error, self.run_id))
         headers = [(b"content-length", b"%d" % len(body)), JSON, *error_headers(error)]
-        if not isinstance(error, TooLarge):
+        if not isinstance(error, (TooLarge, RequestTimeout)):
             await self.start(error_status(error), headers)
             await self.write(body, False)
             return

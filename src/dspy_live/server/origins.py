@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
@@ -26,6 +27,9 @@ class Origins:
     """
 
     def __init__(self, allowed: Sequence[str] = ()) -> None:
+        self.local_only = False
+        """True when the server is on loopback and asks for no key. A page of any site can then get here by letting
+        its own name resolve to 127.0.0.1, so only pages at an address or at localhost count as the server's own."""
         self._any = "*" in allowed
         self._allowed = {origin.rstrip("/").lower() for origin in allowed}
 
@@ -49,7 +53,8 @@ class Origins:
                 (b"access-control-expose-headers", b"x-run-id, server-timing, x-simulated, retry-after"),
                 (b"vary", b"origin"),
             ]
-        if urlsplit(text).netloc == host.decode("latin-1").lower():
+        own = urlsplit(text)
+        if own.netloc == host.decode("latin-1").lower() and not (self.local_only and _is_name(own.hostname or "")):
             return []
         raise Forbidden(f"pages of {text[:200]} may not ask this server; allow it with origins=")
 
@@ -57,3 +62,13 @@ class Origins:
     def preflight() -> Headers:
         """Return the headers that answer a browser's ``OPTIONS`` request."""
         return _PREFLIGHT
+
+
+def _is_name(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return False
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return True
+    return False

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from dspy_live.server.app import App
     from dspy_live.server.mounted import Mounted
 
-REPLAY_BYTES = 1 << 20
-"""Frames already delivered that are kept for a reader who comes back: some 10,000 tokens of a run."""
+REPLAY_BYTES = 256 << 10
+"""Frames already delivered that are kept, per run, for a reader who comes back: some 2,000 tokens."""
 
 
 class Resumable:

@@ -140,6 +140,7 @@ def serve(
     if sockets is None:
         check_address(app, host, no_auth=no_auth, allow_simulated=allow_simulated)
         sockets = [bind(host, port)]
+        app.origins.local_only = is_loopback(host) and not app.keys
     url = address(sockets[0], tls=ssl_certfile is not None)
 
     def ready() -> None:
