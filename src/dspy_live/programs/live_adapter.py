@@ -12,6 +12,7 @@ import weakref
 from typing import Any
 
 import dspy
+from dspy.adapters.types.reasoning import Reasoning
 
 from dspy_live.programs.chat_template import user_message
 from dspy_live.programs.foreign_lm import replied, speaking_for
@@ -53,6 +54,15 @@ def _live_class(base: Any) -> Any:
                 return await super().acall(lm, lm_kwargs, signature, demos, inputs)
             with speaking_for():
                 return await super().acall(lm, lm_kwargs, signature, demos, inputs)
+
+        def _call_preprocess(self, lm: Any, lm_kwargs: Any, signature: Any, inputs: Any) -> Any:
+            processed = super()._call_preprocess(lm, lm_kwargs, signature, inputs)
+            run = current_run()
+            if run is not None and run.call.stream and processed is not signature:
+                for name, field in signature.output_fields.items():
+                    if field.annotation is Reasoning and name not in processed.output_fields:
+                        run.thinking[id(processed)] = (processed, name)
+            return processed
 
         def _call_postprocess(self, processed: Any, original: Any, outputs: Any, lm: Any, lm_kwargs: Any) -> Any:
             run = current_run()

@@ -48,6 +48,7 @@ class Run:
         "scope",
         "started",
         "status",
+        "thinking",
         "tracker",
         "worker",
     )
@@ -70,6 +71,7 @@ class Run:
         self.numbers = itertools.count(1)
         self.invocations: dict[int, Invocation] = {}
         self.formatted: dict[int, tuple[Any, Any, Any]] = {}
+        self.thinking: dict[int, tuple[Any, str]] = {}
         self.status: Any = None
         self.tracker: Any = None
         self.started = time.monotonic()

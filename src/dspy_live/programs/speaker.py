@@ -85,7 +85,8 @@ def _speech(run: Run, path: str, number: int, messages: Any, kind: type[Speech])
         adapter, signature = _from_frames(messages)
         if adapter is not None:
             verify = _reader(adapter, signature)
-    return kind(run, path, number, adapter, signature, verify)
+    _, thinking = run.thinking.pop(id(signature), (None, None))
+    return kind(run, path, number, adapter, signature, verify, thinking)
 
 
 def _reader(adapter: Any, signature: Any) -> Any:

@@ -20,8 +20,8 @@ class Speech:
     ``on_room`` calls.
     """
 
-    __slots__ = ("_adapter", "_parser", "_push", "_run", "_said", "_signature", "_verify", "foreign", "length",
-                 "lm_call", "predictor")  # fmt: skip
+    __slots__ = ("_adapter", "_parser", "_push", "_run", "_said", "_signature", "_thinking", "_thought", "_verify",
+                 "foreign", "length", "lm_call", "predictor")  # fmt: skip
 
     def __init__(
         self,
@@ -31,6 +31,7 @@ class Speech:
         adapter: Any,
         signature: Any,
         verify: Callable[[str], Mapping[str, Any]] | None = None,
+        thinking: str | None = None,
     ) -> None:
         self._run = run
         self._push = run.push
@@ -39,6 +40,9 @@ class Speech:
         self._parser = parser_for(adapter, signature)
         self._said = False
         self._verify = verify
+        # The output field that DSPy fills from the model's own reasoning, and what was said of it; None at its end.
+        self._thinking = thinking
+        self._thought: list[str] | None = []
         self.predictor = predictor
         self.lm_call = lm_call
         self.length = 0
@@ -67,6 +71,9 @@ class Speech:
         self._said = True
         self._run.first_token()
         self._push(Reasoning(text, self.predictor, self.lm_call))
+        if self._thinking is not None and self._thought is not None:
+            self._thought.append(text)
+            self._push(Token(text, self._thinking, self.predictor, self.lm_call))
         return self.foreign or not self._run.channel.full
 
     def on_room(self, callback: Callable[[], object]) -> None:
@@ -82,6 +89,10 @@ class Speech:
 
         Where nobody will tell us how the adapter reads it (an adapter that is not ours), it is read here.
         """
+        if self._thinking is not None and self._thought:
+            # Only now: a model may think again after its first words.
+            self._thought = None
+            self._push(Token("", self._thinking, self.predictor, self.lm_call, True))
         if self._parser is None:
             return
         for event in self._parser.finish():
@@ -98,23 +109,32 @@ class Speech:
         if self._said:
             self._push(Restart(self.predictor, self.lm_call, reason))
         self._said = False
+        self._thought = []
         self._parser = parser_for(self._adapter, self._signature)
 
     def compare(self, values: Mapping[str, Any]) -> None:
         """Compare what was said with what the adapter has read; say it right where they differ."""
         if self._parser is None:
             return
-        said = self._parser.texts()
+        said, ended = self._parser.texts(), self._parser.ended()
         for field in text_fields_of(self._signature):
             value = values.get(field)
-            if value is None and field not in said:
+            words = said.get(field)
+            if value is None:
+                if words is not None:
+                    self._repair(field)
                 continue
             true = value if isinstance(value, str) else str(value)
-            if said.get(field) == true:
-                continue
-            if field in said:
-                self._push(Restart(self.predictor, self.lm_call, "the adapter has repaired the reply", (field,)))
-            self._say(field, true)
+            if words is None:
+                self._say(field, true)
+            elif field not in ended and true.startswith(words):
+                self._say(field, true[len(words) :])
+            elif words != true:
+                self._repair(field)
+                self._say(field, true)
+
+    def _repair(self, field: str) -> None:
+        self._push(Restart(self.predictor, self.lm_call, "the adapter has repaired the reply", (field,)))
 
     def _say(self, field: str, text: str) -> None:
         self._said = True
