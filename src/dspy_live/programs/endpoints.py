@@ -7,13 +7,17 @@ was given an endpoint of its own (the simulated LM, a user's Service) that one.
 from __future__ import annotations
 
 import os
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
 from dspy.utils.exceptions import LMNotConfiguredError
 
-from dspy_live.core.service import Service
+from dspy_live.core.call import Call
+from dspy_live.core.events import Event
+from dspy_live.core.service import Receiver, Service
+from dspy_live.programs.booking import Booked
 from dspy_live.programs.dspy_endpoint import DspyEndpoint
-from dspy_live.programs.internals import PreparedCall, select_backend
+from dspy_live.programs.internals import CLIENT_KEYS, PreparedCall, select_backend
 from dspy_live.programs.openai_endpoint import OpenAIEndpoint
 from dspy_live.runtime.transport import Timeouts
 from dspy_live.sansio.openai import chat_headers, chat_url
@@ -38,6 +42,25 @@ def endpoint_for(lm: LM, call: PreparedCall) -> Service:
     if route is None:
         return DspyEndpoint(lm, call)
     return _openai(lm, call.legacy, *route)
+
+
+class LMService:
+    """One LM as a Service of its own, for a layer that asks another LM than the program's: ``Fallback(lm.service())``.
+
+    The call's inputs are the keyword arguments of a chat completion; model, address, key and the other
+    settings of a client are this LM's, and it is this LM that is booked.
+    """
+
+    def __init__(self, lm: LM) -> None:
+        self.lm = lm
+
+    def open(self, call: Call) -> AbstractAsyncContextManager[Receiver[Event]]:
+        """Ask this LM in place of the one that the call was made for."""
+        theirs = {k: v for k, v in call.inputs.items() if k not in CLIENT_KEYS and k != "model"}
+        ours = {k: v for k, v in self.lm.kwargs.items() if k in CLIENT_KEYS}
+        legacy = {**theirs, **ours, "model": self.lm.model}
+        prepared = PreparedCall(None, legacy.get("messages"), {}, legacy, None, False, legacy.get("n") or 1, True)
+        return Booked(endpoint_for(self.lm, prepared), self.lm).open(call.but(inputs=legacy))
 
 
 def _is_fast(lm: LM, call: PreparedCall) -> bool:

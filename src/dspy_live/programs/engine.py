@@ -16,6 +16,7 @@ from dspy_live.core.events import Completion, Reasoning, Restart, TextDelta, Usa
 from dspy_live.core.service import Service, compose
 from dspy_live.core.usage import CacheUse, LMRecord, LMUsage, Meter
 from dspy_live.programs import accounting, cache_access
+from dspy_live.programs.booking import Booked
 from dspy_live.programs.endpoints import endpoint_for
 from dspy_live.programs.internals import (
     CallResult,
@@ -96,12 +97,14 @@ class _Exchange:
         self.speech = speaker.speech
         self.use = use
         self.said_at: float | None = None
+        self.said_length = 0
+        self.cost: float | None = None
 
     async def complete(self) -> CallResult:
         retries = (
             0 if any(getattr(layer, "retries", False) for layer in self.runtime.lm_layers) else self.lm.num_retries
         )
-        service = compose(endpoint_for(self.lm, self.call), self.runtime.lm_layers)
+        service = compose(Booked(endpoint_for(self.lm, self.call), self.lm), self.runtime.lm_layers)
         attempt = 0
         while True:
             try:
@@ -113,52 +116,26 @@ class _Exchange:
                 if self.run is not None and (left := self.run.scope.remaining()) is not None and left <= delay:
                     raise  # the wait alone would outlast the deadline: the failure says more than a timeout
             attempt += 1
-            self.use = "off"
             if self.speech is not None:
                 self.speech.restart(f"the LM call is tried again ({attempt} of {retries})")
             await asyncio.sleep(delay)
 
     async def _attempt(self, service: Service) -> CallResult:
-        meters = self._admitted()
-        started = time.monotonic()
-        self.said_at = None
-        usage = LMUsage()
-        error: BaseException | None = None
-        cost: float | None = None
         try:
             response = await self._pump(service)
             result = result_of(self.lm, self.call, response)
-            usage = LMUsage.parse(result.usage) or self._estimate(result)
-            cost = self.runtime.account.price(self.lm.model, usage)
-            if result.cost is None:
-                result.cost = cost
-            text, _ = first_output(result)
-            if self.speech is not None:
-                self.speech.finish(text)
-            return result
-        except LiveError as exc:
-            error = exc
+        except LiveError:
             raise
         except Exception as exc:
             error = as_dspy_error(exc, self.lm)
             if error is exc:
                 raise
             raise error from exc
-        except BaseException as exc:
-            error = exc
-            usage = self._cut_short()
-            raise
-        finally:
-            self._settle(usage, cost, error, started, meters)
-
-    def _admitted(self) -> tuple[Meter, ...]:
-        try:
-            return self.runtime.account.admit(self.run.meters if self.run is not None else ())
-        except BudgetExceeded as exc:
-            if self.run is None:
-                raise
-            # A tool, BestOfN or dspy.Parallel that swallows Exception must not go on spending.
-            raise Stop(exc) from exc
+        if result.cost is None:
+            result.cost = self.cost
+        if self.speech is not None:
+            self.speech.finish(first_output(result)[0])
+        return result
 
     async def _pump(self, service: Service) -> Any:
         call = Call(
@@ -166,7 +143,7 @@ class _Exchange:
             deadline=self.run.scope.deadline if self.run is not None else None,
             stream=self._streams(),
             restartable=self.run is None or self.run.call.restartable,
-            attributes={"model": self.lm.model, "predictor": self.speaker.predictor, "prepared": self.call},
+            attributes={"model": self.lm.model, "predictor": self.speaker.predictor, "books": self},
         )
         async with service.open(call) as events:
             attach = getattr(events, "attach", None)
@@ -197,14 +174,20 @@ class _Exchange:
 
     # The sink that an endpoint writes to.
 
+    def heard(self, length: int) -> None:
+        """The endpoint has said so many characters more."""
+        self.said_length += length
+        if self.said_at is None:
+            self.said_at = time.monotonic()
+
     def text(self, text: str) -> bool:
+        self.said_length += len(text)
         if self.said_at is None:
             self.said_at = time.monotonic()
         return self.speech is None or self.speech.text(text)
 
     def reasoning(self, text: str) -> bool:
-        if self.said_at is None:
-            self.said_at = time.monotonic()
+        self.heard(len(text))
         return self.speech is None or self.speech.reasoning(text)
 
     def on_room(self, callback: Any) -> None:
@@ -217,33 +200,80 @@ class _Exchange:
         if self.speech is not None:
             self.speech.restart(reason)
 
-    # The books.
+    # The books: one record for each request that was sent, whichever layer sent it.
 
-    def _estimate(self, result: CallResult) -> LMUsage:
-        return LMUsage.estimate(_prompt_length(self.call), sum(len(_text(o)) for o in result.outputs))
+    def request_starts(self, lm: LM) -> Ticket:
+        """A request to ``lm`` is about to be sent. Raises :class:`Stop` where a budget is spent."""
+        self.said_at, self.said_length = None, 0
+        use, self.use = self.use, "off"
+        return Ticket(self, lm, use, self._admitted())
 
-    def _cut_short(self) -> LMUsage:
-        """A reply that was cut has used its prompt at least; what it said is what we saw of it."""
-        if self.said_at is None:
-            return LMUsage()
-        return LMUsage.estimate(_prompt_length(self.call), self.speech.length if self.speech is not None else 0)
+    def _admitted(self) -> tuple[Meter, ...]:
+        try:
+            return self.runtime.account.admit(self.run.meters if self.run is not None else ())
+        except BudgetExceeded as exc:
+            if self.run is None:
+                raise
+            # A tool, BestOfN or dspy.Parallel that swallows Exception must not go on spending.
+            raise Stop(exc) from exc
 
-    def _settle(
-        self, usage: LMUsage, cost: float | None, error: BaseException | None, started: float, meters: Any
-    ) -> None:
-        ttft = None if self.said_at is None else self.said_at - started
-        name = type(error).__name__ if error is not None else None
-        if error is not None and usage:
-            cost = self.runtime.account.price(self.lm.model, usage)
-        _book(self.lm, self.runtime, self.run, self.speaker, usage, self.use, cost, name, started, ttft, meters)
-        if self.run is not None and error is None:
-            self.run.push(
+
+class Ticket:
+    """One request, from before it is sent until it is booked."""
+
+    __slots__ = ("_exchange", "_lm", "_meters", "_started", "_use", "booked")
+
+    def __init__(self, exchange: _Exchange, lm: LM, use: CacheUse, meters: tuple[Meter, ...]) -> None:
+        self._exchange = exchange
+        self._lm = lm
+        self._use = use
+        self._meters = meters
+        self._started = time.monotonic()
+        self.booked = False
+
+    def served(self, response: Any) -> None:
+        """The reply is complete: book what it used, by the provider's own count where there is one."""
+        exchange = self._exchange
+        reported = response.usage if isinstance(response, CallResult) else (response or {}).get("usage")
+        usage = LMUsage.parse(reported) or LMUsage.estimate(_prompt_length(exchange.call), _said(response))
+        cost = exchange.runtime.account.price(self._lm.model, usage)
+        exchange.cost = cost
+        self._book(usage, cost, None)
+        if exchange.run is not None:
+            speaker = exchange.speaker
+            exchange.run.push(
                 Usage(
-                    self.lm.model, self.speaker.predictor, self.speaker.lm_call, usage.prompt_tokens,
-                    usage.completion_tokens, usage.total_tokens, usage.cached_tokens, usage.reasoning_tokens, cost,
-                    False, usage.estimated,
+                    self._lm.model, speaker.predictor, speaker.lm_call, usage.prompt_tokens, usage.completion_tokens,
+                    usage.total_tokens, usage.cached_tokens, usage.reasoning_tokens, cost, False, usage.estimated,
                 )
             )  # fmt: skip
+
+    def failed(self, error: BaseException | None) -> None:
+        """The request has ended without a reply. One that had begun to speak has used its prompt at least."""
+        exchange = self._exchange
+        usage, cost = LMUsage(), None
+        if exchange.said_at is not None:
+            usage = LMUsage.estimate(_prompt_length(exchange.call), exchange.said_length)
+            cost = exchange.runtime.account.price(self._lm.model, usage)
+        name = type(as_dspy_error(error, self._lm)).__name__ if isinstance(error, Exception) else None
+        self._book(usage, cost, name or type(error or asyncio.CancelledError()).__name__)
+
+    def _book(self, usage: LMUsage, cost: float | None, error: str | None) -> None:
+        self.booked = True
+        exchange = self._exchange
+        ttft = None if exchange.said_at is None else exchange.said_at - self._started
+        _book(
+            self._lm, exchange.runtime, exchange.run, exchange.speaker,
+            usage, self._use, cost, error, self._started, ttft, self._meters,
+        )  # fmt: skip
+
+
+def _said(response: Any) -> int:
+    """Characters of a reply whose provider does not count tokens."""
+    if isinstance(response, CallResult):
+        return sum(len(_text(output)) for output in response.outputs)
+    messages = [choice.get("message") or {} for choice in (response or {}).get("choices") or ()]
+    return sum(len(message.get("content") or "") for message in messages)
 
 
 def _book(

@@ -15,6 +15,7 @@ from dspy.clients.capabilities import Capabilities
 
 from dspy_live.core.service import Service
 from dspy_live.programs import engine
+from dspy_live.programs.endpoints import LMService
 from dspy_live.programs.internals import (
     CLIENT_KEYS,
     LM_CLASS_STATE_KEY,
@@ -100,6 +101,10 @@ class LM(dspy.LM):
     def live(self) -> LMOptions:
         """What this LM was given beside a ``dspy.LM``'s own keywords."""
         return getattr(self, "_live", _DEFAULTS)
+
+    def service(self) -> Service:
+        """Return this LM as a Service, for layers that ask more than one: ``Fallback(other_lm.service())``."""
+        return LMService(self)
 
     # The seam. DSPy reads ``_engine_spec``: a string costs it 440 µs per asynchronous call.
 

@@ -46,14 +46,15 @@ class Door(Generic[T]):
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    ) -> bool | None:
         if kind is None:
-            await self._inside.__aexit__(None, None, None)
-            return
+            return await self._inside.__aexit__(None, None, None)
         task = asyncio.ensure_future(self._inside.__aexit__(kind, error, traceback))
         _leaving.add(task)
         task.add_done_callback(_left)
         await asyncio.wait([task], timeout=self._patience)
+        # A layer inside may turn what we leave with into its own: a deadline does so with its cancellation.
+        return task.result() if task.done() else None
 
 
 def _left(task: asyncio.Task[Any]) -> None:

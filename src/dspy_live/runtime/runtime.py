@@ -12,6 +12,7 @@ from dspy_live.core.call import Buffer
 from dspy_live.core.service import Layer
 from dspy_live.runtime.account import Account, process_account, process_account
 from dspy_live.runtime.execution import EXECUTIONS, Execution
+from dspy_live.sansio.order import check_order
 
 MAX_THREADS = 256
 
@@ -28,7 +29,7 @@ class Runtime:
         execution: how synchronous programs run where the caller does not say; ``"auto"`` by default.
         max_threads: worker threads per event loop for programs that run in threads, 256 by default.
 
-    Raises ``ValueError`` for a value that can't work.
+    Raises ``ValueError`` for a value that can't work, ``ConfigurationError`` for layers in an order that would surprise.
     """
 
     def __init__(
@@ -45,6 +46,8 @@ class Runtime:
             raise ValueError(f"execution must be one of {', '.join(EXECUTIONS)}; got {execution!r}")
         if isinstance(max_threads, bool) or not isinstance(max_threads, int) or max_threads < 1:
             raise ValueError(f"max_threads must be a whole number, at least 1; got {max_threads!r}")
+        check_order(layers)
+        check_order(lm_layers)
         self.layers = tuple(layers)
         self.lm_layers = tuple(lm_layers)
         self.account = account if account is not None else process_account()
