@@ -9,6 +9,8 @@ from typing import Any
 
 import dspy
 import pytest
+from tests.programs.conftest import MODEL, Sim
+from tests.programs.programs import Rag
 
 from dspy_live import LM, Runtime, asyncify, streamify
 from dspy_live.core.errors import CircuitOpen, ConfigurationError, DeadlineExceeded, Overloaded
@@ -16,8 +18,6 @@ from dspy_live.core.events import Restart
 from dspy_live.layers import Breaker, Deadline, Fallback, Limit, Retry, SingleFlight
 from dspy_live.runtime.account import Account
 from dspy_live.simulator import Faults, Simulator
-from tests.programs.conftest import MODEL, Sim
-from tests.programs.programs import Rag
 
 QA = "question -> answer"
 

@@ -10,7 +10,7 @@ import anyio
 
 from dspy_live.core.call import Buffer
 from dspy_live.core.service import Layer
-from dspy_live.runtime.account import Account, process_account, process_account
+from dspy_live.runtime.account import Account, process_account
 from dspy_live.runtime.execution import EXECUTIONS, Execution
 from dspy_live.sansio.order import check_order
 
@@ -29,7 +29,8 @@ class Runtime:
         execution: how synchronous programs run where the caller does not say; ``"auto"`` by default.
         max_threads: worker threads per event loop for programs that run in threads, 256 by default.
 
-    Raises ``ValueError`` for a value that can't work, ``ConfigurationError`` for layers in an order that would surprise.
+    Raises ``ValueError`` for a value that can't work, ``ConfigurationError`` for layers in an order that would
+    surprise.
     """
 
     def __init__(
