@@ -17,9 +17,10 @@ from dspy.clients.engines.stream_guard import achecked_stream
 from dspy.clients.execution import _engine, _result
 
 from dspy_live.core.call import Call
-from dspy_live.core.events import Completion, Event
+from dspy_live.core.events import Event
+from dspy_live.core.sink import Sink
 from dspy_live.programs.internals import CallResult, PreparedCall, combine, error_boundary, settings
-from dspy_live.programs.openai_endpoint import Sink
+from dspy_live.runtime.reading import Reading, attached
 
 if TYPE_CHECKING:
     from dspy_live.programs.lm import LM
@@ -45,7 +46,7 @@ class _Opened:
         self._lm = endpoint.lm
         self._prepared = endpoint.prepared
         self._call = call
-        self._taken = False
+        self._reading: Reading | None = None
 
     async def __aenter__(self) -> _Opened:
         return self
@@ -53,7 +54,8 @@ class _Opened:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        return None
+        if self._reading is not None:
+            await self._reading.aclose()
 
     async def attach(self, sink: Sink) -> CallResult:
         """Make the call, hand the words of the first completion to ``sink``, and return DSPy's result."""
@@ -103,34 +105,22 @@ class _Opened:
                 sink.text(text)
         return result
 
-    # As a receiver of events, for layers that look at each: all at the end, in one batch.
+    # As a receiver of events, for layers that look at each.
 
-    def __aiter__(self) -> _Opened:
-        return self
+    def __aiter__(self) -> Reading:
+        return self._events()
 
     async def __anext__(self) -> Event:
-        batch = await self.receive_many()
-        if not batch:
-            raise StopAsyncIteration
-        return batch[0]
+        return await self._events().__anext__()
 
     async def receive_many(self) -> list[Event]:
-        """Return the whole reply as one ``Completion``, then the end."""
-        if self._taken:
-            return []
-        self._taken = True
-        return [Completion(await self.attach(_Nowhere()))]
+        """Wait once and take all that is there; an empty list is the end."""
+        return await self._events().receive_many()
 
-
-class _Nowhere:
-    def text(self, text: str) -> bool:
-        return True
-
-    def reasoning(self, text: str) -> bool:
-        return True
-
-    def on_room(self, callback: Any) -> None:
-        callback()
+    def _events(self) -> Reading:
+        if self._reading is None:
+            self._reading = attached(self.attach, self._call.buffer)
+        return self._reading
 
 
 class _PrivateStream:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import pydantic
 
 from dspy_live.core.call import Call
-from dspy_live.core.events import Completion, Event, Reasoning, TextDelta
+from dspy_live.core.events import Event
+from dspy_live.core.sink import Sink
 from dspy_live.programs.internals import _strict_json_schema
 from dspy_live.programs.lm_errors import http_error
-from dspy_live.runtime.channel import Channel
+from dspy_live.runtime.reading import Reading, attached
 from dspy_live.runtime.transport import Exchange, Timeouts, pool_for_running_loop
 from dspy_live.sansio.openai import Delta, StreamParser, chat_body, parse_reply, refuses_stream_options
 
@@ -23,14 +22,6 @@ _ERROR_BODY = 64 << 10
 
 # Endpoints that refused ``stream_options`` once are not asked again; bounded by the number of endpoints.
 _without_usage: set[str] = set()
-
-
-class Sink(Protocol):
-    """Takes an LM's words in the socket's own callback. False means: pause, and go on when ``on_room`` calls."""
-
-    def text(self, text: str) -> bool: ...
-    def reasoning(self, text: str) -> bool: ...
-    def on_room(self, callback: Any) -> None: ...
 
 
 class OpenAIEndpoint:
@@ -56,7 +47,7 @@ class OpenAIEndpoint:
 class _Request:
     """One request: a context manager, and the receiver that it gives."""
 
-    __slots__ = ("_call", "_endpoint", "_exchange", "_iterator", "_paused", "_sink", "_wire")
+    __slots__ = ("_call", "_endpoint", "_exchange", "_paused", "_reading", "_sink", "_wire")
 
     def __init__(self, endpoint: OpenAIEndpoint, call: Call) -> None:
         self._endpoint = endpoint
@@ -65,7 +56,7 @@ class _Request:
         self._paused = False
         self._wire: StreamParser | None = None
         self._sink: Sink | None = None
-        self._iterator: Any = None
+        self._reading: Reading | None = None
 
     async def __aenter__(self) -> _Request:
         await self._send(usage=self._endpoint.url not in _without_usage)
@@ -74,10 +65,12 @@ class _Request:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._iterator is not None:
-            await self._iterator.aclose()
-        if self._exchange is not None:
-            await self._exchange.__aexit__(kind, error, traceback)
+        try:
+            if self._reading is not None:
+                await self._reading.aclose()
+        finally:
+            if self._exchange is not None:
+                await self._exchange.__aexit__(kind, error, traceback)
 
     async def _send(self, *, usage: bool) -> None:
         endpoint, call = self._endpoint, self._call
@@ -142,21 +135,20 @@ class _Request:
 
     # As a receiver of events, for layers that look at each.
 
-    def __aiter__(self) -> _Request:
-        return self
+    def __aiter__(self) -> Reading:
+        return self._events()
 
     async def __anext__(self) -> Event:
-        if self._iterator is None:
-            self._iterator = _events(self, self._call)
-        event: Event = await self._iterator.__anext__()
-        return event
+        return await self._events().__anext__()
 
     async def receive_many(self) -> list[Event]:
-        """Return the next event as a list of one, or an empty list at the end."""
-        try:
-            return [await self.__anext__()]
-        except StopAsyncIteration:
-            return []
+        """Wait once and take all that is there; an empty list is the end."""
+        return await self._events().receive_many()
+
+    def _events(self) -> Reading:
+        if self._reading is None:
+            self._reading = attached(self.attach, self._call.buffer)
+        return self._reading
 
 
 def _wire(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -166,44 +158,3 @@ def _wire(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         return inputs
     schema = {"name": format_.__name__, "schema": _strict_json_schema(format_.model_json_schema()), "strict": True}
     return {**inputs, "response_format": {"type": "json_schema", "json_schema": schema}}
-
-
-class _ChannelSink:
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
-
-    def text(self, text: str) -> bool:
-        return self._channel.push(TextDelta(text))
-
-    def reasoning(self, text: str) -> bool:
-        return self._channel.push(Reasoning(text, "", 0))
-
-    def on_room(self, callback: Any) -> None:
-        self._channel.on_room(callback)
-
-
-async def _events(request: _Request, call: Call) -> AsyncIterator[Event]:
-    async with _reading(request, call) as channel:
-        async for event in channel.receiver:
-            yield event
-
-
-@asynccontextmanager
-async def _reading(request: _Request, call: Call) -> AsyncIterator[Channel]:
-    channel = Channel(call.buffer)
-
-    async def read() -> None:
-        try:
-            channel.push(Completion(await request.attach(_ChannelSink(channel))))
-        except Exception as exc:
-            channel.close(exc)
-        else:
-            channel.close()
-
-    task = asyncio.ensure_future(read())
-    try:
-        yield channel
-    finally:
-        channel.receiver.close()
-        task.cancel()
-        await asyncio.wait([task])

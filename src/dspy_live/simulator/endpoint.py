@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from types import TracebackType
 from typing import Any
 
 from dspy_live.core.call import Call
 from dspy_live.core.events import Completion, Event, Reasoning, TextDelta
+from dspy_live.runtime.channel import Channel
+from dspy_live.runtime.reading import Reading
 from dspy_live.sansio.openai import StreamParser
 from dspy_live.simulator.inprocess import InProcessLM
 
@@ -34,33 +37,26 @@ class _Reply:
     def __init__(self, lm: InProcessLM, call: Call) -> None:
         self._lm = lm
         self._call = call
-        self._events: AsyncGenerator[Event, None] | None = None
+        self._reading: Reading | None = None
 
-    async def __aenter__(self) -> _Reply:
+    async def __aenter__(self) -> Reading:
         body = _body(self._call.inputs)
-        self._events = _streamed(self._lm, body) if self._call.stream else _whole(self._lm, body)
-        return self
+        make = _streamed if self._call.stream else _whole
+
+        async def feed(channel: Channel) -> None:
+            async with aclosing(make(self._lm, body)) as events:
+                async for event in events:
+                    if not channel.push(event):
+                        await channel.room()
+
+        self._reading = Reading(feed, self._call.buffer)
+        return self._reading
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._events is not None:
-            await self._events.aclose()
-
-    def __aiter__(self) -> _Reply:
-        return self
-
-    async def __anext__(self) -> Event:
-        if self._events is None:
-            raise RuntimeError("a reply is read inside its context")
-        return await anext(self._events)
-
-    async def receive_many(self) -> list[Event]:
-        """Return the next event as a list of one, or an empty list at the end."""
-        try:
-            return [await self.__anext__()]
-        except StopAsyncIteration:
-            return []
+        if self._reading is not None:
+            await self._reading.aclose()
 
 
 async def _streamed(lm: InProcessLM, body: Mapping[str, Any]) -> AsyncGenerator[Event, None]:

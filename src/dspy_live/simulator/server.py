@@ -92,6 +92,11 @@ class Simulator:
         if self._server is None:
             return
         server, self._server = self._server, None
+        # asyncio loses the socket of a connection whose server closes between accepting it and making its transport.
+        for listening in server.sockets:
+            asyncio.get_running_loop().remove_reader(listening.fileno())
+        for _ in range(3):
+            await asyncio.sleep(0)
         server.close()
         for connection in list(self._connections):
             connection.cut()
