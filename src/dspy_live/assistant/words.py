@@ -8,7 +8,7 @@ _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|\d+")
 
 FILLER = frozenset(
     """
-    a an and any are as at be been but by can could do does did for from give get had has have how i if
+    example examples a an and any are as at be been but by can could do does did for from give get had has have how i if
     in into is it its just like make may me mean means my need no not of on one only or our please
     should show so some than that the their them then there they this to too use used using want was we
     what when where which who why will with would you your about am here know let s t dspy live program

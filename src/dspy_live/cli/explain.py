@@ -26,7 +26,7 @@ def explain(*topic: str, example: Annotated[bool, Parameter(negative="")] = Fals
         terminal.show_topics(sys.stdout)
         return 0
     try:
-        guide = find_guide(words) if len(words.split()) <= 2 else terminal.page_for(words)
+        guide = find_guide(words) if len(words.split()) <= 2 else terminal.page_for(words, example=example)
     except NotFound as error:
         print(f"dspy-live: {error}", file=sys.stderr)
         return 2

@@ -114,7 +114,7 @@ class Session:
         elif not is_words(line):
             self.say("Ask about dspy-live, or say what to do with your program; /help lists the commands.")
         elif intent.what == "example":
-            terminal.show_example(terminal.page_for(line), self.out)
+            terminal.show_example(terminal.page_for(line, example=True), self.out)
         else:
             self._answer(line)
 
@@ -124,7 +124,7 @@ class Session:
             return
         self.say(f"No program is loaded: /load FILE, and then the same again, converts yours ({kind}).")
         self.say("Until then, the example of the guide:\n")
-        terminal.show_example(terminal.page_for(line), self.out)
+        terminal.show_example(terminal.page_for(line, example=True), self.out)
 
     def _answer(self, question: str) -> None:
         from dspy_live.cli.shell_answer import answered_by_lm
@@ -248,10 +248,10 @@ class Session:
         """Serve the loaded program until Ctrl-C."""
         from dspy_live.cli.shell_run import serve_program
 
-        port = rest or "8000"
+        target, port = self._target(), rest or "8000"
         if not port.isdigit():
             raise InputError(f"a port is a number; got {port!r}", field="port", expected="a number")
-        serve_program(self._target(), int(port), self.flags, self.out)
+        serve_program(target, int(port), self.flags, self.out)
 
     # ---- figures
 

@@ -115,9 +115,10 @@ def search(question: str) -> Sequence[PageHit]:
     return found
 
 
-def page_for(question: str) -> Guide:
-    """Return the page that answers a question; raises as :func:`search`."""
-    return find_guide(search(question)[0].page)
+def page_for(question: str, *, example: bool = False) -> Guide:
+    """Return the page that answers a question, with ``example`` the first that has one; raises as :func:`search`."""
+    found = [find_guide(hit.page) for hit in search(question)]
+    return next((guide for guide in found if guide.example or not example), found[0])
 
 
 def show_guide(guide: Guide, out: TextIO) -> None:

@@ -1,0 +1,130 @@
+"""``dspy-live convert`` and ``dspy-live explain``, as the command line runs them."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from dspy_live.cli import main
+
+PROGRAM = 'import dspy\n\nqa = dspy.Predict("question -> answer")\nprint(qa(question="Hm?").answer)\n'
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DSPY_LIVE_HOME", str(tmp_path / "home"))
+    path = tmp_path / "program.py"
+    path.write_text(PROGRAM)
+    return path
+
+
+class TestConvert:
+    """What is shown, what is run, what is written."""
+
+    def test_it_shows_a_diff_and_writes_nothing(self, program: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["convert", "async", "program.py"]) == 0
+        shown = capsys.readouterr()
+        assert shown.out.startswith("--- a/program.py\n+++ b/program.py\n")
+        assert "+    print((await qa.acall(question=" in shown.out
+        assert "not run: --run tries it" in shown.err
+        assert program.read_text() == PROGRAM
+
+    def test_it_writes_what_ran(self, program: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        program.chmod(0o640)
+        assert main(["convert", "async", "program.py", "--run", "--write"]) == 0
+        shown = capsys.readouterr()
+        assert "It ran against the simulated LM: 1 LM call" in shown.err
+        assert "written: " in shown.err
+        assert "asyncio.run(main())" in program.read_text()
+        assert stat.S_IMODE(program.stat().st_mode) == 0o640
+        assert [path.name for path in program.parent.glob(".program*")] == []
+
+    def test_what_does_not_run_is_not_written(self, program: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        broken = PROGRAM.replace(".answer", ".nothing")
+        program.write_text(broken)
+        assert main(["convert", "async", "program.py", "--run", "--write"]) == 1
+        assert "The original does not run here either" in capsys.readouterr().err
+        assert program.read_text() == broken
+
+    def test_a_new_file_is_not_written_over_another(self, program: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["convert", "fastapi", "program.py", "--write"]) == 0
+        assert "from program import qa" in (program.parent / "program_api.py").read_text()
+        assert main(["convert", "fastapi", "program.py", "--write"]) == 2
+        assert "is there already" in capsys.readouterr().err
+
+    def test_nothing_to_do_says_so(self, program: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        main(["convert", "async", "program.py", "--write"])
+        capsys.readouterr()
+        assert main(["convert", "async", "program.py", "--write"]) == 0
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        assert "Nothing had to change" in shown.err
+
+    @pytest.mark.parametrize(
+        ("words", "text", "said"),
+        [
+            (["async", "progam.py"], PROGRAM, "there is no file progam.py; did you mean program.py?"),
+            (["async", "."], PROGRAM, "is a folder"),
+            (["asinc", "program.py"], PROGRAM, "Did you mean 'async'?"),
+            (["async", "program.py"], "def f(:\n", "not valid Python: line 1"),
+            (["async", "program.py"], "print(1)\n", "does not import dspy"),
+            (["serving", "program.py"], PROGRAM + 'b = dspy.Predict("q -> a")\n', "For example: --program qa"),
+            (["serving", "program.py", "--program", "c"], PROGRAM, "no program named 'c'. It has: qa"),
+        ],
+    )
+    def test_bad_input_is_one_line(
+        self, program: Path, capsys: pytest.CaptureFixture[str], words: list[str], text: str, said: str
+    ) -> None:
+        program.write_text(text)
+        assert main(["convert", *words]) == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert error.count("\n") == 1
+
+    def test_text_that_is_no_text(self, program: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        program.write_bytes(b"\xff\xfe\x00")
+        assert main(["convert", "async", "program.py"]) == 2
+        assert "is not UTF-8 text" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("program")
+class TestExplain:
+    """Guides and answers."""
+
+    def test_without_a_topic_it_lists_them(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["explain"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split()[0] for line in lines] == sorted(line.split()[0] for line in lines)
+        assert any(line.startswith("streaming ") for line in lines)
+
+    def test_a_topic_is_its_page(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["explain", "rust"]) == 0
+        assert capsys.readouterr().out.startswith("# Rust\n")
+
+    def test_a_question_is_answered_from_a_page(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["explain", "how", "do", "credits", "on", "the", "websocket", "work?"]) == 0
+        shown = capsys.readouterr().out
+        assert shown.startswith("## WebSocket: Credit\n")
+        assert "From the guide 'websocket'" in shown
+
+    def test_an_example_is_run_first(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["explain", "streaming", "--example"]) == 0
+        shown = capsys.readouterr().out
+        assert "dspy_live.streamify(" in shown
+        assert "# It ran against the simulated LM just now (1 LM calls" in shown
+
+    def test_what_is_not_known(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["explain", "streeming"]) == 2
+        assert "did you mean 'streaming'" in capsys.readouterr().err
+        assert main(["explain", "zebras", "eating", "xylophones"]) == 2
+        assert "the guides know nothing of that" in capsys.readouterr().err
+
+
+def test_the_guides_are_where_the_package_is() -> None:
+    from dspy_live.assistant.guides import folder
+
+    assert os.path.isfile(folder() / "async.md")  # noqa: PTH113

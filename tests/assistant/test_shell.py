@@ -1,0 +1,305 @@
+"""The shell: every command, plain words, bad input, a pipe, and a terminal."""
+
+# ruff: noqa: E501  (programs as one-line strings read better in one line)
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dspy_live.cli.flags import ProgramFlags
+from dspy_live.cli.shell_run import split_inputs
+from dspy_live.cli.shell_session import COMMANDS, Session
+from dspy_live.simulator import Simulator
+
+PROGRAM = 'import dspy\n\nqa = dspy.Predict("question -> answer")\n\nif __name__ == "__main__":\n    print(qa(question="Hm?").answer)\n'
+
+
+class Shell:
+    """A session whose output is read back."""
+
+    def __init__(self, flags: ProgramFlags, agree: bool) -> None:
+        self.out = io.StringIO()
+        self.asked: list[str] = []
+        self.session = Session(self.out, flags, self._ask(agree))
+
+    def _ask(self, agree: bool) -> Callable[[str], bool]:
+        def ask(question: str) -> bool:
+            self.asked.append(question)
+            return agree
+
+        return ask
+
+    def __call__(self, line: str) -> str:
+        """Type one line and return what it said."""
+        before = len(self.out.getvalue())
+        self.session.take(line)
+        return self.out.getvalue()[before:]
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DSPY_LIVE_SIM", "ttft=0 tps=none jitter=0 length=6")
+    monkeypatch.setenv("DSPY_LIVE_HOME", str(tmp_path / "home"))
+    path = tmp_path / "program.py"
+    path.write_text(PROGRAM)
+    return path
+
+
+@pytest.fixture
+def shell(file: Path) -> Shell:
+    return Shell(ProgramFlags(sim=True), agree=False)
+
+
+class TestCommands:
+    """What each of them does."""
+
+    def test_help_lists_every_command(self, shell: Shell) -> None:
+        shown = shell("/help")
+        assert all(name in shown for name in COMMANDS)
+        assert all(getattr(shell.session, f"do_{name[1:]}", None) for name in COMMANDS)
+
+    def test_topics(self, shell: Shell) -> None:
+        assert "backpressure" in shell("/explain")
+        assert shell("/explain rust").startswith("# Rust")
+        assert shell("/rust").startswith("# Rust")
+        assert shell("/explain ws").startswith("# WebSocket")
+
+    def test_an_example_is_shown_after_it_ran(self, shell: Shell) -> None:
+        shown = shell("/async example")
+        assert "dspy_live.asyncify(" in shown
+        assert "It ran against the simulated LM just now (3 LM calls" in shown
+
+    def test_load_convert_write(self, shell: Shell, file: Path) -> None:
+        assert f"{file}: qa" in shell(f"/load {file}")
+        shown = shell("/convert async")
+        assert shell.asked == ["Run the result against the simulated LM first? It runs your file's code."]
+        assert "Not run" in shown
+        assert "+    print((await qa.acall(" in shown
+        assert file.read_text() == PROGRAM
+        assert "written: " in shell("/write")
+        assert "asyncio.run(" in file.read_text()
+        assert "nothing was converted" in shell("/write")
+
+    def test_a_conversion_that_ran_says_so(self, shell: Shell, file: Path) -> None:
+        shell(f"/load {file}")
+        shown = shell("/convert usage --run --write")
+        assert "It ran against the simulated LM: 1 LM call" in shown
+        assert "1 LM calls" in shown
+        assert "UsageTracker" in file.read_text()
+
+    def test_run_and_stream(self, shell: Shell, file: Path) -> None:
+        shell(f"/load {file}")
+        ran = shell("/run What is it?")
+        assert ran.startswith("[the simulated LM")
+        assert len(ran.splitlines()) == 2
+        assert shell("/stream question=What is it?").split("\n", 1)[1] == ran.split("\n", 1)[1]
+
+    def test_usage_counts_them(self, shell: Shell, file: Path) -> None:
+        shell(f"/load {file}")
+        before = dict(line.split()[:2] for line in shell("/usage").splitlines())
+        shell("/run What is it?")
+        after = dict(line.split()[:2] for line in shell("/usage").splitlines())
+        assert int(after["api_calls"]) == int(before["api_calls"]) + 1
+
+    def test_cache(self, shell: Shell) -> None:
+        assert "entries" in shell("/cache")
+        assert "there is no /cache everything" in shell("/cache everything")
+
+    def test_show(self, shell: Shell, file: Path) -> None:
+        shell(f"/load {file}")
+        assert shell("/show") == PROGRAM
+        shell("/convert async")
+        assert "acall" in shell("/show new")
+
+    def test_exit(self, shell: Shell) -> None:
+        shell("/exit")
+        assert shell.session.over
+
+
+class TestWords:
+    """Questions and requests without a command."""
+
+    def test_a_question(self, shell: Shell) -> None:
+        shown = shell("How do credits on the WebSocket work?")
+        assert shown.startswith("## WebSocket: Credit")
+        assert "/explain websocket" in shown
+
+    def test_show_me_examples(self, shell: Shell) -> None:
+        shown = shell("Show me streaming examples")
+        assert "dspy_live.streamify(" in shown
+        assert "It ran against the simulated LM" in shown
+
+    @pytest.mark.parametrize(
+        ("request_", "made"),
+        [
+            ("Create an async version of my program", "await qa.acall("),
+            ("Build a streaming response system", "dspy_live.streamify("),
+            ("Add usage tracking to my program", "dspy_live.UsageTracker("),
+        ],
+    )
+    def test_a_request_converts_what_is_loaded(self, shell: Shell, file: Path, request_: str, made: str) -> None:
+        shell(f"/load {file}")
+        assert made in shell(request_)
+
+    def test_a_request_with_nothing_loaded_offers_the_way(self, shell: Shell) -> None:
+        shown = shell("Build a streaming response system")
+        assert "No program is loaded: /load FILE" in shown
+        assert "It ran against the simulated LM" in shown
+
+    def test_an_lm_answers_over_the_passages(self, file: Path) -> None:
+        with Simulator().running() as url:
+            shell = Shell(ProgramFlags(lm="openai/simulated", api_base=url, api_key="none"), agree=False)
+            shown = shell("How do credits on the WebSocket work?")
+        assert "From openai/simulated, over the guides websocket" in shown
+        assert len(shown.split("\n\n")[0]) > 20
+
+    def test_an_lm_that_is_down_leaves_the_guides(self, file: Path) -> None:
+        flags = ProgramFlags(lm="openai/simulated", api_base="http://127.0.0.1:9/v1", api_key="none")
+        shown = Shell(flags, agree=False)("How do the credits of a WebSocket work?")
+        assert "did not answer" in shown
+        assert "## WebSocket: Credit" in shown
+
+
+class TestBadInput:
+    """It is said, and the shell goes on."""
+
+    @pytest.mark.parametrize(
+        ("line", "said"),
+        [
+            ("/asnyc", "did you mean '/async'?"),
+            ("/zzz", "there are: /async, /cache"),
+            ("/explain streeming", "did you mean 'streaming'"),
+            ("/load", "which file?"),
+            ("/load nowhere.py", "there is no file nowhere.py"),
+            ('/load "unclosed', "No closing quotation"),
+            ("/convert", "which conversion? /convert async | streaming"),
+            ("/convert async", "no program is loaded: /load FILE"),
+            ("/run hello", "no program is loaded: /load FILE"),
+            ("/serve x", "no program is loaded"),
+            ("zebras eating xylophones", "the guides know nothing of that"),
+            ("what is it", "Ask about dspy-live"),
+        ],
+    )
+    def test_each_says_what_to_do(self, shell: Shell, line: str, said: str) -> None:
+        assert said in shell(line)
+        assert not shell.session.over
+
+    def test_nothing_and_comments(self, shell: Shell) -> None:
+        assert shell("") == shell("   ") == shell("# a remark") == ""
+
+    def test_a_file_that_does_not_parse_or_has_no_program(self, shell: Shell, file: Path) -> None:
+        file.write_text("def f(:\n")
+        assert "not valid Python: line 1" in shell(f"/load {file}")
+        file.write_text("print(1)\n")
+        assert "no program" in shell(f"/load {file}")
+
+    def test_several_programs(self, shell: Shell, file: Path) -> None:
+        file.write_text(PROGRAM + 'rag = dspy.Predict("q -> a")\n')
+        assert f"name it: /load {file} qa" in shell(f"/load {file}")
+        assert "For example: /convert serving qa" in shell("/convert serving")
+        assert "create_app(rag)" in shell("/convert serving rag")
+
+    def test_a_program_that_fails_or_exits(self, shell: Shell, file: Path) -> None:
+        file.write_text(
+            "import dspy\n\nclass A(dspy.Module):\n    def forward(self, q):\n        raise SystemExit(3)\n"
+        )
+        shell(f"/load {file}")
+        assert "3" in shell("/run x")
+        assert not shell.session.over
+
+    def test_missing_inputs_name_the_field(self, shell: Shell, file: Path) -> None:
+        shell(f"/load {file}")
+        assert "question" in shell("/run")
+        assert "port is a number" in shell("/serve x")
+
+
+@pytest.mark.parametrize(
+    ("words", "text", "named"),
+    [
+        ("", None, {}),
+        ("What is 1=1?", "What is 1=1?", {}),
+        ("question=What is it?", None, {"question": "What is it?"}),
+        ("a='x y' b=3", None, {"a": "x y", "b": "3"}),
+    ],
+)
+def test_inputs_of_run(words: str, text: str | None, named: dict[str, str]) -> None:
+    assert split_inputs(words) == (text, named)
+
+
+def test_in_a_pipe(file: Path) -> None:
+    lines = f"/rust\n/load {file}\n/run question=A \\\nB?\n/nonsense\n/exit\n/help\n"
+    command = [sys.executable, "-m", "dspy_live", "shell", "--sim"]
+    done = subprocess.run(command, input=lines, capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("# Rust\n")
+    assert "there is no command /nonsense" in done.stdout
+    assert "[the simulated LM (--sim)]" in done.stdout
+    assert COMMANDS["/help"] not in done.stdout, "nothing is read after /exit"
+    assert "\x1b" not in done.stdout
+
+
+def test_on_a_terminal(file: Path, tmp_path: Path) -> None:
+    """Completion, Ctrl-C at the prompt and in a run, history, Ctrl-D."""
+    file.write_text(PROGRAM.replace('dspy.Predict("question -> answer")', "Slow()").replace(
+        "import dspy\n", "import dspy, asyncio\n\nclass Slow(dspy.Module):\n    async def aforward(self, question):\n        print('begun', flush=True)\n        await asyncio.sleep(60)\n"
+    ))  # fmt: skip
+    master, slave = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", "COLUMNS": "100", "LINES": "40"}
+    command = [sys.executable, "-m", "dspy_live", "shell", "--sim"]
+    child = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True)
+    os.close(slave)
+    screen = Screen(master)
+    try:
+        screen.until("live>")
+        screen.type("/expl\t")
+        screen.until("/explain")
+        screen.type("\x03")
+        screen.type(f"/load {file}\r")
+        screen.until(": qa")
+        screen.type("/run hello\r")
+        screen.until("begun")
+        os.kill(child.pid, signal.SIGINT)
+        screen.until("stopped")
+        screen.type("/rust\r")
+        screen.until("Tokio services")
+        screen.until("live>")
+        screen.type("\x04")
+        assert child.wait(10) == 0
+    finally:
+        child.kill()
+        child.wait()
+        os.close(master)
+    history = tmp_path / "home" / "shell_history"
+    assert "/run hello" in history.read_text()
+    assert history.stat().st_mode & 0o077 == 0
+
+
+class Screen:
+    """The other side of a terminal."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.seen = ""
+
+    def type(self, text: str) -> None:
+        os.write(self.fd, text.encode())
+
+    def until(self, text: str, seconds: float = 20.0) -> None:
+        """Read until ``text`` appears after what was found before."""
+        end = time.monotonic() + seconds
+        while text not in self.seen:
+            ready, _, _ = select.select([self.fd], [], [], max(0.0, end - time.monotonic()))
+            assert ready, f"{text!r} did not appear in {self.seen[-2000:]!r}"
+            self.seen += os.read(self.fd, 65536).decode("utf-8", "replace")
+        self.seen = self.seen[self.seen.index(text) + len(text) :]
