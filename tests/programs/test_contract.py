@@ -93,3 +93,30 @@ def test_http_errors_are_classified() -> None:
     wrapped = internals.wrap_error(internals.map_http_error(429, "slow down", retry_after=2.0), model="m")
     assert type(wrapped).__name__ == "LMRateLimitError"
     assert wrapped.retry_after == 2.0
+
+
+def test_a_callbacks_start_sees_the_call_around_it() -> None:
+    """Status messages tell by this which invocations of which modules an LM call or a tool belongs to."""
+    seen: list[tuple[str, str | None]] = []
+
+    class Listening(internals.BaseCallback):  # type: ignore[misc]
+        def on_module_start(self, call_id: str, instance: Any, inputs: Any) -> None:
+            seen.append((call_id, internals.ACTIVE_CALL_ID.get()))
+
+    class Inner(dspy.Module):  # type: ignore[misc]
+        def forward(self) -> None:
+            return None
+
+    class Outer(dspy.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Inner()
+
+        def forward(self) -> None:
+            dspy.Parallel(num_threads=2, disable_progress_bar=True)([(self.inner, {}), (self.inner, {})])
+
+    with dspy.context(callbacks=[Listening()]):
+        Outer()()
+    (outer, around), *inner = seen
+    assert around is None
+    assert [parent for _, parent in inner] == [outer, outer]

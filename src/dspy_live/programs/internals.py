@@ -29,7 +29,7 @@ from dspy.clients.execution import (
 from dspy.clients.legacy_requests import _strict_json_schema
 from dspy.dsp.utils.settings import DEFAULT_CONFIG, main_thread_config, settings, thread_local_overrides
 from dspy.lm15 import LM15Error
-from dspy.utils.callback import BaseCallback, with_callbacks
+from dspy.utils.callback import ACTIVE_CALL_ID, BaseCallback, with_callbacks
 from dspy.utils.exceptions import is_retryable_lm_error
 
 try:  # public name first, the vendored one where DSPy does not re-export it
@@ -38,6 +38,7 @@ except ImportError:
     from dspy._vendor.lm15.errors import map_http_error
 
 __all__ = [
+    "ACTIVE_CALL_ID",
     "CACHE_FORMAT",
     "CLIENT_KEYS",
     "DEFAULT_CONFIG",

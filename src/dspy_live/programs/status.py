@@ -6,6 +6,8 @@ tools, or somebody has asked for status messages.
 
 from __future__ import annotations
 
+import inspect
+import logging
 import time
 import uuid
 from collections.abc import Iterator
@@ -16,8 +18,10 @@ import dspy
 from pydantic_core import to_jsonable_python
 
 from dspy_live.core.events import Status, Tool
-from dspy_live.programs.internals import BaseCallback, settings
+from dspy_live.programs.internals import ACTIVE_CALL_ID, BaseCallback, settings
 from dspy_live.programs.run import Run, current_run
+
+logger = logging.getLogger("dspy_live.status")
 
 
 class StatusMessageProvider:
@@ -71,7 +75,7 @@ class Watch:
         if provider is None and not self.has_tools:
             yield
             return
-        teller = run.status = Teller(provider)
+        teller = run.status = Teller(run, provider)
         with settings.context(callbacks=[*settings.callbacks, teller]):
             yield
 
@@ -82,85 +86,113 @@ class Teller(BaseCallback):
     A stop that is due is raised in a tool's start: it is a ``BaseException``, which DSPy lets through.
     """
 
-    def __init__(self, provider: Any) -> None:
+    def __init__(self, run: Run, provider: Any) -> None:
+        self._run = run
         self._provider = provider
-        self._tools: dict[str, tuple[str, str, float]] = {}
+        # By DSPy's id of the call: a module may run many times at once, in any thread.
+        self._tools: dict[str, tuple[str, str, str, float]] = {}
         self._modules: dict[str, str] = {}
-        self._processing: set[int] = set()
+        self._idle: set[str] = set()
+        self._parents: dict[str, str | None] = {}
 
     def on_tool_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
-        run = current_run()
+        run = self._here()
         if run is None:
             return
         run.scope.check()
+        self._parents[call_id] = ACTIVE_CALL_ID.get()
         arguments = inputs.get("kwargs", inputs)
         identity = uuid.uuid4().hex[:12]
-        self._tools[call_id] = (identity, instance.name, time.monotonic())
-        run.push(Tool(instance.name, "call", identity, _jsonable(arguments)))
+        callers = settings.caller_modules
+        module = run.names.path(callers[-1]) if callers else ""
+        self._tools[call_id] = (identity, instance.name, module, time.monotonic())
+        run.push(Tool(instance.name, "call", identity, _jsonable(arguments), module=module))
         if instance.name != "finish":
             self._say(run, self._ask("tool_start_status_message", instance, inputs))
 
     def on_tool_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
-        run = current_run()
-        identity, name, started = self._tools.pop(call_id, ("", "", 0.0))
+        run = self._here()
+        self._parents.pop(call_id, None)
+        identity, name, module, started = self._tools.pop(call_id, ("", "", "", 0.0))
         if run is None or not identity:
             return
         took = round((time.monotonic() - started) * 1000, 3)
         if exception is not None:
-            run.push(Tool(name, "error", identity, {}, f"{type(exception).__name__}: {exception}", took))
+            run.push(Tool(name, "error", identity, {}, f"{type(exception).__name__}: {exception}", took, module))
             return
-        run.push(Tool(name, "result", identity, {}, _jsonable(outputs), took))
+        run.push(Tool(name, "result", identity, {}, _jsonable(outputs), took, module))
         if name != "finish":
             self._say(run, self._ask("tool_end_status_message", outputs))
 
     def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
-        run = current_run()
+        run = self._here()
         if run is None or self._provider is None:
             return
         name = self._modules[call_id] = type(instance).__name__
+        self._parents[call_id] = ACTIVE_CALL_ID.get()
+        self._idle.add(call_id)
         message = self._ask("module_start_status_message", instance, inputs)
-        self._say(run, message or self._simple(name, "starting"), name, "starting")
+        self._say(run, message or self._ask("get_status_message", name, "starting"), name, "starting")
 
     def on_module_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
-        run = current_run()
+        run = self._here()
         name = self._modules.pop(call_id, "")
-        if run is None or self._provider is None:
+        self._parents.pop(call_id, None)
+        self._idle.discard(call_id)
+        if run is None or not name:
             return
         if exception is not None:
-            self._say(run, self._simple(name, "failed"), name, "failed")
+            self._say(run, self._ask("get_status_message", name, "failed"), name, "failed")
             return
         message = self._ask("module_end_status_message", outputs)
-        self._say(run, message or self._simple(name, "complete"), name, "complete")
+        self._say(run, message or self._ask("get_status_message", name, "complete"), name, "complete")
 
     def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
-        run = current_run()
+        run = self._here()
         if run is None or self._provider is None:
             return
-        for module in settings.caller_modules or ():
-            if id(module) not in self._processing:
-                self._processing.add(id(module))
-                name = type(module).__name__
-                self._say(run, self._simple(name, "processing"), name, "processing")
+        for name in self._begin_processing():
+            self._say(run, self._ask("get_status_message", name, "processing"), name, "processing")
         self._say(run, self._ask("lm_start_status_message", instance, inputs))
 
     def on_lm_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
-        run = current_run()
+        run = self._here()
         if run is not None and self._provider is not None and exception is None:
             self._say(run, self._ask("lm_end_status_message", outputs))
 
     def lm_call_starts(self, lm: Any, speaker: Any) -> None:
         """Asked by the engine; what there is to say is said in ``on_lm_start``."""
 
+    def _here(self) -> Run | None:
+        """The run, where this is its code: a run inside another has a teller of its own."""
+        run = current_run()
+        return run if run is not None and run.status is self else None
+
+    def _begin_processing(self) -> list[str]:
+        """The modules around an LM call whose first it is, the outermost first."""
+        names = []
+        call_id = ACTIVE_CALL_ID.get()
+        while call_id is not None:
+            if call_id in self._idle:
+                self._idle.discard(call_id)
+                names.append(self._modules.get(call_id, ""))
+            call_id = self._parents.get(call_id)
+        return names[::-1]
+
     def _ask(self, hook: str, *arguments: Any) -> str | None:
+        """The user's own code: what goes wrong in it is logged and says nothing."""
         method = getattr(self._provider, hook, None)
         if method is None:
             return None
-        message = method(*arguments)
-        return None if message is None else str(message)
-
-    def _simple(self, name: str, status: str) -> str | None:
-        method = getattr(self._provider, "get_status_message", None)
-        return None if method is None else method(name, status)
+        try:
+            message = method(*arguments)
+            if inspect.iscoroutine(message):
+                message.close()
+                raise TypeError("it is asynchronous; a status hook is a plain method that returns at once")
+            return None if message is None else str(message)
+        except Exception as exc:
+            logger.warning("status hook %s.%s failed: %s", type(self._provider).__name__, hook, exc, exc_info=exc)
+            return None
 
     @staticmethod
     def _say(run: Run, message: str | None, module: str = "", stage: Any = None) -> None:
