@@ -185,7 +185,9 @@ class _Opening:
             run.scope.check()
             if run.tracker is not None and isinstance(value, dspy.Prediction):
                 value.set_lm_usage(run.tracker.get_total_tokens())
-            run.push(Predicted(outputs_of(value), value))
+            # Observers are told of the end, not of the events: a ledger that keeps contents finds them here.
+            outputs = call.attributes["outputs"] = outputs_of(value)
+            run.push(Predicted(outputs, value))
         except BaseException as exc:
             failure = _at_the_door(exc, run)
             if service.served:

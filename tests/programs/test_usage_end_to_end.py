@@ -1,0 +1,348 @@
+"""What the tracker says is what the LM's server served, to the token, whatever programs and faults do.
+
+DSPy's own books show 0 under ``dspy.Parallel`` (#9201, #9360) and give everything to the outermost module (#10191).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import dspy
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from tests.programs.conftest import MODEL, Sim
+from tests.programs.programs import Gather, InParallel, NativeRag, Rag, Swallows
+
+from dspy_live import asyncify, streamify
+from dspy_live.core.call import Call
+from dspy_live.core.errors import BudgetExceeded
+from dspy_live.core.events import Usage
+from dspy_live.core.usage import LMRecord
+from dspy_live.layers.budget import Budget, per_key
+from dspy_live.observe.ledger import open_ledger
+from dspy_live.observe.metrics import Metrics
+from dspy_live.observe.tracker import UsageTracker
+from dspy_live.programs import engine
+from dspy_live.programs.program import ProgramService
+from dspy_live.runtime.account import Account, process_account
+from dspy_live.runtime.runtime import Runtime
+from dspy_live.sansio.backoff import Backoff
+
+OTHER = "openai/gpt-4.1-nano"
+
+
+@pytest.fixture(autouse=True)
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "_BACKOFF", Backoff(base=0.001, cap=0.002))
+
+
+def served(sim: Sim) -> dict[str, int]:
+    """Requests, and tokens whose usage was written to the client, by the server's own count."""
+    counts = [s.as_dict() for s in sim.server.stats.models.values()]
+    names = ("prompt_tokens", "completion_tokens", "total_tokens", "unreported_replies")
+    return {"api_calls": sim.server.stats.requests, **{n: sum(c[n] for c in counts) for n in names}}
+
+
+class Built(dspy.Module):  # type: ignore[misc]
+    """A program after a plan: ``"p"`` is a predictor, a list is a sequence, a tuple (kind, parts) is all at once."""
+
+    def __init__(self, plan: Any) -> None:
+        super().__init__()
+        self.plan = plan
+        if plan in ("p", "q"):
+            self.step = dspy.Predict("question -> answer") if plan == "p" else dspy.ChainOfThought("question -> answer")
+        else:
+            parts = plan if isinstance(plan, list) else plan[1]
+            self.parts = [Built(part) for part in parts]
+
+    def forward(self, question: str) -> Any:
+        if self.plan in ("p", "q"):
+            return self.step(question=question)
+        if isinstance(self.plan, list):
+            return [part(question=f"{question} {n}") for n, part in enumerate(self.parts)][-1]
+        pairs = [(part, {"question": f"{question} {n}"}) for n, part in enumerate(self.parts)]
+        return dspy.Parallel(num_threads=2, disable_progress_bar=True, max_errors=100)(pairs)[-1]
+
+    async def aforward(self, question: str) -> Any:
+        if self.plan in ("p", "q"):
+            return await self.step.acall(question=question)
+        if isinstance(self.plan, list):
+            return [await part.acall(question=f"{question} {n}") for n, part in enumerate(self.parts)][-1]
+        # All are waited for: one that is cut while its usage is on the way is estimated, and would not be equal.
+        asked = [part.acall(question=f"{question} {n}") for n, part in enumerate(self.parts)]
+        results = await asyncio.gather(*asked, return_exceptions=True)
+        if failures := [r for r in results if isinstance(r, BaseException)]:
+            raise failures[0]
+        return results[-1]
+
+
+_PLANS = st.recursive(
+    st.sampled_from(["p", "q"]),
+    lambda inner: (
+        st.lists(inner, min_size=1, max_size=3) | st.tuples(st.just("all"), st.lists(inner, min_size=1, max_size=3))
+    ),
+    max_leaves=4,
+)
+_FAULTS = st.lists(
+    st.sampled_from(
+        [
+            None,
+            None,
+            None,
+            "429",
+            "500",
+            "503",
+            "cut_start",
+            "cut",
+            "no_usage",
+            "wrong_format",
+            "missing_field",
+            "empty",
+        ]
+    ),
+    max_size=6,
+)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    plans=st.lists(_PLANS, min_size=1, max_size=3),
+    faults=_FAULTS,
+    how=st.sampled_from(["native", "thread", "inline", "stream"]),
+    models=st.sampled_from([(MODEL,), (MODEL, OTHER)]),
+)
+@example(
+    plans=[["p", "q"], ("all", ["p", "p"])], faults=["wrong_format", "cut", "429"], how="stream", models=(MODEL, OTHER)
+)
+def test_the_tracker_says_what_the_server_says(
+    sim: Sim, plans: list[Any], faults: list[Any], how: str, models: tuple[str, ...]
+) -> None:
+    sim.server.set_options(retry_after=0)
+    sim.server.set_faults(schedule=faults)
+    sim.server.reset()
+    lms = [sim.lm(model, num_retries=1) for model in models]
+    execution: Any = "native" if how == "stream" else how
+    if how == "inline":  # dspy.Parallel's threads wait for nobody there, but make it run long
+        plans = [plan for plan in plans if "all" not in str(plan)] or ["p"]
+
+    async def one(number: int) -> dict[str, Any]:
+        program = Built(plans[number])
+        program.set_lm(lms[number % len(lms)])
+        with UsageTracker() as scope, contextlib.suppress(Exception):
+            if how == "stream":
+                async for _ in streamify(program)(question=f"q{number}"):
+                    pass
+            else:
+                await asyncify(program, execution=execution)(question=f"q{number}")
+        return scope.get_stats()
+
+    async def everything() -> list[dict[str, Any]]:
+        return await asyncio.gather(*(one(n) for n in range(len(plans))))
+
+    whole = UsageTracker()
+    whole.reset()
+    parts = asyncio.run(everything())
+    stats, truth = whole.get_stats(), served(sim)
+    # On a kept connection that dies without an answer, the transport sends a request again by itself.
+    unseen = sim.server.stats.faults["cut_start"]
+    assert truth["api_calls"] - unseen <= stats["api_calls"] <= truth["api_calls"]
+    assert stats["total_tokens"] - stats["estimated_tokens"] == truth["total_tokens"]
+    assert bool(stats["estimated_calls"]) <= bool(truth["unreported_replies"])
+    for name in ("api_calls", "total_tokens", "prompt_tokens", "completion_tokens", "errors", "estimated_tokens"):
+        assert sum(part[name] for part in parts) == stats[name], name
+        assert sum(part[name] for part in stats["by_model"].values()) == stats[name], name
+        assert sum(part[name] for part in stats["by_predictor"].values()) == stats[name], name
+    assert stats["unpriced_calls"] == 0
+    assert stats["total_cost"] == pytest.approx(sum(part["total_cost"] for part in parts))
+
+
+def priced(tokens_in: int, tokens_out: int) -> float:
+    """What gpt-4o-mini costs by DSPy's table."""
+    return (tokens_in * 0.15 + tokens_out * 0.6) / 1_000_000
+
+
+@pytest.mark.parametrize("program", [Rag, NativeRag, Gather, InParallel])
+async def test_each_module_has_its_share_and_the_cost_is_right(program: type[dspy.Module], sim: Sim) -> None:
+    with dspy.context(lm=sim.lm()), UsageTracker() as usage:
+        await asyncify(program())(question="Why?")
+    stats, truth = usage.get_stats(), served(sim)
+    assert stats["api_calls"] == truth["api_calls"] > 1
+    assert stats["total_tokens"] == truth["total_tokens"]
+    assert stats["total_cost"] == pytest.approx(priced(truth["prompt_tokens"], truth["completion_tokens"]))
+    assert stats["by_module"]["self"]["total_tokens"] == truth["total_tokens"]
+    if issubclass(program, Rag):
+        assert set(stats["by_predictor"]) == {"answer.predict", "sum"}
+        inner = stats["by_predictor"]["answer.predict"]
+        assert stats["by_module"]["answer"]["total_tokens"] == inner["total_tokens"] > 0
+
+
+def test_plain_dspy_code_without_our_runtime_is_counted_too(sim: Sim) -> None:
+    with dspy.context(lm=sim.lm()), UsageTracker() as usage:
+        Rag()(question="Why?")
+        InParallel()(question="Why?")
+    assert usage.get_stats()["api_calls"] == served(sim)["api_calls"] == 6
+    assert usage.get_stats()["total_tokens"] == served(sim)["total_tokens"]
+
+
+async def test_a_stream_that_is_left_is_estimated_and_said_to_be(paced: Sim) -> None:
+    with UsageTracker() as usage:
+        stream = streamify(dspy.Predict("question -> answer"))
+        with dspy.context(lm=paced.lm()):
+            async with contextlib.aclosing(stream(question="Why?")) as items:
+                for _ in range(10):
+                    await anext(items)
+    stats = usage.get_stats()
+    assert (stats["api_calls"], stats["estimated_calls"]) == (1, 1)
+    assert stats["total_tokens"] == stats["estimated_tokens"] > 10
+    assert stats["errors"] == 1
+
+
+async def test_answers_from_the_cache_cost_nothing(sim: Sim) -> None:
+    program = asyncify(dspy.Predict("question -> answer"))
+    nonce = f"Why? {random.random()}"
+    with dspy.context(lm=sim.lm(cache=True)), UsageTracker() as usage:
+        for _ in range(3):
+            await program(question=nonce)
+        await asyncio.to_thread(dspy.Predict("question -> answer"), question=nonce)
+        await program(question=nonce, config={"rollout_id": 7, "temperature": 1.0})
+    stats = usage.get_stats()
+    assert (stats["cache_hits"], stats["cache_misses"], stats["api_calls"]) == (3, 2, 2)
+    assert stats["total_tokens"] == served(sim)["total_tokens"]
+
+
+async def test_a_retry_is_an_exchange_of_its_own(sim: Sim) -> None:
+    sim.server.set_options(retry_after=0)
+    sim.server.set_faults(schedule=["500", "429"])
+    with dspy.context(lm=sim.lm(num_retries=2, cache=True)), UsageTracker() as usage:
+        await asyncify(dspy.Predict("question -> answer"))(question=f"Why? {random.random()}")
+    stats = usage.get_stats()
+    assert (stats["api_calls"], stats["errors"], stats["cache_misses"]) == (3, 2, 1)
+    assert stats["total_tokens"] == served(sim)["total_tokens"]
+
+
+@pytest.mark.parametrize("execution", ["thread", "inline"])
+async def test_a_budget_stops_a_program_that_swallows_everything(execution: Any, sim: Sim) -> None:
+    program = Swallows()
+    with dspy.context(lm=sim.lm()), Budget(max_calls=5), pytest.raises(BudgetExceeded, match="5 calls of 5 calls"):
+        await asyncify(program, execution=execution)(question="Why?")
+    assert sim.server.stats.requests == 5
+
+
+async def test_a_budget_around_a_program_by_key(sim: Sim) -> None:
+    runtime = Runtime(layers=[per_key(lambda key: Budget(max_calls=3, name=f"key {key}"))], account=Account())
+    with dspy.context(lm=sim.lm()):
+        service = ProgramService(NativeRag(), runtime=runtime).with_layers()
+
+        async def ask(key: str) -> list[Any]:
+            async with service.open(Call({"question": "Why?"}, attributes={"key": key})) as events:
+                return [event async for event in events]
+
+        await ask("a")
+        with pytest.raises(BudgetExceeded, match="key a"):
+            await ask("a")
+        usages = [event for event in await ask("b") if isinstance(event, Usage)]
+    assert len(usages) == 2
+    assert sim.server.stats.requests == 5
+
+
+class Records:
+    """An observer that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, Any]] = []
+
+    def run_started(self, call: Call, program: str) -> None:
+        self.heard.append(("started", program))
+
+    def first_token(self, call: Call) -> None:
+        self.heard.append(("first", call.id))
+
+    def lm_call_ended(self, record: LMRecord) -> None:
+        self.heard.append(("lm", record))
+
+    def run_ended(self, call: Call, error: BaseException | None, duration: float, ttft: float | None) -> None:
+        self.heard.append(("ended", (error, duration, ttft)))
+
+
+@pytest.fixture
+def observer() -> Iterator[Records]:
+    records = Records()
+    stop = process_account().observe(records)
+    yield records
+    stop()
+
+
+async def test_observers_hear_each_thing_once_and_in_order(sim: Sim, observer: Records) -> None:
+    with dspy.context(lm=sim.lm()):
+        async for _ in streamify(NativeRag())(question="Why?"):
+            pass
+    kinds = [kind for kind, _ in observer.heard]
+    assert kinds[0] == "started"
+    assert kinds[-1] == "ended"
+    assert sorted(kinds) == ["ended", "first", "lm", "lm", "started"]
+    records = [what for kind, what in observer.heard if kind == "lm"]
+    assert [r.predictor for r in records] == ["answer.predict", "sum"]
+    assert all(r.ttft is not None and r.ttft <= r.latency and r.program == "NativeRag" for r in records)
+
+
+async def test_ledger_metrics_and_tracker_say_the_same(sim: Sim, tmp_path: Any) -> None:
+    account = Account()
+    ledger = open_ledger(tmp_path / "l.db", contents=True).attach(account)
+    metrics = Metrics(account)
+    with dspy.context(lm=sim.lm()):
+        program = asyncify(NativeRag(), runtime=Runtime(account=account))
+        await asyncio.gather(*(program(question=f"Why {n}?") for n in range(5)))
+    ledger.flush()
+    totals, stats, truth = ledger.totals(), UsageTracker(account).get_stats(), served(sim)
+    for name in ("api_calls", "prompt_tokens", "completion_tokens", "total_tokens"):
+        assert totals[name] == stats[name] == truth[name]
+    assert totals["total_cost"] == pytest.approx(stats["total_cost"])
+    assert totals["runs"] == 5
+    text = metrics.render().decode()
+    assert 'dspy_live_requests_total{outcome="ok",program="NativeRag"} 5.0' in text
+    line = (
+        f'dspy_live_tokens_total{{kind="prompt",model="{MODEL}",program="NativeRag"}} {float(truth["prompt_tokens"])}'
+    )
+    assert line in text
+    run = ledger.runs(limit=1)[0]
+    assert "Why" in run["inputs"]
+    assert "summary" in run["outputs"]
+    metrics.close()
+    ledger.close()
+
+
+async def test_a_line_of_the_programs_own_logger_names_its_run(sim: Sim, tmp_path: Any) -> None:
+    import io
+    import json
+    import logging
+
+    from dspy_live.observe.logs import reset_logging, setup_logging
+
+    class Talks(dspy.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.ask = dspy.Predict("question -> answer")
+
+        def forward(self, question: str) -> Any:
+            logging.getLogger("talks").warning("asking %s", question)
+            return self.ask(question=question)
+
+    level = logging.getLogger().level
+    setup_logging(file=tmp_path / "log", prompts="hide", stream=io.StringIO())
+    try:
+        with dspy.context(lm=sim.lm()):
+            for execution in ("thread", "inline"):
+                how: Any = execution
+                await asyncify(Talks(), execution=how)(question="my secret question")
+    finally:
+        reset_logging()
+        logging.getLogger().setLevel(level)
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["asking [hidden]"] * 2
+    assert all(len(line["run"]) == 32 and line["program"] == "Talks" for line in lines)
+    assert "secret" not in (tmp_path / "log").read_text()
