@@ -1,0 +1,136 @@
+"""The server under soak: three programs, limits around them and around their LM, and a look inside at ``/soak``.
+
+python bench/soak_server.py PORT LM_URL
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import dspy
+import orjson
+
+from dspy_live import LM, Runtime
+from dspy_live.layers import Limit
+from dspy_live.programs.program import ProgramService
+from dspy_live.runtime.account import Account
+from dspy_live.runtime.door import leaving
+from dspy_live.runtime.execution import parked
+from dspy_live.server import Mounted, create_app, serve
+
+RUNS, LM_CALLS = 600, 200
+
+
+class Rag(dspy.Module):
+    """Two LM calls, one after the other, and a program that cleans up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answer = dspy.ChainOfThought("question -> answer")
+        self.sum = dspy.Predict("text -> summary")
+
+    def forward(self, question: str) -> Any:
+        try:
+            return self.sum(text=self.answer(question=question).answer)
+        finally:
+            COUNTS["cleaned"] += 1
+
+
+class NativeRag(Rag):
+    async def aforward(self, question: str) -> Any:
+        try:
+            return await self.sum.acall(text=(await self.answer.acall(question=question)).answer)
+        finally:
+            COUNTS["cleaned"] += 1
+
+
+COUNTS: Counter[str] = Counter()
+
+
+class Counting:
+    """Every run that begins must end, once."""
+
+    def __init__(self) -> None:
+        self.open: set[str] = set()
+
+    def run_started(self, call: Any, program: str) -> None:
+        COUNTS["started"] += 1
+        COUNTS["started twice"] += call.id in self.open
+        self.open.add(call.id)
+
+    def first_token(self, call: Any) -> None: ...
+    def lm_call_ended(self, record: Any) -> None:
+        COUNTS["lm requests"] += 1
+        COUNTS[f"lm {record.error or 'ok'}"] += 1
+
+    def run_ended(self, call: Any, error: Any, duration: float, ttft: float | None) -> None:
+        COUNTS["ended"] += 1
+        COUNTS["ended twice"] += call.id not in self.open
+        self.open.discard(call.id)
+        COUNTS[f"run {type(error).__name__ if error is not None else 'ok'}"] += 1
+
+
+def make_app(lm_url: str) -> Any:
+    account, limit, lm_limit = Account(), Limit(RUNS, queue=0), Limit(LM_CALLS, queue=2000)
+    account.observe(Counting())  # type: ignore[arg-type]
+    runtime = Runtime(account=account, layers=[limit], lm_layers=[lm_limit])
+    dspy.configure(
+        lm=LM(
+            "openai/gpt-4o-mini",
+            api_base=lm_url,
+            api_key="x",
+            cache=False,
+            num_retries=1,
+            first_token_timeout=3.0,
+            idle_timeout=3.0,
+        )
+    )
+    mounted = {}
+    for name, program, execution in (
+        ("native", NativeRag(), "native"),
+        ("thread", Rag(), "thread"),
+        ("inline", Rag(), "inline"),
+    ):
+        service = ProgramService(program, name=name, execution=execution, runtime=runtime, served=True)  # type: ignore[arg-type]
+        mounted[name] = Mounted(name, service.with_layers(), service.schema)
+    app = create_app(mounted)
+
+    async def with_a_look_inside(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["path"] == "/soak":
+            body = orjson.dumps(look(limit, lm_limit))
+            head = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+            await send({"type": "http.response.start", "status": 200, "headers": head})
+            await send({"type": "http.response.body", "body": body})
+            return
+        await app(scope, receive, send)
+
+    return app, with_a_look_inside
+
+
+def look(limit: Limit, lm_limit: Limit) -> dict[str, Any]:
+    """What there is in this process now."""
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return {
+        "tasks": len(asyncio.all_tasks()),
+        "threads": threading.active_count(),
+        "files": len(os.listdir("/proc/self/fd")),  # noqa: PTH208
+        "rss_mb": pages * os.sysconf("SC_PAGE_SIZE") / 1e6,
+        "slots": limit.statistics().active,
+        "lm_slots": lm_limit.statistics().active,
+        "leaving": leaving(),
+        "parked": parked(),
+        "counts": dict(COUNTS),
+    }
+
+
+if __name__ == "__main__":
+    app, wrapped = make_app(sys.argv[2])
+    serve(app, "127.0.0.1", int(sys.argv[1]), wrap=lambda _: wrapped)
