@@ -8,8 +8,12 @@ if TYPE_CHECKING:
     from dspy_live.app import create_app
     from dspy_live.core.call import Buffer
     from dspy_live.core.events import Restart
+    from dspy_live.layers.budget import Budget, BudgetAlert
+    from dspy_live.observe.logs import log_structured, setup_logging
+    from dspy_live.observe.tracker import UsageTracker
     from dspy_live.programs.asyncify import asyncify
     from dspy_live.programs.batch import BatchError, BatchItem, abatch, batch, stream_batch
+    from dspy_live.programs.cache_store import cache
     from dspy_live.programs.items import PartialValue, StreamToken
     from dspy_live.programs.listeners import StreamListener
     from dspy_live.programs.lm import LM
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from dspy_live.programs.syncify import syncify
     from dspy_live.programs.tool import Tool
     from dspy_live.programs.track_usage import track_usage
+    from dspy_live.runtime.account import set_prices
     from dspy_live.runtime.runtime import Runtime, default_runtime, set_default_runtime
 
 __version__ = "0.1.0"
@@ -28,6 +33,13 @@ __version__ = "0.1.0"
 # Imported when they are first asked for: `import dspy` takes a second, and a command that only
 # prints its help has no use for it.
 _HOMES = {
+    "UsageTracker": "observe.tracker",
+    "Budget": "layers.budget",
+    "BudgetAlert": "layers.budget",
+    "cache": "programs.cache_store",
+    "set_prices": "runtime.account",
+    "setup_logging": "observe.logs",
+    "log_structured": "observe.logs",
     "track_usage": "programs.track_usage",
     "syncify": "programs.syncify",
     "streaming_response": "programs.streaming_response",
@@ -58,6 +70,8 @@ __all__ = [
     "LM",
     "BatchError",
     "BatchItem",
+    "Budget",
+    "BudgetAlert",
     "Buffer",
     "Parallel",
     "PartialValue",
@@ -67,13 +81,18 @@ __all__ = [
     "StreamListener",
     "StreamToken",
     "Tool",
+    "UsageTracker",
     "abatch",
     "asyncify",
     "batch",
+    "cache",
     "create_app",
     "default_runtime",
     "emit",
+    "log_structured",
     "set_default_runtime",
+    "set_prices",
+    "setup_logging",
     "stream_batch",
     "streamify",
     "streaming_response",
