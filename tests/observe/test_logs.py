@@ -126,17 +126,24 @@ def test_the_console_is_for_people_and_has_no_colours_in_a_pipe(running: Call) -
     assert "\x1b" not in line
 
 
-def test_levels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_levels(tmp_path: Path) -> None:
     setup_logging("WARNING", file=tmp_path / "log", stream=io.StringIO())
     log_structured("INFO", "quiet")
     log_structured(logging.ERROR, "loud")
     assert [line["event"] for line in lines(tmp_path / "log")] == ["loud"]
-    monkeypatch.setattr(where, "_level", lambda: "DEBUG")
-    setup_logging(stream=io.StringIO())
-    assert logging.getLogger().level == logging.DEBUG
-    monkeypatch.setattr(where, "_level", lambda: None)
     setup_logging(stream=io.StringIO())
     assert logging.getLogger().level == logging.INFO
+
+
+@pytest.mark.parametrize("level", [logging.DEBUG, "debug"])
+def test_the_level_that_dspys_settings_name(level: Any) -> None:
+    import dspy
+
+    with dspy.context(log_level=level):
+        setup_logging(stream=io.StringIO())
+        assert logging.getLogger().level == logging.DEBUG
+        setup_logging("ERROR", stream=io.StringIO())
+        assert logging.getLogger().level == logging.ERROR
 
 
 def test_rotation_by_size_keeps_so_many_files_and_every_line_is_whole(tmp_path: Path) -> None:
@@ -212,7 +219,7 @@ def test_dspys_own_lines_come_the_same_way(tmp_path: Path) -> None:
     setup_logging(file=tmp_path / "log", stream=io.StringIO())
     logging.getLogger("dspy.clients.lm").warning("from dspy")
     configure_dspy_loggers("dspy")  # as its import does, should that come later
-    programs_loaded(dspy_live.programs.accounting.where, lambda: None)
+    programs_loaded(dspy_live.programs.accounting.where)
     logging.getLogger("dspy.clients.lm").warning("again")
     assert [line["event"] for line in lines(tmp_path / "log")] == ["from dspy", "again"]
 

@@ -51,4 +51,4 @@ def where() -> Whereabouts | None:
 
 
 install(process_account())
-programs_loaded(where, lambda: settings.get("log_level"))
+programs_loaded(where)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -26,7 +27,7 @@ class Whereabouts(msgspec.Struct, frozen=True):
 
 Source = Callable[[], Whereabouts | None]
 _source: Source = lambda: None  # noqa: E731
-_level: Callable[[], int | str | None] = lambda: None  # noqa: E731
+_level: Callable[[], int | str | None] = lambda: _of_dspy_settings()  # noqa: E731
 _when_loaded: list[Callable[[], object]] = []
 
 
@@ -43,10 +44,16 @@ def preferred_level() -> int | None:
     return level
 
 
-def programs_loaded(source: Source, level: Callable[[], int | str | None]) -> None:
-    """Say where to look for the running run, and for a preferred log level. Called by programs, once."""
-    global _source, _level
-    _source, _level = source, level
+def _of_dspy_settings() -> Any:
+    # Looked up where DSPy is there already, and not imported: who sets up logs may have no use for it.
+    settings = getattr(sys.modules.get("dspy"), "settings", None)
+    return None if settings is None else settings.get("log_level")
+
+
+def programs_loaded(source: Source) -> None:
+    """Say where to look for the running run. Called by programs, once."""
+    global _source
+    _source = source
     for callback in _when_loaded:
         callback()
 
