@@ -16,6 +16,7 @@ import random
 import socket
 import subprocess
 import sys
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -256,13 +257,20 @@ def report(found: dict[str, Any], faults: float) -> str:
     lines = [
         "# Soak",
         "",
-        f"`make soak` for {found['seconds']:.0f} s: {found['clients']} clients at once over real sockets, {faults:.0%} of",
-        "the LM's replies with a fault, clients that leave at random; programs that run natively, in threads and inline.",
+        *textwrap.wrap(
+            f"`make soak` for {found['seconds']:.0f} s: {found['clients']} clients at once over real sockets, {faults:.0%} "
+            "of the LM's replies with a fault, clients that leave at random; programs that run natively, in threads "
+            "and inline.",
+            118,
+        ),
         "",
-        f"{counts['started']} runs began and {counts['ended']} ended, each once. They made {counts['lm requests']} LM",
-        f"requests, at most {lm['peak_active']} at once (the limit was {LIMITS['lm']}). At the end no run, slot or LM request",
-        f"was left. After the warm-up, memory rose by {rise_per_minute(found['samples']):.2f} % a minute, from",
-        f"{warm[0][1]:.0f} to {warm[-1][1]:.0f} MB.",
+        *textwrap.wrap(
+            f"{counts['started']} runs began and {counts['ended']} ended, each once. They made {counts['lm requests']} "
+            f"LM requests, at most {lm['peak_active']} at once (the limit was {LIMITS['lm']}). At the end no run, slot or "
+            f"LM request was left. After the warm-up, memory rose by {rise_per_minute(found['samples']):.2f} % a minute, "
+            f"from {warm[0][1]:.0f} to {warm[-1][1]:.0f} MB.",
+            118,
+        ),
         "",
         "| the LM's faults | injected |",
         "|---|---|",
