@@ -154,6 +154,20 @@ def test_a_template_is_not_learned_from_the_wrong_content_key() -> None:
     assert joined(parse(wire(one, one, two, one, chunk({}, "stop")))[0]) == "same" * 4
 
 
+def test_a_template_is_not_learned_from_a_repeated_key() -> None:
+    """JSON takes the last of two equal keys; the first stands where a template would look."""
+    one = wire(chunk({"content": "same"}), done=False)
+    twice = one.replace(b'"content":"same"', b'"content":"same","content":"same"')
+    other = one.replace(b'"content":"same"', b'"content":"other","content":"same"')
+    assert joined(parse(twice + twice + other + wire(chunk({}, "stop")))[0]) == "same" * 3
+
+
+def test_an_event_inside_an_unfinished_comment_is_part_of_the_comment() -> None:
+    event = wire(chunk({"content": "a"}), done=False)
+    parser = StreamParser()
+    assert [len(parser.feed(piece)) for piece in (event, event, b": and ", event, event)] == [1, 1, 0, 0, 1]
+
+
 def test_log_probabilities_are_joined_and_never_skipped() -> None:
     def with_logprob(text: str) -> dict[str, Any]:
         c = chunk({"content": text})
@@ -246,9 +260,11 @@ def test_half_a_surrogate_pair_waits_for_its_other_half() -> None:
 
 
 def test_half_a_pair_without_the_other_becomes_the_replacement_character() -> None:
-    data = wire(chunk({"content": "aHI"}), chunk({"content": "b"}), chunk({"content": "c"}), chunk({}, "stop"))
-    deltas, reply = parse(data.replace(b"HI", b"\\ud834"))
-    assert joined(deltas) == "a\ufffdbc" == content(reply)
+    data = wire(*(chunk({"content": text}) for text in ("x", "y", "aHI", "b", "c")), chunk({}, "stop"))
+    data = data.replace(b"HI", b"\\ud834")
+    for at in range(len(data)):
+        deltas, reply = parse(data, at)
+        assert joined(deltas) == "xya\ufffdbc" == content(reply)
 
 
 def test_bytes_that_are_not_utf8_become_the_replacement_character() -> None:
@@ -284,6 +300,10 @@ def test_what_follows_done_is_ignored() -> None:
     assert not parser.done
     parser.feed(b"data: [DONE]\n")
     assert parser.done
+    event = wire(chunk({"content": "late"}), done=False)
+    parser = StreamParser()
+    parser.feed(event + event + b"data: [DONE]\n\n")
+    assert parser.feed(event) == []
 
 
 def test_events_with_names_ids_and_heartbeats() -> None:

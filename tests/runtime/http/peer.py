@@ -27,8 +27,9 @@ def chunk(data: bytes) -> bytes:
 
 async def until(condition: Callable[[], object]) -> None:
     """Wait until something that only shows from outside has happened."""
-    while not condition():  # noqa: ASYNC110
-        await asyncio.sleep(0.001)
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.001)
 
 
 class Request:

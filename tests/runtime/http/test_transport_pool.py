@@ -126,6 +126,18 @@ async def test_a_connection_that_the_server_closed_while_idle_is_not_used_again(
     assert pool.statistics().stale == 0
 
 
+async def test_a_connection_whose_end_is_known_but_not_yet_reported_is_not_used_again(
+    pool: HttpPool, peer: Any
+) -> None:
+    one = await peer(reply(b"x"))
+    await post(pool, one.url)
+    for connection in pool._open:
+        assert connection.transport is not None
+        connection.transport.close()
+    assert await post(pool, one.url) == b"x"
+    assert (one.connections, pool.statistics().stale) == (2, 0)
+
+
 async def test_a_kept_connection_that_dies_under_a_request_is_replaced_once(pool: HttpPool, peer: Any) -> None:
     one = await peer(closes_after(1, late=True))
     assert await post(pool, one.url) == b"x"

@@ -29,8 +29,10 @@ class Connector:
         Cancelling it, or running out of time, closes the socket at once at whatever step it is.
         """
         try:
+            # Made before the time counts: the first one reads every certificate of the system.
+            context = self._context(route.tls) if route.scheme == "https" else None
             async with asyncio.timeout(limit):
-                await self._steps(route, connection, limit)
+                await self._steps(route, connection, context, limit)
         except TimeoutError:
             _drop(connection)
             raise ConnectTimeout(route.where, f"no connection within {limit:g} s") from None
@@ -41,10 +43,11 @@ class Connector:
             _drop(connection)
             raise
 
-    async def _steps(self, route: Route, connection: Connection, limit: float | None) -> None:
+    async def _steps(
+        self, route: Route, connection: Connection, context: ssl.SSLContext | None, limit: float | None
+    ) -> None:
         proxy = route.proxy
         host, port = (route.host, route.port) if proxy is None else (proxy.host, proxy.port)
-        context = self._context(route.tls) if route.scheme == "https" else None
         tunnel = proxy is not None and route.scheme == "https"
         gate = _Gate(connection)
         await dial(gate, host, port)
@@ -147,4 +150,6 @@ def _reason(exc: BaseException) -> str:
         return f"the host name cannot be resolved ({exc.strerror})"
     if isinstance(exc, OSError) and exc.errno:
         return os.strerror(exc.errno)
+    if isinstance(exc, ConnectionError):
+        return "the peer closed the connection"
     return str(exc) or type(exc).__name__

@@ -67,7 +67,6 @@ class Exchange:
         self._ended = False  # nothing more will be read from a socket
         self._complete = False  # and the whole body was handed on
         self._stale = False
-        self._retried = False
 
     # For the reader of the reply
 
@@ -226,7 +225,7 @@ class Exchange:
     def lost(self, reason: str, received: bool) -> None:
         """The connection is gone before the end."""
         self._connection = None
-        if self.reused and not received and not self._retried and not self._ended:
+        if self.reused and not received and not self._ended:
             self._stale = True
             self._stop_watching()
             self._pool._went_stale()
@@ -250,7 +249,6 @@ class Exchange:
 
     async def _start_again(self) -> None:
         self._stale = False
-        self._retried = True
         try:
             connection = await self._pool._connect(self._route, self._timeouts.connect)
         except BaseException as exc:

@@ -146,9 +146,9 @@ class HttpPool:
         self._idle.clear()
         for connection in list(self._open):
             connection.abort()
-        while self._open:
-            emptied = self._emptied = self._emptied or asyncio.get_running_loop().create_future()
-            await asyncio.shield(emptied)
+        if self._open:
+            self._emptied = self._emptied or asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._emptied)
 
     # For the exchange
 
@@ -211,10 +211,8 @@ class HttpPool:
         kept = self._idle.get(connection.route)  # type: ignore[call-overload]
         if kept is not None:
             kept.pop(connection, None)
-        if not self._open and self._emptied is not None:
-            if not self._emptied.done():
-                self._emptied.set_result(None)
-            self._emptied = None  # a future holds its loop
+        if not self._open and self._emptied is not None and not self._emptied.done():
+            self._emptied.set_result(None)
 
     def _sweep(self) -> None:
         """Close what has been idle for too long. Runs only while something is idle."""

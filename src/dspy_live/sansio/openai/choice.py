@@ -33,11 +33,6 @@ class Choice:
         self._extra: dict[str, Any] = {}
         self._half = ""  # the first half of a surrogate pair that was cut between two chunks
 
-    @property
-    def whole(self) -> bool:
-        """False while half of a surrogate pair waits for the other half."""
-        return not self._half
-
     def take(self, delta: dict[str, Any], out: list[Delta]) -> None:
         """Add a chunk's ``delta`` (or a reply's ``message``) and append what is new to ``out``."""
         content = delta.get("content")

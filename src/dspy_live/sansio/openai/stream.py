@@ -188,7 +188,7 @@ class StreamParser:
     def _learn(self, line: bytes, chunk: dict[str, Any]) -> None:
         """Replace the template. One that was of little use makes the next wait longer: some streams have no pattern."""
         template = learn(line, chunk)
-        if template is None or not self._assembly.choices[template.index].whole:
+        if template is None:
             return
         self._patience = 1 if self._hits > 4 else min(self._patience * 2, 1024)
         self._template = template
@@ -230,8 +230,8 @@ class StreamParser:
 
 
 def _is_plain(text: str) -> bool:
-    """True for what stands in JSON as it is. U+FFFD may be a sign of bytes that are not UTF-8."""
-    return '"' not in text and "\\" not in text and "\n" not in text and "\ufffd" not in text
+    """True for what stands in JSON as it is."""
+    return '"' not in text and "\\" not in text and "\n" not in text
 
 
 def _run_of(delta: Delta) -> object:

@@ -44,7 +44,7 @@ def learn(line: bytes, chunk: dict[str, Any]) -> Template | None:
     """Return the template of ``line``, a ``data:`` line whose JSON is ``chunk``; ``None`` where none is safe.
 
     Safe is a chunk with one choice whose delta has one text and that carries nothing else to be
-    collected: no finish reason, log probabilities, usage or tool call.
+    collected: no finish reason, log probabilities or tool call.
     """
     found = _only_text(chunk)
     if found is None:
@@ -58,14 +58,14 @@ def learn(line: bytes, chunk: dict[str, Any]) -> Template | None:
         if at >= 0:
             cut = at + len(opening)
             prefix, suffix = line[:cut], line[cut + len(raw) :]
-            if _proven(prefix, suffix, key, text, chunk):
+            if _proven(prefix, suffix, key):
                 return Template(prefix, suffix, _KINDS[key], index)
     return None
 
 
 def _only_text(chunk: dict[str, Any]) -> tuple[str, str, int] | None:
     wires = chunk.get("choices")
-    if not isinstance(wires, list) or len(wires) != 1 or chunk.get("usage"):
+    if not isinstance(wires, list) or len(wires) != 1:
         return None
     wire = wires[0]
     delta = wire.get("delta")
@@ -80,14 +80,10 @@ def _only_text(chunk: dict[str, Any]) -> tuple[str, str, int] | None:
     return key, value, wire.get("index") or 0
 
 
-def _proven(prefix: bytes, suffix: bytes, key: str, text: str, chunk: dict[str, Any]) -> bool:
-    """With another text between prefix and suffix, the JSON must differ from the chunk in that text alone."""
+def _proven(prefix: bytes, suffix: bytes, key: str) -> bool:
+    """Another text there must turn up as the delta's: the same string may stand in an object before it."""
     try:
         probe = orjson.loads((prefix + _PROBE.encode() + suffix).partition(b":")[2])
     except ValueError:
         return False
-    delta = probe["choices"][0]["delta"]
-    if delta.get(key) != _PROBE:
-        return False
-    delta[key] = text
-    return bool(probe == chunk)
+    return bool(probe["choices"][0]["delta"].get(key) == _PROBE)

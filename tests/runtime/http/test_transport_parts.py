@@ -1,0 +1,159 @@
+"""Parts of the transport for which a socket would be in the way."""
+
+from __future__ import annotations
+
+import gzip
+from typing import Any
+
+import pytest
+
+from dspy_live.runtime.http.connection import Connection
+from dspy_live.runtime.http.decode import PIECE, decoder_for
+from dspy_live.runtime.http.silence import Silence, Timeouts
+
+
+class Wire:
+    """A transport that goes nowhere."""
+
+    def write(self, data: bytes) -> None:
+        pass
+
+
+class Notes:
+    """A reader that writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.body = b""
+        self.faults: list[str] = []
+
+    def begin(self, status: int, headers: dict[str, str]) -> None:
+        pass
+
+    def received(self, data: bytes) -> None:
+        self.body += data
+
+    def finished(self) -> None:
+        pass
+
+    def malformed(self, reason: str) -> None:
+        self.faults.append(reason)
+
+    def lost(self, reason: str, received: bool) -> None:
+        self.faults.append(reason)
+
+
+def test_framing_in_reads_of_its_own_never_adds_up_to_a_fault() -> None:
+    """Some servers write a chunk's size, the chunk and its line end one by one; that is no huge head."""
+    wire: Any = Wire()
+    connection, notes = Connection(lambda connection: None), Notes()
+    connection.connection_made(wire)
+    connection.start(notes, b"", b"")
+    connection.data_received(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+    for _ in range(20_000):
+        for piece in (b"1", b"\r\n", b"x", b"\r\n"):
+            connection.data_received(piece)
+    assert notes.body == b"x" * 20_000
+    assert notes.faults == []
+
+
+class Clock:
+    """The part of a loop that a timer needs, with a time of its own."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.timers: list[tuple[float, Any]] = []
+        self.armed = 0
+
+    def time(self) -> float:
+        return self.now
+
+    def call_at(self, when: float, callback: Any) -> Any:
+        clock, timer = self, (when, callback)
+        self.timers.append(timer)
+        self.armed += 1
+
+        class Handle:
+            def cancel(self) -> None:
+                if timer in clock.timers:
+                    clock.timers.remove(timer)
+
+        return Handle()
+
+    def pass_time(self, seconds: float) -> None:
+        until = self.now + seconds
+        while due := sorted((t for t in self.timers if t[0] <= until), key=lambda t: t[0]):
+            self.timers.remove(due[0])
+            self.now = max(self.now, due[0][0])
+            due[0][1]()
+        self.now = until
+
+
+@pytest.fixture
+def clock() -> Any:
+    return Clock()
+
+
+def watch(clock: Any, **limits: float) -> tuple[Silence, list[tuple[bool, float, float]]]:
+    fired: list[tuple[bool, float, float]] = []
+    silence = Silence(clock, Timeouts(**limits), lambda first, limit: fired.append((first, limit, clock.now)))
+    return silence, fired
+
+
+def test_one_timer_serves_any_number_of_pieces(clock: Any) -> None:
+    silence, fired = watch(clock, idle=5)
+    silence.start()
+    for _ in range(1000):
+        silence.heard()
+        clock.pass_time(0.1)
+    assert not fired
+    assert clock.armed < 25
+    clock.pass_time(10)
+    assert fired == [(False, 5, pytest.approx(104.9))]
+
+
+def test_the_first_byte_and_the_idle_limit_follow_each_other(clock: Any) -> None:
+    silence, fired = watch(clock, first_byte=60, idle=5)
+    silence.start()
+    clock.pass_time(10)
+    silence.heard()
+    clock.pass_time(4.9)
+    assert not fired
+    clock.pass_time(1)
+    assert fired == [(False, 5, 15)]
+    silence, fired = watch(clock, first_byte=60, idle=5)
+    silence.start()
+    clock.pass_time(100)
+    assert [f[:2] for f in fired] == [(True, 60)]
+
+
+def test_what_comes_while_nobody_watches_starts_no_timer(clock: Any) -> None:
+    silence, fired = watch(clock, first_byte=1, idle=1)
+    silence.start()
+    silence.stop()
+    silence.heard()
+    clock.pass_time(10)
+    assert not fired
+    silence.start()
+    clock.pass_time(0.5)
+    assert not fired
+    clock.pass_time(1)
+    assert fired == [(False, 1, 11)]
+
+
+@pytest.mark.parametrize("extra", range(-3, 4))
+def test_unpacking_gives_all_at_any_size_and_any_cut(extra: int) -> None:
+    plain = b"ab" * (PIECE // 2 * 3) + b"x" * max(0, extra)
+    plain = plain[: len(plain) + min(0, extra)]
+    packed = gzip.compress(plain)
+    for cut in range(1, len(packed), max(1, len(packed) // 50)):
+        decoder = decoder_for("gzip")
+        assert decoder is not None
+        out = b""
+        for part in (packed[:cut], packed[cut:]):
+            decoder.feed(part)
+            while piece := decoder.take():
+                assert len(piece) <= PIECE
+                out += piece
+        assert out == plain
+        assert decoder.empty
+        assert decoder.whole
