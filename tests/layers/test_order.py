@@ -22,6 +22,7 @@ from dspy_live.layers.retry import Retry
 from dspy_live.layers.shed import Shed
 from dspy_live.layers.single_flight import SingleFlight
 from dspy_live.layers.timeouts import Timeouts
+from dspy_live.runtime.runtime import Runtime
 from dspy_live.sansio.backoff import Backoff
 from dspy_live.sansio.order import ONCE, RECOMMENDED, RULES, check_order
 from dspy_live.testing.scripted import ScriptedService, Wait, collect
@@ -66,6 +67,19 @@ def test_every_rule_agrees_with_the_recommended_order() -> None:
 def test_what_would_multiply_may_stand_there_once(kind: str) -> None:
     with pytest.raises(ConfigurationError, match="2 times"):
         check_order([MAKE[kind](), MAKE[kind]()])
+
+
+def test_a_retry_around_the_lm_and_another_around_the_program_multiply() -> None:
+    with pytest.raises(ConfigurationError, match="retry stands 2 times"):
+        check_order([Retry()], [Retry()])
+    check_order([Limit(1), Deadline(5)][::-1], [Retry(), Limit(1)])
+
+
+def test_a_runtime_refuses_what_would_surprise() -> None:
+    Runtime(layers=[Deadline(5), Limit(1)], lm_layers=[Retry(), Timeouts(first_token=1)])
+    for wrong in ({"layers": [Limit(1), Deadline(5)]}, {"lm_layers": [Timeouts(idle=1), Retry()]}):
+        with pytest.raises(ConfigurationError, match="from the outside in"):
+            Runtime(**wrong)
 
 
 def test_several_limits_are_fine_and_every_one_is_looked_at() -> None:

@@ -13,6 +13,7 @@ from dspy_live.core.service import Layer
 from dspy_live.runtime.account import Account, process_account
 from dspy_live.runtime.execution import EXECUTIONS, Execution
 from dspy_live.sansio.order import check_order
+from dspy_live.sansio.order import check_order
 
 MAX_THREADS = 256
 
@@ -49,6 +50,7 @@ class Runtime:
             raise ValueError(f"max_threads must be a whole number, at least 1; got {max_threads!r}")
         check_order(layers)
         check_order(lm_layers)
+        check_order(layers, lm_layers)
         self.layers = tuple(layers)
         self.lm_layers = tuple(lm_layers)
         self.account = account if account is not None else process_account()

@@ -98,18 +98,28 @@ ONCE = {
 """Kinds that may stand in a list only once, and why."""
 
 
-def check_order(layers: Sequence[Layer]) -> None:
-    """Refuse a list of layers, outermost first, that contains a surprising pair.
+def check_order(layers: Sequence[Layer], lm_layers: Sequence[Layer] = ()) -> None:
+    """Refuse lists of layers, outermost first, that contain a surprising pair.
 
     Layers are told by their class attribute ``kind``; functions and layers of other kinds may stand anywhere.
+
+    Args:
+        layers: around one service, such as a program.
+        lm_layers: around each LM inside of it. They have an order of their own; only what multiplies is looked for
+            across the two.
 
     Raises:
         ConfigurationError: names the pair, what would happen, and the order that works.
     """
-    kinds = [str(kind) for kind in (getattr(layer, "kind", None) for layer in layers) if kind is not None]
+    outer, inner = _kinds(layers), _kinds(lm_layers)
     for kind, why in ONCE.items():
-        if kinds.count(kind) > 1:
-            raise ConfigurationError(f"{kind} stands {kinds.count(kind)} times among the layers: {why}")
+        if (count := [*outer, *inner].count(kind)) > 1:
+            raise ConfigurationError(f"{kind} stands {count} times among the layers: {why}")
+    for kinds in (outer, inner):
+        _check_pairs(kinds)
+
+
+def _check_pairs(kinds: list[str]) -> None:
     for rule in RULES:
         if rule.outer not in kinds or rule.inner not in kinds:
             continue
@@ -120,6 +130,10 @@ def check_order(layers: Sequence[Layer]) -> None:
                 f"{rule.outer} must stand before (outside of) {rule.inner}, or else {rule.why}; "
                 f"from the outside in: {order}"
             )
+
+
+def _kinds(layers: Sequence[Layer]) -> list[str]:
+    return [str(kind) for kind in (getattr(layer, "kind", None) for layer in layers) if kind is not None]
 
 
 def _all(kinds: list[str], kind: str) -> list[int]:
