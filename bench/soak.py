@@ -258,17 +258,17 @@ def report(found: dict[str, Any], faults: float) -> str:
         "# Soak",
         "",
         *textwrap.wrap(
-            f"`make soak` for {found['seconds']:.0f} s: {found['clients']} clients at once over real sockets, {faults:.0%} "
-            "of the LM's replies with a fault, clients that leave at random; programs that run natively, in threads "
-            "and inline.",
+            f"`make soak` for {found['seconds']:.0f} s: {found['clients']} clients at once over real sockets, "
+            f"{faults:.0%} of the LM's replies with a fault, clients that leave at random; programs that run natively, "
+            "in threads and inline.",
             118,
         ),
         "",
         *textwrap.wrap(
-            f"{counts['started']} runs began and {counts['ended']} ended, each once. They made {counts['lm requests']} "
-            f"LM requests, at most {lm['peak_active']} at once (the limit was {LIMITS['lm']}). At the end no run, slot or "
-            f"LM request was left. After the warm-up, memory rose by {rise_per_minute(found['samples']):.2f} % a minute, "
-            f"from {warm[0][1]:.0f} to {warm[-1][1]:.0f} MB.",
+            f"{counts['started']} runs began and {counts['ended']} ended, each once. They made "
+            f"{counts['lm requests']} LM requests, at most {lm['peak_active']} at once (the limit was {LIMITS['lm']}). "
+            "At the end no run, slot or LM request was left. After the warm-up, memory rose by "
+            f"{rise_per_minute(found['samples']):.2f} % a minute, from {warm[0][1]:.0f} to {warm[-1][1]:.0f} MB.",
             118,
         ),
         "",
