@@ -60,7 +60,10 @@ class LMService:
         ours = {k: v for k, v in self.lm.kwargs.items() if k in CLIENT_KEYS}
         legacy = {**theirs, **ours, "model": self.lm.model}
         prepared = PreparedCall(None, legacy.get("messages"), {}, legacy, None, False, legacy.get("n") or 1, True)
-        return Booked(endpoint_for(self.lm, prepared), self.lm).open(call.but(inputs=legacy))
+        opened: AbstractAsyncContextManager[Receiver[Event]] = Booked(endpoint_for(self.lm, prepared), self.lm).open(
+            call.but(inputs=legacy)
+        )
+        return opened
 
 
 def _is_fast(lm: LM, call: PreparedCall) -> bool:

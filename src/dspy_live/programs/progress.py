@@ -58,7 +58,7 @@ class Bar(Progress):
         self._task = self._bar.add_task("batch", total=total, rate="", spent="")
 
     def __enter__(self) -> Bar:
-        self._stop = self._account.observe(self)  # type: ignore[arg-type]
+        self._stop = self._account.observe(self)
         self._bar.start()
         return self
 
