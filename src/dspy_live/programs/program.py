@@ -129,7 +129,19 @@ def _is_native(program: Any) -> bool:
     """True where every module of the program has an ``aforward``."""
     if not isinstance(program, dspy.Module):
         return asyncio.iscoroutinefunction(program)
-    return all(_has_own(module, "aforward") for _, module in program.named_sub_modules(dspy.Module))
+    return all(_awaits(module) for _, module in program.named_sub_modules(dspy.Module))
+
+
+def _awaits(module: Any) -> bool:
+    """True where a module's ``aforward`` does what its ``forward`` does.
+
+    One inherited from above the class that defines ``forward`` is its parent's program: ``dspy.CodeAct`` has ReAct's,
+    which never runs the code.
+    """
+    if "aforward" in vars(module):
+        return True
+    names = (name for cls in type(module).__mro__ for name in ("aforward", "forward") if name in vars(cls))
+    return next(names, "") == "aforward"
 
 
 def _has_own(module: Any, name: str) -> bool:
