@@ -13,7 +13,6 @@ from dspy_live.core.service import Layer
 from dspy_live.runtime.account import Account, process_account
 from dspy_live.runtime.execution import EXECUTIONS, Execution
 from dspy_live.sansio.order import check_order
-from dspy_live.sansio.order import check_order
 
 MAX_THREADS = 256
 
@@ -48,8 +47,6 @@ class Runtime:
             raise ValueError(f"execution must be one of {', '.join(EXECUTIONS)}; got {execution!r}")
         if isinstance(max_threads, bool) or not isinstance(max_threads, int) or max_threads < 1:
             raise ValueError(f"max_threads must be a whole number, at least 1; got {max_threads!r}")
-        check_order(layers)
-        check_order(lm_layers)
         check_order(layers, lm_layers)
         self.layers = tuple(layers)
         self.lm_layers = tuple(lm_layers)
