@@ -65,11 +65,16 @@ def new_call(
                 field=f"config.{name}",
                 expected=sorted(CONFIG_OPTIONS),
             )
+    attributes: dict[str, Any] = {"key": key, "program": mounted.name}
+    if not restartable:
+        # Such a door gives out one field, and that only where it can stream.
+        field = mounted.schema.last_text_output
+        attributes["shown"] = (field,) if mounted.schema.live is None or field in mounted.schema.live else ()
     return Call(
         mounted.schema.check(inputs),
         id=run_id,
         stream=stream,
         restartable=restartable,
         config=config,
-        attributes={"key": key, "program": mounted.name},
+        attributes=attributes,
     )

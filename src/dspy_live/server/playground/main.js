@@ -61,7 +61,7 @@ class Meters {
     this.began = performance.now();
     this.first = null;
     this.tokens = 0;
-    this.usage = { prompt_tokens: 0, completion_tokens: 0, cost: undefined };
+    this.usage = null;
     this.run = "";
     this.cached = false;
     this.timer = setInterval(() => this.show(), 200);
@@ -73,10 +73,11 @@ class Meters {
   }
 
   add(usage) {
+    this.usage ??= { prompt_tokens: 0, completion_tokens: 0, cost: 0 };
     this.usage.prompt_tokens += usage.prompt_tokens;
     this.usage.completion_tokens += usage.completion_tokens;
     const unknown = this.usage.cost === null || (usage.cost === null && !usage.cached);
-    this.usage.cost = unknown ? null : (this.usage.cost ?? 0) + (usage.cost ?? 0);
+    this.usage.cost = unknown ? null : this.usage.cost + (usage.cost ?? 0);
   }
 
   stop() {
@@ -92,9 +93,9 @@ class Meters {
       ["Time", seconds(passed)],
       ["Streamed", `${count(this.tokens)} tokens`],
       ["Speed", rate === null || this.tokens < 3 ? "–" : `${count(Math.round(rate))} /s`],
-      ["Prompt", `${count(this.usage.prompt_tokens)} tokens`],
-      ["Completion", `${count(this.usage.completion_tokens)} tokens`],
-      ["Cost", this.cached ? "$0 (cached)" : money(this.usage.cost)],
+      ["Prompt", this.usage ? `${count(this.usage.prompt_tokens)} tokens` : "–"],
+      ["Completion", this.usage ? `${count(this.usage.completion_tokens)} tokens` : "–"],
+      ["Cost", this.cached ? "$0 (cached)" : money(this.usage?.cost)],
       ["Run", this.run || "–"],
     ]);
   }
@@ -176,6 +177,7 @@ async function load() {
   pick.replaceChildren(...programs.map((each) => el("option", {}, each.name)));
   pick.addEventListener("change", () => show(programs[pick.selectedIndex]));
   byId("program-pick").hidden = programs.length < 2;
+  byId("program-name").textContent = programs.length < 2 && programs[0].name !== title ? programs[0].name : "";
   show(programs[0]);
   form.focus();
   look = watchServer();
