@@ -97,7 +97,9 @@ class Lifecycle:
             if event.final:
                 complete.add((event.lm_call, event.field))
         elif isinstance(event, Restart):
-            void = [key for key in complete if key[0] == event.lm_call and (not event.fields or key[1] in event.fields)]
+            # A copy: a thread of the program's own may finish a field meanwhile.
+            done = list(complete)
+            void = [key for key in done if key[0] == event.lm_call and (not event.fields or key[1] in event.fields)]
             complete.difference_update(void)
 
     def _refuse_field(self, event: Token | Partial) -> None:
