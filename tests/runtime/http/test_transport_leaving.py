@@ -19,8 +19,6 @@ from dspy_live.runtime.transport import (
     Timeouts,
 )
 
-SEEN_WITHIN = 0.05  # seconds
-
 
 def stalls(wire: bytes) -> Any:
     """Read a request, send ``wire``, and wait for the client to leave."""
@@ -47,11 +45,10 @@ async def test_the_peer_sees_a_cancellation_at_once(pool: HttpPool, peer: Any, s
     task = asyncio.create_task(ask())
     await until(lambda: one.requests)
     await asyncio.sleep(0.01)
-    left = time.monotonic()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert await one.closing() - left < SEEN_WITHIN
+    assert await one.sees_close_at_once()
     counts = pool.statistics()
     assert (counts.idle, counts.exchanges) == (0, 0)
 
@@ -62,8 +59,7 @@ async def test_the_peer_sees_an_early_leave_at_once(pool: HttpPool, peer: Any, s
     async with pool.exchange("POST", one.url, {}, b"{}"):
         await until(lambda: one.requests)
         await asyncio.sleep(0.01)
-        left = time.monotonic()
-    assert await one.closing() - left < SEEN_WITHIN
+    assert await one.sees_close_at_once()
 
 
 async def test_abort_ends_whoever_waits_and_may_come_from_the_callback(pool: HttpPool, peer: Any) -> None:
@@ -173,10 +169,10 @@ async def test_idle_timeout(pool: HttpPool, peer: Any) -> None:
 
 
 async def test_a_slow_but_steady_stream_is_not_idle(pool: HttpPool, peer: Any) -> None:
-    """In all 0.2 s, longer than either timeout."""
-    one = await peer(drips(10, 0.02))
-    async with pool.exchange("POST", one.url, timeouts=Timeouts(first_byte=0.1, idle=0.1)) as ex:
-        assert await ex.read() == b"x" * 10
+    """In all 0.4 s, longer than either timeout."""
+    one = await peer(drips(16, 0.025))
+    async with pool.exchange("POST", one.url, timeouts=Timeouts(first_byte=0.3, idle=0.3)) as ex:
+        assert await ex.read() == b"x" * 16
 
 
 async def test_time_while_paused_is_not_silence(pool: HttpPool, peer: Any) -> None:
