@@ -15,6 +15,7 @@ from tests.support.databases import Server, free_port
 from dspy_live.core.errors import ConfigurationError
 from dspy_live.runtime import redis_store
 from dspy_live.runtime.redis_store import RedisStore
+from dspy_live.testing import StoreConformance
 
 
 @pytest.fixture
@@ -155,6 +156,18 @@ async def test_a_server_that_never_answers_costs_no_more_than_the_timeout() -> N
 def test_what_can_not_work_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         RedisStore(**wrong)
+
+
+class TestConformance(StoreConformance):
+    @pytest.fixture(autouse=True)
+    def address(self, redis_url: str) -> None:
+        self.url = redis_url
+
+    def make_store(self) -> RedisStore:
+        return RedisStore(self.url)
+
+    async def close_store(self, store: Any) -> None:
+        await store.aclose()
 
 
 def test_a_password_is_not_part_of_the_name() -> None:

@@ -2,7 +2,8 @@
 
 from dspy_live.layers.adaptive import Adaptive
 from dspy_live.layers.breaker import Breaker
-from dspy_live.layers.budget import Budget
+from dspy_live.layers.budget import Budget, per_call, per_key
+from dspy_live.layers.cache import Cache
 from dspy_live.layers.deadline import Deadline
 from dspy_live.layers.fallback import Fallback
 from dspy_live.layers.limit import Limit
@@ -18,6 +19,7 @@ __all__ = [
     "Adaptive",
     "Breaker",
     "Budget",
+    "Cache",
     "Deadline",
     "Fallback",
     "Limit",
@@ -28,4 +30,6 @@ __all__ = [
     "Timeouts",
     "check_order",
     "meter",
+    "per_call",
+    "per_key",
 ]

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
@@ -65,6 +65,8 @@ class Budget:
         unpriced: ``"allow"`` lets a model without a known price go on where ``max_cost`` is set (a warning is
             logged once), ``"refuse"`` ends it after the first such call.
     """
+
+    kind: ClassVar[str] = "budget"
 
     def __init__(
         self,
