@@ -57,6 +57,7 @@ def test_inputs_that_do_not_fit(
     assert found["type"] == kind
     assert found["field"] == field
     assert found["run_id"] == reply.headers["x-run-id"]
+    assert reply.headers["server-timing"].startswith("run;dur=")
     assert all(word in found["message"] for word in words)
 
 
@@ -148,7 +149,7 @@ def test_a_body_of_the_largest_size_is_taken(live: Live) -> None:
 def test_paths_and_methods_that_are_not_there(live: Live, method: str, path: str, status: int) -> None:
     reply = http.request(method, live.url + path)
     assert reply.status_code == status
-    error(reply)
+    assert error(reply)["run_id"] is None
     if status == 405:
         assert reply.headers["allow"]
 

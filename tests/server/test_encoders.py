@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dspy_live.core.errors import StreamBroken
@@ -56,6 +56,7 @@ def test_every_event_has_a_frame_on_every_wire(kind: type[Event]) -> None:
 texts = st.text(st.characters(codec=None), max_size=30)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(texts, texts, st.integers(0, 9), st.booleans()), max_size=20))
 def test_tokens_of_any_text_come_back_as_they_were(parts: list[tuple[str, str, int, bool]]) -> None:
     tokens = [Token(text, "f" + where, where, call, last) for text, where, call, last in parts]
@@ -76,6 +77,7 @@ def nested(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.lists(inner) | st.dictionaries(texts | st.integers(), inner)
 
 
+@settings(deadline=None)
 @given(st.recursive(leaves, nested, max_leaves=20))
 def test_any_value_becomes_json(value: Any) -> None:
     json.loads(dumps(value))
@@ -133,6 +135,7 @@ def test_a_program_that_gives_other_fields_than_its_predictor() -> None:
     assert given_out([Predicted({"answer": None})]) == ["null"]
 
 
+@settings(deadline=None)
 @given(st.text(min_size=1, max_size=40), st.lists(st.integers(0, 40), max_size=6))
 def test_any_chunking_gives_the_value(value: str, cuts: list[int]) -> None:
     edges = sorted({0, len(value), *(c for c in cuts if c < len(value))})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ class Request:
     reply's head has been sent, from when on an error can't change the status any more.
     """
 
-    __slots__ = ("app", "began", "cors", "key", "params", "receive", "run_id", "scope", "send_raw", "with_run")
+    __slots__ = ("app", "began", "born", "cors", "key", "params", "receive", "run_id", "scope", "send_raw", "with_run")
 
     def __init__(self, app: App, scope: Scope, receive: Receive, send: Send) -> None:
         self.app = app
@@ -38,6 +39,7 @@ class Request:
         self.params: dict[str, str] = {}
         self.run_id = new_id()
         self.with_run = False
+        self.born = time.perf_counter()
         self.key = ""
         self.cors: Headers = []
         self.began = False
@@ -108,8 +110,10 @@ class Request:
 
     async def reply_error(self, error: LiveError) -> None:
         """Send an error as JSON; after one about the body the connection is closed."""
-        body = dumps(error_object(error, self.run_id))
+        body = dumps(error_object(error, self.run_id if self.with_run else None))
         headers = [(b"content-length", b"%d" % len(body)), JSON, *error_headers(error)]
+        if self.with_run:
+            headers.append((b"server-timing", b"run;dur=%.3f" % ((time.perf_counter() - self.born) * 1000)))
         if not isinstance(error, (TooLarge, RequestTimeout)):
             await self.start(error_status(error), headers)
             await self.write(body, False)
