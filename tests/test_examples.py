@@ -20,6 +20,7 @@ from dspy_live.simulator import Simulator
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 ALONE = {
+    "batch_reviews.py": ["40 done, 1 failed", "ValueError: there is nothing", "40 LM calls", "\n0 LM calls"],
     "many_at_once.py": ["20 answers in"],
     "stream_fields.py": ["[Research starting]", "the same as the prediction: True", "keywords: "],
     "stop_early.py": ["left after 5 tokens", "stopped: "],

@@ -66,7 +66,8 @@ def _documentation(found: Any) -> str:
 
 
 # create_app: dspy_live's takes programs, the server's services. Reply: a server's to its client, the simulated LM's own.
-_TWICE = {"create_app", "Reply"}
+# main: where a process begins.
+_TWICE = {"create_app", "Reply", "main"}
 
 
 def test_a_name_that_two_packages_export_is_the_same_thing() -> None:
