@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dspy_live.core.call import Call
 from dspy_live.core.events import Event, Reasoning, Restart, Token
 from dspy_live.programs.speech import Speech
 from dspy_live.sansio.lifecycle import Lifecycle
@@ -27,6 +28,7 @@ class FakeRun:
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.raw = False
+        self.call = Call({})
         self.channel = Channel()
         self.lifecycle = Lifecycle({"new": dict.fromkeys((Token, Restart, Reasoning), "new")})  # type: ignore[arg-type,dict-item]
 
@@ -134,7 +136,9 @@ def test_a_field_of_the_models_own_reasoning() -> None:
 texts = st.text(alphabet=st.sampled_from('ab \n"\\{}[]#:,é'), max_size=12)
 
 
-@given(adapter=st.sampled_from([dspy.ChatAdapter, dspy.JSONAdapter, dspy.XMLAdapter]), reply=texts, one=texts, two=texts)
+@given(
+    adapter=st.sampled_from([dspy.ChatAdapter, dspy.JSONAdapter, dspy.XMLAdapter]), reply=texts, one=texts, two=texts
+)
 @settings(max_examples=150, deadline=None)
 def test_whatever_was_said_in_the_end_the_values_are_heard(adapter: Any, reply: str, one: str, two: str) -> None:
     heads = {

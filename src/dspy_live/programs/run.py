@@ -35,6 +35,7 @@ class Run:
         "channel",
         "first",
         "formatted",
+        "given",
         "invocations",
         "lifecycle",
         "loop",
@@ -73,6 +74,7 @@ class Run:
         self.formatted: dict[int, tuple[Any, Any, Any]] = {}
         self.thinking: dict[int, tuple[Any, str]] = {}
         self.status: Any = None
+        self.given: int | None = None
         self.tracker: Any = None
         self.started = time.monotonic()
         self.first: float | None = None
@@ -89,6 +91,20 @@ class Run:
         if not self.channel.closed and self.lifecycle.state != "done":
             self.lifecycle.check(event)
             self.channel.push(event)
+
+    def gives(self, field: str, text: str, lm_call: int) -> bool:
+        """True when a door that can't take words back gives out this text.
+
+        The call's attribute ``shown`` names the fields that it gives out, of the LM call that first speaks in one of
+        them; without it a door gives out everything.
+        """
+        shown = self.call.attributes.get("shown")
+        if not text or shown is None:
+            return bool(text)
+        if field not in shown or self.given not in (None, lm_call):
+            return False
+        self.given = lm_call
+        return True
 
     async def lm_call_starts(self, lm: Any, speaker: Speaker) -> None:
         """An LM call is about to be made: say so where status is wanted, and wait while the reader is far behind."""

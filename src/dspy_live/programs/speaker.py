@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from types import CodeType, FrameType
 from typing import Any
 
-from dspy_live.core.events import Restart
 from dspy_live.programs.internals import Adapter, overrides
 from dspy_live.programs.run import Run
 from dspy_live.programs.speech import Speech
@@ -64,7 +63,7 @@ def speaker_of(run: Run, messages: Any, kind: type[Speech] = Speech) -> Speaker:
             invocation = run.invocations[id(modules)] = Invocation(modules)
         elif invocation.speech is not None and invocation.speech.said:
             # The same invocation asks again: what it said before will not be its answer.
-            run.push(Restart(path, invocation.speech.lm_call, "the predictor asks the LM again"))
+            invocation.speech.void("the predictor asks the LM again")
         speaker.speech = invocation.speech = _speech(run, path, number, messages, kind)
     return speaker
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from dspy_live.core.errors import Stop, StreamBroken
 from dspy_live.core.events import Partial, Reasoning, Restart, TextDelta, Token
 from dspy_live.programs.grammar import parser_for, text_fields_of
 from dspy_live.sansio.fields import FieldText
@@ -20,8 +21,8 @@ class Speech:
     ``on_room`` calls.
     """
 
-    __slots__ = ("_adapter", "_parser", "_push", "_run", "_said", "_signature", "_thinking", "_thought", "_verify",
-                 "foreign", "length", "lm_call", "predictor")  # fmt: skip
+    __slots__ = ("_adapter", "_given", "_parser", "_push", "_run", "_said", "_signature", "_thinking", "_thought",
+                 "_verify", "foreign", "length", "lm_call", "predictor")  # fmt: skip
 
     def __init__(
         self,
@@ -39,6 +40,7 @@ class Speech:
         self._signature = signature
         self._parser = parser_for(adapter, signature)
         self._said = False
+        self._given = False
         self._verify = verify
         # The output field that DSPy fills from the model's own reasoning, and what was said of it; None at its end.
         self._thinking = thinking
@@ -105,12 +107,27 @@ class Speech:
             self.compare(values)
 
     def restart(self, reason: str) -> None:
-        """Take back everything that was said, and begin anew under the same number."""
+        """Take back everything that was said, and begin anew under the same number. As :meth:`void`."""
+        self.void(reason)
+        self._thought = []
+        self._parser = parser_for(self._adapter, self._signature)
+
+    def void(self, reason: str) -> None:
+        """Take back everything that was said.
+
+        Behind a door that has given it out for good the run ends instead: raises :class:`Stop`, with a
+        :class:`StreamBroken` for the caller.
+        """
+        if self._given:
+            error = StreamBroken(
+                f"{reason}, but the beginning of its answer was given out and this door can't take words back; "
+                "ask again, or use a door that understands Restart"
+            )
+            self._run.scope.cancel(error)
+            raise Stop(error)
         if self._said:
             self._push(Restart(self.predictor, self.lm_call, reason))
         self._said = False
-        self._thought = []
-        self._parser = parser_for(self._adapter, self._signature)
 
     def compare(self, values: Mapping[str, Any]) -> None:
         """Compare what was said with what the adapter has read; say it right where they differ."""
@@ -139,12 +156,16 @@ class Speech:
     def _say(self, field: str, text: str) -> None:
         self._said = True
         self._run.first_token()
+        if not self._run.call.restartable:
+            self._given = self._given or self._run.gives(field, text, self.lm_call)
         self._push(Token(text, field, self.predictor, self.lm_call, True))
 
     def _emit(self, event: Any) -> None:
         self._said = True
         self._run.first_token()
         if isinstance(event, FieldText):
+            if not self._run.call.restartable:
+                self._given = self._given or self._run.gives(event.field, event.text, self.lm_call)
             self._push(Token(event.text, event.field, self.predictor, self.lm_call, event.last))
         else:
             self._push(Partial(event.value, event.field, self.predictor, self.lm_call, event.final))
