@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -162,9 +163,8 @@ class _Opening:
         channel = Channel(call.buffer, loop)
         run = self._run = Run(service.runtime, call, service.name, service.names, scope, channel)
         self._task = loop.create_task(self._drive(run), name=f"dspy-live run {call.id}")
-        if service.execution != "thread":
-            # A thread hears of it at its next LM or tool call; a task is told at once.
-            scope.on_cancel(lambda _: self._task.cancel())
+        # Whatever becomes of the task, a reader never waits for ever.
+        self._task.add_done_callback(lambda task: _close_after(task, run))
         return channel.receiver
 
     async def __aexit__(
@@ -192,6 +192,11 @@ class _Opening:
         for observer in run.observers:
             observer.run_started(call, service.name)
         try:
+            run.scope.check()
+            if service.execution != "thread":
+                # A thread hears of it at its next LM or tool call; a task is told at once. Not before it
+                # runs: a task that is cancelled before its first step never takes it, and would end nothing.
+                run.scope.on_cancel(_canceller(asyncio.current_task()))
             with settings.context(**service.context(run)), service.watch.over(run):
                 value = await self._execute(run)
             run.scope.check()
@@ -219,6 +224,18 @@ class _Opening:
         if service.execution == "inline":
             return await how.inline(lambda: program(*args, **inputs), run)
         return await how.in_thread(lambda: program(*args, **inputs), service.runtime.threads(_worker_limit()), run)
+
+
+def _canceller(task: asyncio.Task[Any] | None) -> Callable[[LiveError], object]:
+    assert task is not None
+    return lambda error: task.cancel(error.message)
+
+
+def _close_after(task: asyncio.Task[None], run: Run) -> None:
+    if run.channel.closed:
+        return
+    failure = None if task.cancelled() else task.exception()
+    run.channel.close(run.scope.error or failure or Cancelled("the run was cancelled"))
 
 
 def _at_the_door(exc: BaseException, run: Run) -> BaseException:
