@@ -27,7 +27,8 @@ def tried(name, act):
 tried("name", lambda: socket.getaddrinfo("example.org", 80))
 tried("address", lambda: socket.create_connection(("192.0.2.1", 80), timeout=1))
 tried("page", lambda: urllib.request.urlopen("http://127.0.0.1:9/"))
-tried("write", lambda: pathlib.Path("made.txt").write_text("x"))
+tried("write", lambda: pathlib.Path(os.path.realpath("program.txt")).with_name("made.txt").write_text("x"))
+tried("beside", lambda: pathlib.Path("made.txt").write_text("x"))
 tried("append", lambda: open("program.txt", "a"))
 tried("remove", lambda: os.remove("program.txt"))
 tried("shell", lambda: os.system("true"))
@@ -48,7 +49,7 @@ def test_what_a_trial_may_not_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     lines = dict(line.split(":", 1) for line in outcome.output.splitlines() if ": " in line)
     refused = {name for name, text in lines.items() if "PermissionError" in text or "no network" in text}
     assert refused == {"name", "address", "page", "write", "append", "remove", "shell", "process"}
-    assert lines["own"].strip() == lines["read"].strip() == "done"
+    assert lines["own"].strip() == lines["read"].strip() == lines["beside"].strip() == "done"
     assert "environment []" in outcome.output
     assert "typed What is DSPy?" in outcome.output
     assert [path.name for path in tmp_path.iterdir()] == ["program.txt"]

@@ -70,12 +70,12 @@ def main(job_file: str) -> int:
     job = json.loads(Path(job_file).read_text("utf-8"))
     _limits()
     stand_in(job["url"])
-    sys.path.insert(0, job["folder"])
+    sys.path.insert(0, job["imports"])
     sys.path.insert(1, job["home"])
-    os.chdir(job["folder"])
+    os.chdir(job["work"])
     source, file = job["source"], job["file"]
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
-    namespace: dict[str, Any] = {"__name__": "__main__", "__file__": str(Path(job["folder"]) / file)}
+    namespace: dict[str, Any] = {"__name__": "__main__", "__file__": str(Path(job["work"]) / file)}
     module = type(sys)("__main__")
     module.__dict__.update(namespace)
     sys.modules["__main__"] = module

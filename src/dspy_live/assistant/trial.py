@@ -82,7 +82,8 @@ def run_trial(
 
     Args:
         source: the Python to run, as ``__main__``.
-        folder: the user's folder: the working folder, for imports and for files that are read.
+        folder: the user's folder, for imports and for files that are read. What the script writes beside
+            them goes into the trial's own folder, whose entries are links to the user's.
         file: the name under which it appears in a traceback.
         files: other modules that it imports, by file name: a conversion's new file, say.
         timeout: seconds after which it is killed.
@@ -91,10 +92,12 @@ def run_trial(
         home = Path(place)
         for name, text in (files or {}).items():
             (home / Path(name).name).write_text(text, "utf-8")
+        user = folder.resolve() if folder is not None else None
         job = {
             "source": source,
             "file": file,
-            "folder": str((folder or home).resolve()),
+            "imports": str(user or home),
+            "work": str(_work(home, user)),
             "home": place,
             "url": simulator.url,
         }
@@ -103,6 +106,16 @@ def run_trial(
         status, output, error = _run(home, timeout)
         seconds = time.monotonic() - begun
         return Outcome(status, _shortened(output), _shortened(error), seconds, simulator.stats.requests)
+
+
+def _work(home: Path, user: Path | None) -> Path:
+    """Make the working folder: links to the user's files, so that they are read and new ones are not written there."""
+    work = home / "work"
+    work.mkdir()
+    for entry in user.iterdir() if user is not None else ():
+        with contextlib.suppress(OSError):
+            (work / entry.name).symlink_to(entry)
+    return work
 
 
 @contextlib.contextmanager

@@ -88,8 +88,7 @@ def cache_lines() -> list[str]:
     """Return the cache's figures, one on each line."""
     from dspy_live import cache
 
-    stats = cache.stats()
-    return [f"{name:<20}{getattr(stats, name)}" for name in ("hits", "misses", "entries", "bytes")]
+    return [f"{name:<20}{value}" for name, value in cache.stats().items()]
 
 
 def clear_cache() -> str:

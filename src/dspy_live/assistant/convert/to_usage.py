@@ -51,8 +51,8 @@ def to_caching(text: str, notes: Notes, program: str | None = None) -> str:
     source, running = running_or_example(enabled, notes, program)
     stats = _free(source, "cached", "cache_stats", "live_cache_stats")
     report = (
-        f'print(f"cache: {{{stats}.hits}} hits, {{{stats}.misses}} misses, {{{stats}.entries}} entries, '
-        f'{{{stats}.bytes}} bytes")'
+        f"print(f\"cache: {{{stats}['hits']}} hits, {{{stats}['misses']}} misses, {{{stats}['entries']}} entries, "
+        f"{{{stats}['bytes']}} bytes\")"
     )
     module = around(source, running, after=[f"{stats} = dspy_live.cache.stats()", report])
     notes.add("changed", "The cache's hits and misses are printed after the runs.")
