@@ -154,6 +154,31 @@ async def with_aiohttp_by_lines(url: str, streams: int, chunks: int) -> int:
         return sum(await asyncio.gather(*(one() for _ in range(streams))))
 
 
+async def floor(url: str, streams: int, chunks: int) -> int:
+    """Nothing but the loop and the socket: what no client in Python can undercut."""
+    host, _, path = url.removeprefix("http://").partition("/")
+    loop = asyncio.get_running_loop()
+
+    class Reader(asyncio.Protocol):
+        def __init__(self) -> None:
+            self.ended = loop.create_future()
+
+        def connection_made(self, transport: Any) -> None:
+            transport.write(f"POST /{path} HTTP/1.1\r\ncontent-length: {len(BODY)}\r\n\r\n".encode() + BODY)
+
+        def data_received(self, data: bytes) -> None:
+            if data.endswith(b"0\r\n\r\n") and not self.ended.done():
+                self.ended.set_result(None)
+
+    async def one() -> int:
+        transport, reader = await loop.create_connection(Reader, *host.split(":"))
+        await reader.ended
+        transport.abort()
+        return chunks + 2
+
+    return sum(await asyncio.gather(*(one() for _ in range(streams))))
+
+
 async def ours_plain(url: str, streams: int, chunks: int) -> int:
     pool = HttpPool(proxies={})
 
@@ -181,8 +206,8 @@ async def aiohttp_plain(url: str, streams: int, chunks: int) -> int:
 
 
 SCENARIOS: dict[str, dict[str, Client]] = {
-    "paced": {"ours": ours, "aiohttp": with_aiohttp, "aiohttp by lines": with_aiohttp_by_lines},
-    "burst": {"ours": ours, "aiohttp": with_aiohttp, "aiohttp by lines": with_aiohttp_by_lines},
+    "paced": {"ours": ours, "the socket alone": floor, "aiohttp": with_aiohttp, "aiohttp by lines": with_aiohttp_by_lines},
+    "burst": {"ours": ours, "the socket alone": floor, "aiohttp": with_aiohttp, "aiohttp by lines": with_aiohttp_by_lines},
     "plain": {"ours": ours_plain, "aiohttp": aiohttp_plain},
 }
 
