@@ -175,16 +175,17 @@ async def soak(server: str, lm: str, options: argparse.Namespace) -> dict[str, A
     until = began + options.seconds
     tasks = [asyncio.ensure_future(clients.client(until)) for _ in range(options.clients)]
     samples: list[tuple[float, float]] = []
-    peak_lm = 0
     while time.monotonic() < until:
         await asyncio.sleep(min(5.0, options.seconds / 20))
         inside = await get(pool, f"{server}/soak")
-        peak_lm = max(peak_lm, inside["lm_slots"])
         samples.append((time.monotonic() - began, inside["rss_mb"]))
         print(
             f"{samples[-1][0]:6.1f} s  {inside['rss_mb']:6.1f} MB  {inside['counts'].get('ended', 0)} runs", flush=True
         )
     await asyncio.wait_for(asyncio.gather(*tasks), 120)
+    # The clients' kept connections are theirs, not something that the server has left over.
+    await pool.aclose()
+    pool = HttpPool(asyncio.get_running_loop())
     after = await settled(pool, server)
     stats = await get(pool, f"{lm_root}/stats")
     await pool.aclose()
