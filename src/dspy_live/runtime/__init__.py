@@ -1,0 +1,1 @@
+"""What runs on asyncio: channels, scopes, execution, transport, and the process's account."""
