@@ -120,3 +120,36 @@ async def test_a_reader_that_is_cancelled_takes_nothing_and_may_read_on() -> Non
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(receiver.receive_many(), 1)
         assert [event async for event in receiver] == [TextDelta("a"), Completion({})]
+
+
+@virtual_time
+async def test_a_service_that_swallows_the_cancellation_leaves_no_trace_on_the_task() -> None:
+    class Stubborn:
+        @asynccontextmanager
+        async def open(self, call: Call) -> AsyncIterator:
+            yield self
+
+        async def receive_many(self) -> list:
+            try:
+                await asyncio.sleep(10)
+            except asyncio.CancelledError:
+                return [Completion({})]
+            return []
+
+    async with Timeouts(first_token=1)(Stubborn()).open(Call({})) as receiver:
+        assert await receiver.receive_many() == [Completion({})]
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0
+
+
+@virtual_time
+async def test_a_cancellation_from_outside_stays_one() -> None:
+    script = ScriptedService()
+    task = asyncio.create_task(collect(Timeouts(first_token=5)(script), Call({})))
+    await script.opening()
+    await asyncio.sleep(1)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert task.cancelling() == 1

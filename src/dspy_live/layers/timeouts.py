@@ -135,15 +135,18 @@ class _Watch(Watched):
         guard = self._guard = Guard(self._loop)
         self._since = self._clock.now()
         try:
-            return await waiting
-        except asyncio.CancelledError:
-            if await guard.settle() and self._error is not None:
+            result = await waiting
+        except BaseException as exc:
+            ours = await guard.settle()
+            if ours and guard.sent and isinstance(exc, asyncio.CancelledError) and self._error is not None:
                 raise self._error from None
             raise
         finally:
             self._guard = None
             # Until the first token the reader's waits add up; after it each one counts alone.
             self._waited = 0.0 if self.answered else self._waited + self._clock.now() - self._since
+        await guard.settle()  # for a service that swallowed our cancellation
+        return result
 
     def _first_answer(self) -> None:
         self.stop()
