@@ -15,7 +15,7 @@ ALIASES: dict[str, str] = {
     "asynchronous": "async",
     "asyncify": "async",
     "await": "async",
-    "batch": "async",
+    "checkpoint": "batch",
     "stream": "streaming",
     "streamify": "streaming",
     "status": "streaming",

@@ -24,20 +24,22 @@ TOPIC = 2.5
 """What a term adds that is one of the page's own topics, for a topic that only this page has."""
 
 TOPICS: dict[str, str] = {
-    "async": "async await asyncify aforward coroutine parallel gather batch checkpoint resume rows"
-    " inputs handler turn convert",
-    "execution": "execution native thread inline auto greenlet lock deadlock worker mode",
+    "async": "async await blocking asyncify aforward forward method coroutine parallel gather same many"
+    " handler turn convert",
+    "batch": "batch checkpoint resume rows inputs file crash",
+    "execution": "execution native thread inline auto greenlet lock deadlock worker mode forward blocking",
     "streaming": "stream token listener field status restart emit chunk partial generator event print tool notebook",
     "backpressure": "backpressure slow consumer reader buffer overflow coalesce drop_oldest adaptive bounded"
     " memory size",
-    "timeouts": "timeout deadline cancel silence idle first_token disconnect swallow catch",
-    "retries": "retry backoff rate quota 429 minute concurrency limit fallback breaker circuit shed again times",
+    "timeouts": "timeout deadline cancel silence idle disconnect swallow catch seconds",
+    "retries": "retry backoff rate quota 429 minute concurrency limit fallback breaker circuit shed again"
+    " fail dead budget",
     "layers": "layer order compose runtime custom write",
-    "usage": "usage cost price budget export count ledger prompt completion unpriced",
+    "usage": "usage cost price budget export count ledger prompt completion unpriced token many",
     "caching": "cache hit miss rollout_id redis clear prune answer",
     "logging": "log structured rotate redact secret file level",
     "observability": "prometheus metrics trace opentelemetry span latency collector dashboard",
-    "serving": "serve http sse route openai chat key auth mount deploy shutdown port",
+    "serving": "serve http sse route openai chat key auth mount deploy shutdown port address host endpoint",
     "websocket": "websocket frame socket credit connection ws",
     "rust": "rust tokio crate axum",
     "testing": "test pytest simulate fault mock seed",

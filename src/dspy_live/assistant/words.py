@@ -37,7 +37,7 @@ _SAME = (
     "cache cached caching",
     "retry retries repeat repeated again backoff",
     "limit cap bound quota most",
-    "server serve serving deploy deployment endpoint host",
+    "server serve serving deploy deployment",
     "log logs logging logger",
     "secret sensitive redact redaction private",
     "rotate rotation",
@@ -58,7 +58,7 @@ _SAME = (
     "fallback backup",
     "shutdown sigterm drain draining graceful",
     "auth authentication authorization protect",
-    "partial typed list pydantic number numbers",
+    "partial typed pydantic number numbers",
     "budget spending_limit",
     "status progress",
     "adaptive grow grows shrink",
@@ -84,7 +84,7 @@ def stem(word: str) -> str:
     return word
 
 
-_TERM: dict[str, str] = {}
+_TERM: dict[str, str] = {"listener": "listener", "listeners": "listener"}  # not what a server does at a port
 for _line in _SAME:
     _words = _line.split()
     for _word in _words:
