@@ -66,7 +66,7 @@ def test_sigterm_lets_runs_end_and_takes_no_new_ones() -> None:
         refused = http.post(url + "/predict", json={"question": "x"})
         assert asking.names() == ["started", "prediction", "done"]
         assert server.wait(5) == 0
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 9, "it waited for its whole drain"
         assert server.stdout is not None
         assert "Traceback" not in server.stdout.read()
     assert ready.status_code == 503
