@@ -6,6 +6,8 @@ import gzip
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dspy_live.runtime.http.connection import Connection
 from dspy_live.runtime.http.decode import PIECE, decoder_for
@@ -18,12 +20,16 @@ class Wire:
     def write(self, data: bytes) -> None:
         pass
 
+    def abort(self) -> None:
+        pass
+
 
 class Notes:
     """A reader that writes down what it is told."""
 
     def __init__(self) -> None:
         self.body = b""
+        self.ends = 0
         self.faults: list[str] = []
 
     def begin(self, status: int, headers: dict[str, str]) -> None:
@@ -33,7 +39,7 @@ class Notes:
         self.body += data
 
     def finished(self) -> None:
-        pass
+        self.ends += 1
 
     def malformed(self, reason: str) -> None:
         self.faults.append(reason)
@@ -54,6 +60,61 @@ def test_framing_in_reads_of_its_own_never_adds_up_to_a_fault() -> None:
             connection.data_received(piece)
     assert notes.body == b"x" * 20_000
     assert notes.faults == []
+
+
+REPLIES = [
+    b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n4;x=y\r\ndefg\r\n0\r\nt: 1\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\nabcdefg",
+    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nabcdefg",
+]
+
+
+def told(*pieces: bytes, end: bool = True) -> Notes:
+    wire: Any = Wire()
+    connection, notes = Connection(lambda connection: None), Notes()
+    connection.connection_made(wire)
+    connection.start(notes, b"", b"")
+    for piece in pieces:
+        connection.data_received(piece)
+    if end:
+        connection.eof_received()
+        connection.connection_lost(None)
+    return notes
+
+
+def cut(data: bytes, *at: int) -> list[bytes]:
+    return [data[start:end] for start, end in zip((0, *at), (*at, len(data)), strict=True)]
+
+
+@pytest.mark.parametrize("reply", REPLIES)
+def test_a_reply_is_the_same_at_every_two_split_points(reply: bytes) -> None:
+    for first in range(len(reply) + 1):
+        for second in range(first, len(reply) + 1):
+            notes = told(*cut(reply, first, second))
+            assert (notes.body, notes.ends, notes.faults) == (b"abcdefg", 1, []), (first, second)
+
+
+@pytest.mark.parametrize("reply", REPLIES)
+def test_a_reply_that_ends_early_is_lost_at_every_byte(reply: bytes) -> None:
+    for at in range(len(reply)):
+        notes = told(reply[:at])
+        assert (notes.ends, len(notes.faults)) == (0, 1), at
+        assert b"abcdefg".startswith(notes.body)
+
+
+@settings(max_examples=500)
+@given(
+    st.lists(
+        st.binary(max_size=20)
+        | st.sampled_from([b"HTTP/1.1 200 OK\r\n", b"\r\n", b"transfer-encoding: chunked\r\n", b"content-length: 3\r\n",
+                           b"HTTP/1.1 100 C\r\n", b"3\r\nabc\r\n", b"0\r\n\r\n", b"connection: close\r\n", *REPLIES]),
+        max_size=8,
+    ),
+    st.booleans(),
+)  # fmt: skip
+def test_any_bytes_end_in_one_word_to_the_reader_and_no_exception(pieces: list[bytes], whole: bool) -> None:
+    notes = told(*([b"".join(pieces)] if whole else pieces))
+    assert notes.ends + len(notes.faults) == 1
 
 
 class Clock:

@@ -204,7 +204,7 @@ class Connection(asyncio.Protocol):
         if self.reader is not reader:  # it left, in one of the calls above
             return
         if self._fault:
-            reader.malformed(self._fault)
+            self._give_up(reader)
         elif self._complete:
             self.reader = None
             reader.finished()
@@ -223,7 +223,11 @@ class Connection(asyncio.Protocol):
         self._other += size
         if self._other > HEAD_LIMIT and self.reader is not None:
             self._too_large()
-            self.reader.malformed(self._fault)
+            self._give_up(self.reader)
+
+    def _give_up(self, reader: Reader) -> None:
+        self.abort()
+        reader.malformed(self._fault)
 
     def _too_large(self) -> None:
         self._fault = f"its reply's head is larger than {HEAD_LIMIT // 1024} KB"
