@@ -102,7 +102,7 @@ def test_a_run_that_nobody_disturbs() -> None:
         assert world.events[-1].outputs == {"answer": "yes"}
         assert world.program.ended == 1
 
-    print(explore(scenario, delays=4), "schedules")
+    print(explore(scenario, delays=3), "schedules")
 
 
 def test_its_reader_is_cancelled_at_any_moment() -> None:
@@ -121,7 +121,7 @@ def test_its_reader_is_cancelled_at_any_moment() -> None:
         if not reading.cancelled():
             assert isinstance(world.events[-1], Predicted)
 
-    print(explore(scenario, delays=4), "schedules")
+    print(explore(scenario, delays=3), "schedules")
 
 
 def test_its_deadline_passes_at_any_moment() -> None:
@@ -137,7 +137,7 @@ def test_its_deadline_passes_at_any_moment() -> None:
             assert isinstance(failure, DeadlineExceeded)
             assert not any(isinstance(event, Predicted) for event in world.events)
 
-    count = explore(scenario, delays=4)
+    count = explore(scenario, delays=3)
     print(count, "schedules")
 
 
@@ -154,7 +154,7 @@ def test_it_is_left_after_its_first_events() -> None:
         assert leaving.exception() is None
         world.over()
 
-    print(explore(scenario, delays=4), "schedules")
+    print(explore(scenario, delays=3), "schedules")
 
 
 def test_the_program_fails() -> None:

@@ -76,7 +76,7 @@ class Machine(RuleBasedStateMachine):
         assert not self.waiting or len(self.inside) >= self.gate.limit
 
 
-Machine.TestCase.settings = settings(max_examples=300, stateful_step_count=50, deadline=None)
+Machine.TestCase.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
 TestGate = Machine.TestCase
 
 
