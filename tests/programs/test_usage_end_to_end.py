@@ -185,8 +185,32 @@ def test_plain_dspy_code_without_our_runtime_is_counted_too(sim: Sim) -> None:
     with dspy.context(lm=sim.lm()), UsageTracker() as usage:
         Rag()(question="Why?")
         InParallel()(question="Why?")
-    assert usage.get_stats()["api_calls"] == served(sim)["api_calls"] == 6
-    assert usage.get_stats()["total_tokens"] == served(sim)["total_tokens"]
+        sim.lm()("a call of no program")
+    stats = usage.get_stats()
+    assert stats["api_calls"] == served(sim)["api_calls"] == 7
+    assert stats["total_tokens"] == served(sim)["total_tokens"]
+    rag, parallel, direct = (stats["by_program"][name] for name in ("Rag", "InParallel", "(direct)"))
+    assert {path: part["api_calls"] for path, part in rag["by_predictor"].items()} == {"answer.predict": 1, "sum": 1}
+    assert {path: part["api_calls"] for path, part in parallel["by_predictor"].items()} == {"ask": 4}
+    assert direct["api_calls"] == 1
+    assert stats["by_module"]["answer"]["api_calls"] == 1
+
+
+def test_programs_that_have_gone_are_not_kept_for_their_names(sim: Sim) -> None:
+    import gc
+    import weakref
+
+    from dspy_live.programs import outside
+
+    kept = []
+    with dspy.context(lm=sim.lm(), trace=None):  # DSPy keeps them in its trace
+        for _ in range(outside._MOST + 4):
+            program = dspy.Predict("question -> answer")
+            program(question="Why?")
+            kept.append(weakref.ref(program))
+    del program
+    gc.collect()
+    assert sum(ref() is not None for ref in kept) <= outside._MOST
 
 
 async def test_a_stream_that_is_left_is_estimated_and_said_to_be(paced: Sim) -> None:

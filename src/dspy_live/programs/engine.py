@@ -292,7 +292,7 @@ def _book(
     record = LMRecord(
         model=lm.model,
         run=run.call.id if run is not None else "",
-        program=run.program if run is not None else "",
+        program=run.program if run is not None else speaker.program,
         predictor=speaker.predictor,
         modules=speaker.modules,
         lm_call=speaker.lm_call,

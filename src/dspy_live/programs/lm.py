@@ -29,8 +29,9 @@ from dspy_live.programs.internals import (
     warn_openai_messages,
     with_callbacks,
 )
+from dspy_live.programs.outside import speaker_outside
 from dspy_live.programs.run import current_run
-from dspy_live.programs.speaker import Speaker, speaker_of
+from dspy_live.programs.speaker import speaker_of
 from dspy_live.runtime import bridge
 
 Streaming = Literal["auto", "always", "never"]
@@ -138,7 +139,7 @@ class LM(dspy.LM):
             return self._through_dspy(prompt, messages, kwargs)
         call = self._prepare(prompt, messages, kwargs, asynchronous=False)
         run = current_run()
-        speaker = speaker_of(run, messages) if run is not None else _NOBODY
+        speaker = speaker_of(run, messages) if run is not None else speaker_outside()
         result = bridge.wait_for(lambda: engine.answer(self, call, run, speaker), run)
         return finalize(self, call, result)
 
@@ -148,7 +149,7 @@ class LM(dspy.LM):
             return await self._athrough_dspy(prompt, messages, kwargs)
         call = self._prepare(prompt, messages, kwargs, asynchronous=True)
         run = current_run()
-        speaker = speaker_of(run, messages) if run is not None else _NOBODY
+        speaker = speaker_of(run, messages) if run is not None else speaker_outside()
         return finalize(self, call, await engine.answer(self, call, run, speaker))
 
     def _prepare(self, prompt: Any, messages: Any, kwargs: dict[str, Any], *, asynchronous: bool) -> PreparedCall:
@@ -209,9 +210,6 @@ class LM(dspy.LM):
         dspy.LM.__setstate__(copied, copy.deepcopy(super().__getstate__(), memo))
         copied._live = self.live
         return copied
-
-
-_NOBODY = Speaker(0, "")
 
 
 def adopt(lm: Any) -> Any:

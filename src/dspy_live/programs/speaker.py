@@ -33,12 +33,16 @@ _ADAPTER_CODES = (_code(Adapter.__call__), _code(Adapter.acall))
 
 @dataclass(slots=True)
 class Speaker:
-    """The origin of one LM call: its number in the run, the predictor's path, the paths around it."""
+    """The origin of one LM call: its number in the run, the predictor's path, the paths around it.
+
+    ``program`` is its name where there is no run to say it.
+    """
 
     lm_call: int
     predictor: str
     modules: tuple[str, ...] = ()
     speech: Speech | None = None
+    program: str = ""
 
 
 @dataclass(slots=True)
