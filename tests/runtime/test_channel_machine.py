@@ -173,5 +173,5 @@ class Machine(RuleBasedStateMachine):
         assert statistics.waiting == 0
 
 
-Machine.TestCase.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+Machine.TestCase.settings = settings(max_examples=120, stateful_step_count=50, deadline=None)
 TestChannel = Machine.TestCase
