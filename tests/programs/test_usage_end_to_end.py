@@ -210,7 +210,8 @@ def test_programs_that_have_gone_are_not_kept_for_their_names(sim: Sim) -> None:
             kept.append(weakref.ref(program))
     del program
     gc.collect()
-    assert sum(ref() is not None for ref in kept) <= outside._MOST
+    # One more: the I/O loop was started in the context of the first call.
+    assert sum(ref() is not None for ref in kept) <= outside._MOST + 1
 
 
 async def test_a_stream_that_is_left_is_estimated_and_said_to_be(paced: Sim) -> None:
