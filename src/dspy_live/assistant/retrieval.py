@@ -24,25 +24,27 @@ TOPIC = 2.5
 """What a term adds that is one of the page's own topics, for a topic that only this page has."""
 
 TOPICS: dict[str, str] = {
-    "async": "async await blocking asyncify aforward forward method coroutine parallel gather same many"
-    " handler turn convert",
-    "batch": "batch checkpoint resume rows inputs file crash",
-    "execution": "execution native thread inline auto greenlet lock deadlock worker mode forward blocking",
-    "streaming": "stream token listener field status restart emit chunk partial generator event print tool notebook",
+    "async": "async await blocking asyncify aforward acall forward method coroutine parallel gather same"
+    " many state share handler turn convert fastapi",
+    "batch": "batch checkpoint resume rows inputs file crash progress bar window order",
+    "execution": "execution native thread inline auto greenlet lock deadlock worker mode forward blocking synchronous",
+    "streaming": "stream token listener field status message restart emit chunk partial generator event print"
+    " tool notebook predictor cached adapter",
     "backpressure": "backpressure slow consumer reader buffer overflow coalesce drop_oldest adaptive bounded"
-    " memory size",
-    "timeouts": "timeout deadline cancel silence idle disconnect swallow catch seconds",
-    "retries": "retry backoff rate quota 429 minute concurrency limit fallback breaker circuit shed again"
-    " fail dead budget",
-    "layers": "layer order compose runtime custom write",
-    "usage": "usage cost price budget export count ledger prompt completion unpriced token many",
-    "caching": "cache hit miss rollout_id redis clear prune answer",
-    "logging": "log structured rotate redact secret file level",
-    "observability": "prometheus metrics trace opentelemetry span latency collector dashboard",
-    "serving": "serve http sse route openai chat key auth mount deploy shutdown port address host endpoint",
+    " memory size waiting",
+    "timeouts": "timeout deadline cancel silence idle disconnect swallow catch seconds give pay half",
+    "retries": "retry backoff jitter rate quota 429 503 minute concurrency limit fallback fall back breaker"
+    " circuit shed again fail dead overload queue provider",
+    "layers": "layer order compose runtime custom write inside outside single_flight",
+    "usage": "usage cost price budget export count ledger prompt completion unpriced token many alert day break",
+    "caching": "cache hit miss rollout_id redis clear prune size answer statistics",
+    "logging": "log structured rotate redact secret file level json prompts",
+    "observability": "prometheus metrics trace opentelemetry span latency duration collector dashboard",
+    "serving": "serve http sse route openai chat key auth mount deploy shutdown drain port address host"
+    " endpoint health playground openapi error 422 code reload",
     "websocket": "websocket frame socket credit connection ws",
-    "rust": "rust tokio crate axum",
-    "testing": "test pytest simulate fault mock seed",
+    "rust": "rust tokio crate axum serde",
+    "testing": "test pytest simulate fault mock seed pace",
 }
 """What each page is about, in the words of someone who has not read it."""
 
@@ -121,14 +123,15 @@ class Index:
         by_page: dict[str, list[Hit]] = {}
         for hit in self.passages(question, limit=len(self._passages)):
             by_page.setdefault(hit.passage.page, []).append(hit)
-        pages = [
-            PageHit(
-                page, hits[0].score + REST * sum(hit.score for hit in hits[1:3]) / 2 + self._topic(page, wanted), hits
-            )
-            for page, hits in by_page.items()
-        ]
+        for guide in self.pages:  # a page may be about a word that it never uses
+            if guide.passages and wanted & self._topics[guide.name].keys():
+                by_page.setdefault(guide.name, [Hit(guide.passages[0], 0.0, {})])
+        pages = [PageHit(page, self._score(page, hits, wanted), hits) for page, hits in by_page.items()]
         pages.sort(key=lambda page: (-page.score, page.page))
         return pages[:limit]
+
+    def _score(self, page: str, hits: Sequence[Hit], wanted: set[str]) -> float:
+        return hits[0].score + REST * sum(hit.score for hit in hits[1:3]) / 2 + self._topic(page, wanted)
 
     def _topic(self, page: str, wanted: set[str]) -> float:
         """What the question's terms add that are the page's topic, each by how rare it is."""
