@@ -16,14 +16,16 @@ class LineSplitter:
 
     Args:
         limit: most bytes of an unfinished line; more raises :class:`LineTooLong`.
+
+    ``size`` is the number of bytes of the unfinished line.
     """
 
-    __slots__ = ("_cr", "_limit", "_rest", "_size", "_started")
+    __slots__ = ("_cr", "_limit", "_rest", "_started", "size")
 
     def __init__(self, limit: int = LINE_LIMIT) -> None:
         self._limit = limit
         self._rest: list[bytes] = []
-        self._size = 0
+        self.size = 0
         self._cr = False  # the last byte was a CR, which has ended its line
         self._started = False
 
@@ -49,7 +51,7 @@ class LineSplitter:
         """Take the unfinished line, for the end of the stream."""
         data = b"".join(self._rest)
         self._rest.clear()
-        self._size = 0
+        self.size = 0
         return data
 
     def _start(self, data: bytes) -> bytes:
@@ -62,8 +64,8 @@ class LineSplitter:
     def _keep(self, data: bytes) -> None:
         if data:
             self._rest.append(data)
-            self._size += len(data)
-            if self._size > self._limit:
+            self.size += len(data)
+            if self.size > self._limit:
                 raise LineTooLong(f"one line is longer than {self._limit} bytes")
 
     def _without_cr(self, data: bytes) -> bytes:
