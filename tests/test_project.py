@@ -65,8 +65,8 @@ def _documentation(found: Any) -> str:
     return "" if not own or own.startswith(f"{getattr(found, '__name__', '')}(") else own
 
 
-# create_app: dspy_live's takes programs, the server's services. Reply: a server's to its client, the simulated LM's own.
-# main: where a process begins.
+# create_app: dspy_live's takes programs, the server's takes services. Reply: a server's to its client, the
+# simulated LM's own. main: where a process begins.
 _TWICE = {"create_app", "Reply", "main"}
 
 
