@@ -121,11 +121,17 @@ def test_a_restart_of_something_else_is_nothing_to_it() -> None:
 
 
 def test_a_field_with_several_speakers_is_held_back_where_the_schema_says_so() -> None:
-    schema = Schema("S", QA.inputs, QA.outputs, live=frozenset({"reasoning"}))
+    schema = Schema("S", QA.inputs, QA.outputs, live={"reasoning": "p"})
     events = [*said("first try"), *said("second", call=2), Predicted({"answer": "second"})]
     assert given_out(events, schema) == ["second"]
     with pytest.raises(StreamBroken):
         given_out(events)
+
+
+def test_only_the_predictor_that_the_schema_names_is_believed() -> None:
+    schema = Schema("S", QA.inputs, QA.outputs, live={"answer": "final"})
+    final = [Token(c, "answer", "final", 2) for c in "ok"]
+    assert given_out([*said("a draft"), *final, Predicted({"answer": "ok!"})], schema) == ["o", "k", "!"]
 
 
 def test_a_program_that_gives_other_fields_than_its_predictor() -> None:

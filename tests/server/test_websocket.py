@@ -147,6 +147,21 @@ def test_words_that_can_not_be_taken_back_close_the_socket() -> None:
     assert "stream_broken" in reason
 
 
+def test_a_program_whose_text_changed_once_is_held_to_its_end_from_then_on() -> None:
+    async def loop(call: Call, tape: Tape) -> None:
+        await tape.push(Started(call.id))
+        await tape.tokens("first try", lm_call=1)
+        await tape.tokens("second", lm_call=2)
+        await tape.push(Predicted({"answer": "second"}))
+
+    with serving(qa(loop)) as live:
+        with connect(live.ws + "/ws") as socket:
+            socket.send("x")
+            assert closed(socket)[0] == 4502
+        with connect(live.ws + "/ws") as socket:
+            assert ask(socket, "x") == ["second"]
+
+
 def test_a_second_speaker_in_the_same_field_is_held_until_the_end() -> None:
     async def script(call: Call, tape: Tape) -> None:
         await tape.push(Started(call.id))

@@ -50,9 +50,9 @@ class Schema:
     description: str = ""
     open: bool = False
     """True when the inputs could not be found out: any keyword is passed through."""
-    live: frozenset[str] | None = None
-    """The text outputs that one LM call speaks, once: what it says is what the program gives. Doors that can't take
-    words back stream these and hold the others back until the end. ``None``: not known, so all are streamed."""
+    live: Mapping[str, str] | None = None
+    """The text outputs that can be given out as they stream, with the path of the predictor that speaks each. Doors
+    that can't take words back hold the others to the end. ``None``: not known, and the first to speak is believed."""
 
     @property
     def last_text_output(self) -> str | None:

@@ -14,6 +14,7 @@ from dspy.adapters.utils import get_annotation_name
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from dspy_live.core.schema import Field, Schema
+from dspy_live.programs.live_outputs import live_outputs
 
 _TEXT = {"type": "string"}
 
@@ -35,9 +36,10 @@ def schema_of(program: Any, name: str = "") -> Schema:
             tuple(_field(n, f) for n, f in signature.input_fields.items()),
             tuple(_field(n, f) for n, f in signature.output_fields.items()),
             description,
+            live=live_outputs(program),
         )
     inputs, open_ = _parameters(program)
-    return Schema(name, inputs, _outputs(program), description, open_)
+    return Schema(name, inputs, _outputs(program), description, open_, live_outputs(program))
 
 
 def _signature(program: Any) -> Any:

@@ -79,6 +79,7 @@ class App:
         self.runs = active
         self.resumables = Resumables()
         self.openapi: dict[str, Any] | None = None
+        self.unsteady: set[str] = set()  # programs whose text changed once: doors for plain text now hold it to its end
         self.max_body = max_body
         self.body_timeout = body_timeout
         self.drain_seconds = drain

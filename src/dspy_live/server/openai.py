@@ -75,7 +75,8 @@ async def chat_completions(request: Request) -> None:
 
 async def _stream(request: Request, mounted: Mounted, call: Call, encoder: ChatEncoder, with_usage: bool) -> None:
     active = request.app.runs.enter(call.id, request.key, mounted.name)
-    plain = PlainText(mounted.schema)
+    unsteady = request.app.unsteady
+    plain = PlainText(mounted.schema, hold=mounted.name in unsteady)
 
     async def open_with(body: bytes) -> None:
         if not request.began:
@@ -106,6 +107,8 @@ async def _stream(request: Request, mounted: Mounted, call: Call, encoder: ChatE
     except ClientGone:
         raise
     except (Exception, Stop) as exc:
+        if plain.unsteady:
+            unsteady.add(mounted.name)
         if not request.began:
             raise
         await request.write(encoder.error(public_error(exc, call.id)), False)

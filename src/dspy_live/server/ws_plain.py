@@ -71,7 +71,8 @@ class PlainSession:
         mounted, socket = self._mounted, self._socket
         inputs = question_inputs(mounted.schema, question)
         call = new_call(mounted, inputs, None, run_id, self._key, stream=True, restartable=False)
-        plain = PlainText(mounted.schema)
+        unsteady = self._app.unsteady
+        plain = PlainText(mounted.schema, hold=mounted.name in unsteady)
         with self._app.runs.enter(run_id, self._key, mounted.name) as active:
             self._active = active
             try:
@@ -85,6 +86,8 @@ class PlainSession:
                                 await socket.text(text)
             finally:
                 self._active = None
+                if plain.unsteady:
+                    unsteady.add(mounted.name)
         await socket.text(DONE)
 
     async def _fail(self, error: LiveError) -> None:

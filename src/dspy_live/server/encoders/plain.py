@@ -27,15 +27,25 @@ from dspy_live.server.encoders.json import dumps
 class PlainText:
     """Picks the program's last ``str`` output out of its events; all pieces joined are its value.
 
-    What was given out can't be taken back. So when a second LM call speaks in the same field, or the
-    LM call starts again, the rest is held until the prediction says what is true: the missing end
-    follows, or, where the text given out is not how the value begins, :class:`StreamBroken`.
+    What was given out can't be taken back. So only the predictor is believed that the schema names for
+    the output, and when it speaks a second time, or its LM call starts again, the rest is held until the
+    prediction says what is true: the missing end follows, or, where the text given out is not how the
+    value begins, :class:`StreamBroken`.
+
+    Args:
+        schema: the program's.
+        hold: give nothing out before the end.
+
+    Attributes:
+        unsteady: true once the text has turned out to be one that should have been held.
     """
 
-    def __init__(self, schema: Schema) -> None:
+    def __init__(self, schema: Schema, *, hold: bool = False) -> None:
         self.field = schema.last_text_output
+        self.unsteady = False
+        self._predictor = schema.live.get(self.field or "") if schema.live is not None else None
         self._speaker: int | None = None
-        self._held = schema.live is not None and self.field not in schema.live
+        self._held = hold or (schema.live is not None and self._predictor is None)
         self._sent: list[str] = []
 
     def feed(self, event: Event) -> str:
@@ -68,10 +78,13 @@ class PlainText:
     def _token(self, token: Token) -> str:
         if token.field != self.field or not token.text:
             return ""
+        if self._predictor is not None and token.predictor != self._predictor:
+            return ""
         if self._speaker is None:
             self._speaker = token.lm_call
-        if self._held or token.lm_call != self._speaker:
-            self._held = True
+        elif token.lm_call != self._speaker:
+            self._held = self.unsteady = True
+        if self._held:
             return ""
         self._sent.append(token.text)
         return token.text
@@ -82,6 +95,7 @@ class PlainText:
             return ""  # a predictor's field that the program does not give on: there is nothing to hold it against
         value = plain_value(self.field, outputs)
         if not value.startswith(sent):
+            self.unsteady = True
             raise StreamBroken(
                 "the text changed after its beginning had been sent, and this door can't take words back; "
                 "use /predict/stream or the typed WebSocket protocol"
