@@ -7,6 +7,8 @@ import os
 import shutil
 import tempfile
 
+from hypothesis import HealthCheck, settings
+
 _HOME = tempfile.mkdtemp(prefix="dspy-live-tests-")
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 
@@ -21,6 +23,10 @@ for _name in list(os.environ):
         del os.environ[_name]
     elif _name.lower() in ("http_proxy", "https_proxy", "all_proxy"):
         del os.environ[_name]
+
+# How fast a machine draws examples is no property of the code; CI's is shared and slow at times.
+settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared")
 
 # The real LM server: the fixture ``lm_server``, started only where a test asks for it.
 pytest_plugins = ["tests.support.lm_server", "tests.support.databases"]
