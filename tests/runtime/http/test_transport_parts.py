@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dspy_live.runtime.http import decode
 from dspy_live.runtime.http.connection import Connection
 from dspy_live.runtime.http.decode import PIECE, decoder_for
 from dspy_live.runtime.http.silence import Silence, Timeouts
@@ -218,3 +220,16 @@ def test_unpacking_gives_all_at_any_size_and_any_cut(extra: int) -> None:
         assert out == plain
         assert decoder.empty
         assert decoder.whole
+
+
+def test_what_zlib_holds_back_without_any_input_is_taken_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A piece may end in the middle of a repetition whose code was the last of the input."""
+    monkeypatch.setattr(decode, "PIECE", 64)
+    for times in range(1, 300):
+        plain = b"ddbbccddb" * times
+        packer = zlib.compressobj(wbits=-15)
+        decoder = decoder_for("deflate")
+        assert decoder is not None
+        decoder.feed(packer.compress(plain) + packer.flush())
+        assert b"".join(iter(decoder.take, b"")) == plain
+        assert decoder.empty
