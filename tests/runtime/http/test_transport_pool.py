@@ -170,6 +170,31 @@ async def test_a_replacement_that_cannot_connect_is_an_error(pool: HttpPool, pee
         await post(pool, one.url)
 
 
+async def test_when_the_task_that_replaces_a_connection_is_cancelled_another_does_it(
+    pool: HttpPool, peer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await peer(closes_after(1, late=True))
+    await post(pool, one.url)
+    connect, asked = pool._connect, asyncio.Event()
+
+    async def slowly(*args: Any) -> Any:
+        if not asked.is_set():
+            asked.set()
+            await asyncio.get_running_loop().create_future()
+        return await connect(*args)
+
+    monkeypatch.setattr(pool, "_connect", slowly)
+    async with pool.exchange("POST", one.url, {}, b"{}", on_body=lambda data: None) as ex:
+        first = asyncio.create_task(ex.headers_received())
+        second = asyncio.create_task(ex.done())
+        await asked.wait()
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        await second
+        assert ex.status == 200
+
+
 async def test_a_fresh_connection_that_dies_is_not_tried_again(pool: HttpPool, peer: Any) -> None:
     one = await peer(closes_after(0, late=True))
     with pytest.raises(ConnectionBroken):

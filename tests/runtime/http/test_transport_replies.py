@@ -149,6 +149,13 @@ async def test_what_cannot_be_sent_is_refused_before_anything_is(
         pool.exchange(**{"method": "POST", "url": "http://127.0.0.1/", "headers": {}, **kw})
 
 
+async def test_an_exchange_that_was_not_entered_says_so(pool: HttpPool) -> None:
+    ex = pool.exchange("POST", "http://127.0.0.1/")
+    for waiting in (ex.headers_received(), ex.done(), ex.read()):
+        with pytest.raises(RuntimeError, match="async with"):
+            await waiting
+
+
 async def test_a_large_request_arrives_whole(pool: HttpPool, peer: Any) -> None:
     one = await peer(reply())
     body = bytes(range(256)) * 40_000

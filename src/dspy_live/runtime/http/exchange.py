@@ -20,6 +20,7 @@ from dspy_live.runtime.http.errors import (
 )
 from dspy_live.runtime.http.inbox import Inbox
 from dspy_live.runtime.http.silence import Silence, Timeouts
+from dspy_live.runtime.http.waiters import Waiters
 
 if TYPE_CHECKING:
     from dspy_live.runtime.http.pool import HttpPool, Route
@@ -61,7 +62,7 @@ class Exchange:
         self._silence: Silence | None = None
         self._connection: Connection | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiters = Waiters()
         self._error: BaseException | None = None
         self._headed = False
         self._ended = False  # nothing more will be read from a socket
@@ -114,13 +115,15 @@ class Exchange:
         Raises a :class:`TransportError`; :class:`Redirected` for a redirect. Cancellation changes
         nothing by itself; leaving the context closes the socket.
         """
+        if self._loop is None:
+            raise RuntimeError("nothing was sent yet; use it as: async with pool.exchange(...) as exchange")
         while not self._headed:
             if self._error is not None:
                 raise self._error
             if self._stale:
                 await self._start_again()
             else:
-                await self._wait()
+                await self._waiters.wait()
         if isinstance(self._error, Redirected):
             raise self._error
 
@@ -136,7 +139,7 @@ class Exchange:
         while not self._complete:
             if self._error is not None:
                 raise self._error
-            await self._wait()
+            await self._waiters.wait()
 
     async def read(self, limit: int = 64 << 20, *, truncate: bool = False) -> bytes:
         """Return the whole decoded body.
@@ -192,7 +195,7 @@ class Exchange:
             self._inbox.decoder = decoder_for(coding)
             if self._inbox.decoder is None:
                 self._fail(ProtocolError(self.where, f"its reply is encoded as {coding[:40]!r}", received=True))
-        self._wake()
+        self._waiters.wake()
 
     def received(self, data: bytes) -> None:
         """A piece of the body, as it was on the wire but for its framing."""
@@ -216,7 +219,7 @@ class Exchange:
                 connection.resume()
             self._pool._release(self._route, connection)
         self._settle()
-        self._wake()
+        self._waiters.wake()
 
     def malformed(self, reason: str) -> None:
         """The peer does not speak HTTP as we take it."""
@@ -229,7 +232,7 @@ class Exchange:
             self._stale = True
             self._stop_watching()
             self._pool._went_stale()
-            self._wake()
+            self._waiters.wake()
         else:
             when = "before the reply had ended" if self._headed else "before it had replied"
             self._fail(ConnectionBroken(self.where, f"{reason} {when}", received=received))
@@ -251,29 +254,17 @@ class Exchange:
         self._stale = False
         try:
             connection = await self._pool._connect(self._route, self._timeouts.connect)
-        except BaseException as exc:
+        except Exception as exc:
             self._fail(exc)
+            raise
+        except BaseException:  # the caller is cancelled, and not the exchange: another who waits takes over
+            self._stale = not self._ended
+            self._waiters.wake()
             raise
         if self._ended:
             connection.abort()
         else:
             self._send(connection)
-
-    async def _wait(self) -> None:
-        assert self._loop is not None, "use the exchange as: async with pool.exchange(...) as exchange"
-        waiter = self._loop.create_future()
-        self._waiters.append(waiter)
-        try:
-            await waiter
-        finally:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
-
-    def _wake(self) -> None:
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-        self._waiters.clear()
 
     def _fail(self, error: BaseException) -> None:
         if self._error is None and not self._complete:
@@ -284,7 +275,7 @@ class Exchange:
         if connection is not None:
             connection.abort()
         self._inbox.clear()
-        self._wake()
+        self._waiters.wake()
 
     def _fail_with(self, exc: BaseException) -> None:
         """Something on the way to the reader raised: the decoder's word for a bad body, or the reader itself."""
@@ -326,7 +317,7 @@ class Exchange:
             self._fail(ProtocolError(self.where, "its compressed reply is cut", received=True))
         else:
             self._complete = True
-            self._wake()
+            self._waiters.wake()
 
     def _timed_out(self, first: bool, limit: float) -> None:
         if first:
