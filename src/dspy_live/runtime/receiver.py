@@ -8,7 +8,7 @@ from dspy_live.core.errors import Closed
 from dspy_live.core.events import Event
 
 if TYPE_CHECKING:
-    from dspy_live.runtime.channel import Channel
+    from dspy_live.runtime.channel import Channel, ChannelStatistics
 
 
 class ChannelReceiver:
@@ -51,6 +51,10 @@ class ChannelReceiver:
         channel._received += len(events)
         channel._took(len(events))
         return events
+
+    def statistics(self) -> ChannelStatistics:
+        """Return the counters and the state of now."""
+        return self._channel.statistics()
 
     def close(self) -> None:
         """Stop reading: what waits is discarded, and the sender is told that nobody reads."""
