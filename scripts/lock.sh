@@ -8,6 +8,6 @@ if ! "$uv" --version >/dev/null 2>&1; then
   echo "lock: no uv; 'pip install uv' first" >&2
   exit 1
 fi
-extras=(shell top plot redis postgres otel)
+extras=(shell plot redis postgres otel)
 "$uv" pip compile --quiet pyproject.toml --group dev "${extras[@]/#/--extra=}" --universal --python-version 3.11 \
   --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --output-file requirements.lock "$@"

@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "stream": ("dspy_live.cli.stream:stream", "Run a program once and print its tokens as they come."),
     "batch": ("dspy_live.cli.batch:batch", "Run a program over every row of a file."),
     "load": ("dspy_live.cli.load:load", "Load a server, and report rates, latencies and errors."),
+    "top": ("dspy_live.cli.top:top", "Watch a server: runs, rates, latencies, tokens, cost."),
     "sim": ("dspy_live.cli.sim:sim", "Start the simulated LM as an OpenAI-compatible server."),
     "usage": ("dspy_live.cli.usage:usage", "Show what runs used and cost, from the ledger."),
     "cache": ("dspy_live.cli.cache:cache", "Look at the cache of LM replies, clear it, prune it."),

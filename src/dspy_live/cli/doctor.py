@@ -19,7 +19,6 @@ from dspy_live.core.errors import ConfigurationError
 
 _EXTRAS = {
     "shell": ("prompt_toolkit", "libcst", "pygments", "plotext"),
-    "top": ("textual",),
     "plot": ("matplotlib",),
     "redis": ("redis",),
     "postgres": ("psycopg",),
