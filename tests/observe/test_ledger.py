@@ -150,8 +150,18 @@ def test_odd_texts_come_back_and_a_row_that_can_not_be_written_keeps_nobody_back
     programs = {run["program"] for run in ledger.runs()}
     assert {"Ünï \U0001f389", "'\"%s ?", "good"} <= programs
     assert len(programs) == 4
-    assert ledger.writer.lost == 2
+    assert ledger.writer.lost == 2, "the run and its LM call of the half surrogate pair"
     assert "is left out" in caplog.text
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 63, 64, 65, 200])
+def test_batches_of_any_size_are_whole(count: int, ledger: Ledger) -> None:
+    calls = [Call({}) for _ in range(count)]
+    for call in calls:
+        a_run(ledger, call)
+    ledger.flush()
+    assert {run["id"] for run in ledger.runs(limit=1000)} == {call.id for call in calls}
+    assert {lm["run"] for lm in ledger.calls(limit=1000)} == {call.id for call in calls}
 
 
 def test_a_run_is_kept_once(ledger: Ledger) -> None:

@@ -5,16 +5,22 @@ It stands here because programs write it, and layers, observers and servers read
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 from dspy_live.core.observer import RunObserver
 from dspy_live.core.usage import LMRecord, LMUsage, Meter
 from dspy_live.runtime.prices import Price, Prices
 from dspy_live.runtime.totals import Cells
+
+logger = logging.getLogger("dspy_live.account")
+
+
+_PRICES = Prices()
 
 
 class ScopeCarrier(Protocol):
@@ -55,12 +61,12 @@ class Account:
 
     Args:
         carrier: how scopes travel; ``programs`` puts one that follows DSPy's threads.
-        prices: what tokens cost; without any, every cost is unknown.
+        prices: what tokens cost; the process's own by default.
     """
 
     def __init__(self, carrier: ScopeCarrier | None = None, prices: Prices | None = None) -> None:
         self.carrier: ScopeCarrier = carrier or ContextCarrier()
-        self.prices = prices or Prices()
+        self.prices = prices if prices is not None else _PRICES
         self._cells = Cells()
         self._observers: tuple[RunObserver, ...] = ()
         self._lock = threading.Lock()
@@ -86,8 +92,7 @@ class Account:
         self._cells.add(record)
         for meter in self.carrier.current() if meters is None else meters:
             meter.record(record)
-        for observer in self._observers:
-            observer.lm_call_ended(record)
+        tell(self._observers, "lm_call_ended", record)
 
     def live_cells(self) -> Cells:
         """Return the totals themselves, which go on growing; ``copy()`` or ``minus()`` them to read."""
@@ -110,17 +115,30 @@ class Account:
         return stop
 
 
+def tell(
+    observers: Sequence[RunObserver],
+    what: Literal["run_started", "first_token", "lm_call_ended", "run_ended"],
+    *told: Any,
+) -> None:
+    """Call ``what`` on each observer; one that raises is logged, and neither the others nor the run notice it."""
+    for observer in observers:
+        try:
+            getattr(observer, what)(*told)
+        except Exception:
+            logger.exception("an observer failed and is ignored: %s.%s", type(observer).__name__, what)
+
+
 _PROCESS = Account()
 
 
 def set_prices(prices: Mapping[str, Price | Mapping[str, float]]) -> None:
-    """Tell the process's account what models cost, in US dollars per million tokens.
+    """Tell the process what models cost, in US dollars per million tokens.
 
     ``set_prices({"openai/my-model": {"input": 0.15, "output": 0.6}})``. The names and the other parts of a price are
     described at :class:`~dspy_live.runtime.prices.Prices` and :class:`~dspy_live.runtime.prices.Price`. These prices
     come before those of any table. Raises :class:`~dspy_live.core.errors.ConfigurationError` for what is no price.
     """
-    _PROCESS.prices.set(prices)
+    _PRICES.set(prices)
 
 
 def process_account() -> Account:

@@ -20,14 +20,14 @@ from dspy_live.observe.ledger.schema import (
     VERSION_TABLE,
     Dialect,
     in_dialect,
-    insert,
+    insert_json,
 )
 
 if TYPE_CHECKING:
     from psycopg import Connection
 
-_RUNS = insert("runs", RUN_COLUMNS, "postgres")
-_CALLS = insert("lm_calls", CALL_COLUMNS, "postgres")
+_RUNS = insert_json("runs", RUN_COLUMNS)
+_CALLS = insert_json("lm_calls", CALL_COLUMNS)
 _MIGRATING = 0x64737079
 """The advisory lock that replicas which start together take turns by."""
 

@@ -77,16 +77,17 @@ def in_dialect(statement: str, dialect: Dialect) -> str:
     return statement.format(**_TYPES[dialect])
 
 
-def insert(table: str, columns: list[str], dialect: Dialect) -> str:
-    """Return the statement that inserts many rows, given as one JSON array of arrays.
+def insert(table: str, columns: list[str], rows: int) -> str:
+    """Return the statement that inserts so many rows, with a mark for each value."""
+    marks = "(" + ", ".join("?" * len(columns)) + ")"
+    return f"INSERT OR IGNORE INTO {table} ({', '.join(columns)}) VALUES {', '.join([marks] * rows)}"
 
-    One statement for a whole batch: the driver gives up the interpreter's lock once, and not once for each row, each
-    time to wait for it again beside a busy event loop.
-    """
-    names = ", ".join(columns)
-    if dialect == "sqlite":
-        values = ", ".join(f"json_extract(value, '$[{i}]')" for i in range(len(columns)))
-        return f"INSERT OR IGNORE INTO {table} ({names}) SELECT {values} FROM json_each(?)"
+
+def insert_json(table: str, columns: list[str]) -> str:
+    """Return PostgreSQL's statement that inserts many rows, given as one JSON array of arrays."""
     types = {"text": "TEXT", "real": "DOUBLE PRECISION", "int": "BIGINT"}
     values = ", ".join(f"(value->>{i})::{types[type_of(name)]}" for i, name in enumerate(columns))
-    return f"INSERT INTO {table} ({names}) SELECT {values} FROM json_array_elements(%s::json) ON CONFLICT DO NOTHING"
+    return (
+        f"INSERT INTO {table} ({', '.join(columns)}) "
+        f"SELECT {values} FROM json_array_elements(%s::json) ON CONFLICT DO NOTHING"
+    )
