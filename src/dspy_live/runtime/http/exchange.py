@@ -187,7 +187,7 @@ class Exchange:
         self.status = status
         self.headers = headers
         self._headed = True
-        self._body = b""  # nothing will be sent again
+        self._head = self._body = b""  # nothing will be sent again
         coding = headers.get("content-encoding", "").strip().lower()
         if status in _REDIRECTS and "location" in headers:
             self._fail(Redirected(self.where, status, headers["location"].partition("?")[0][:200]))
