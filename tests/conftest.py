@@ -5,8 +5,11 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import sys
 import tempfile
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 _HOME = tempfile.mkdtemp(prefix="dspy-live-tests-")
@@ -30,3 +33,21 @@ settings.load_profile("shared")
 
 # The real LM server: the fixture ``lm_server``, started only where a test asks for it.
 pytest_plugins = ["tests.support.lm_server", "tests.support.databases"]
+
+
+@pytest.fixture(autouse=True)
+def _dspy_is_configured_as_before() -> Iterator[None]:
+    """What a test gives to ``dspy.configure`` ends with it; a module's own fixtures have done theirs by now."""
+    before = _configuration()
+    kept = dict(before) if before is not None else None
+    yield
+    after = _configuration()
+    if after is not None:
+        defaults = sys.modules["dspy.dsp.utils.settings"].DEFAULT_CONFIG
+        after.clear()
+        after.update(kept if kept is not None else defaults)
+
+
+def _configuration() -> dict[str, object] | None:
+    module = sys.modules.get("dspy.dsp.utils.settings")
+    return None if module is None else module.main_thread_config
