@@ -24,6 +24,7 @@ def filled(live: Commands) -> Iterator[Commands]:
         for n in range(3):
             await cache.put({"n": n}, {"_dspy_format": CACHE_FORMAT, "outputs": ["x" * 1000]})
 
+    cache.use(None)
     asyncio.run(fill())
     cache.flush()
     yield live
@@ -63,5 +64,6 @@ def test_wrong_words_are_told_in_one_line(words: tuple[str, ...], filled: Comman
 def test_a_shared_cache(filled: Commands, redis_url: str) -> None:
     shown = filled.main("cache", "stats", "--redis", redis_url, "--json")
     assert json.loads(shown.stdout) == {"store": redis_url, "entries": 0, "bytes": 0}
+    cache._is_chosen = False
     down = filled.main("cache", "stats", DSPY_LIVE_CACHE="redis://127.0.0.1:1")
     assert (down.returncode, "does not answer" in down.stderr) == (1, True)

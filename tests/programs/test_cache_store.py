@@ -386,3 +386,18 @@ async def test_another_store_takes_the_place_of_the_disk(folder: Path) -> None:
     assert len(dspy.cache.disk_cache) == 0
     ours.use(None)
     assert await ours.get(a_request(), as_it_is) is None
+
+
+async def test_the_environment_can_name_a_shared_store(
+    folder: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DSPY_LIVE_CACHE", redis_url)
+    ours = ResponseCache()
+    await ours.put(a_request(), a_record())
+    assert await ours.get(a_request(), as_it_is) == a_record()
+    assert (ours.stats()["store"], ours.stats()["entries"], len(dspy.cache.disk_cache)) == (redis_url, 1, 0)
+    store: Any = ours._store
+    await store.aclose()
+    chosen = ResponseCache()
+    chosen.use(None)
+    assert chosen.stats()["store"] == f"disk ({folder})"

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tests.programs.conftest import MODEL, Sim
 from tests.programs.programs import Gather, InParallel, NativeRag, Rag, Swallows
 
-from dspy_live import asyncify, streamify
+from dspy_live import abatch, asyncify, cache, streamify
 from dspy_live.core.call import Call
 from dspy_live.core.errors import BudgetExceeded
 from dspy_live.core.events import Usage
@@ -238,6 +238,76 @@ async def test_answers_from_the_cache_cost_nothing(sim: Sim) -> None:
     stats = usage.get_stats()
     assert (stats["cache_hits"], stats["cache_misses"], stats["api_calls"]) == (3, 2, 2)
     assert stats["total_tokens"] == served(sim)["total_tokens"]
+
+
+@pytest.mark.parametrize("engine_name", ["auto", "litellm"])
+@pytest.mark.filterwarnings("ignore")  # of litellm's own import
+async def test_what_stock_dspy_has_cached_is_found(engine_name: str, sim: Sim) -> None:
+    nonce = f"Why? {random.random()}"
+    with dspy.context(lm=sim.plain(cache=True, engine=engine_name)):
+        stock = await asyncio.to_thread(dspy.Predict("question -> answer"), question=nonce)
+    asked = sim.server.stats.requests
+    with dspy.context(lm=sim.lm(cache=True)), UsageTracker() as usage:
+        ours = await asyncify(dspy.Predict("question -> answer"))(question=nonce)
+    assert ours.answer == stock.answer
+    assert sim.server.stats.requests == asked
+    assert usage.get_stats()["cache_hits"] == 1
+
+
+async def test_a_damaged_entry_is_asked_again(sim: Sim) -> None:
+    class Damaged:
+        name = "damaged"
+        kept: Any = None
+
+        async def get(self, key: str) -> Any:
+            return {"_dspy_format": "dspy-lm15-result-v1", "outputs": ["half"]}
+
+        async def put(self, key: str, value: Any) -> None:
+            self.kept = value
+
+    store: Any = Damaged()
+    cache.use(store)
+    try:
+        with dspy.context(lm=sim.lm(cache=True)), UsageTracker() as usage:
+            prediction = await asyncify(dspy.Predict("question -> answer"))(question=f"Why? {random.random()}")
+    finally:
+        cache.use(None)
+    assert prediction.answer
+    assert (usage.get_stats()["cache_misses"], usage.get_stats()["api_calls"]) == (1, 1)
+    assert store.kept["outputs"]
+
+
+async def test_rollout_id_asks_again_through_every_door(sim: Sim) -> None:
+    program = dspy.Predict("question -> answer")
+    nonce = f"Why? {random.random()}"
+    fresh = {"config": {"rollout_id": 1, "temperature": 1.0}}
+
+    async def streamed(**more: Any) -> None:
+        async for _ in streamify(program)(question=nonce, **more):
+            pass
+
+    async def served_over_http(**more: Any) -> None:
+        service = ProgramService(program)
+        async with service.open(Call({"question": nonce}, config=more.get("config", {}))) as events:
+            assert [event async for event in events]
+
+    async def in_a_batch(**more: Any) -> None:
+        await abatch(program, [{"question": nonce, **more}])
+
+    async def awaited(**more: Any) -> None:
+        await asyncify(program)(question=nonce, **more)
+
+    with dspy.context(lm=sim.lm(cache=True)):
+        await awaited()
+        for number, door in enumerate((awaited, streamed, served_over_http, in_a_batch), 1):
+            before = sim.server.stats.requests
+            await door()
+            assert sim.server.stats.requests == before, f"{door.__name__} finds the answer"
+            fresh["config"]["rollout_id"] = number
+            await door(**fresh)
+            assert sim.server.stats.requests == before + 1, f"{door.__name__} asks again"
+            await door(**fresh)
+            assert sim.server.stats.requests == before + 1, f"{door.__name__} finds the new answer"
 
 
 async def test_a_retry_is_an_exchange_of_its_own(sim: Sim) -> None:

@@ -65,6 +65,7 @@ def batch(
 def _run(program: Any, schema: Schema, source: str, output: str, options: dict[str, Any]) -> int:
     import asyncio
 
+    from dspy_live.cli.recorded import recorded
     from dspy_live.programs.batch import stream_batch
 
     done = failed = 0
@@ -82,7 +83,8 @@ def _run(program: Any, schema: Schema, source: str, output: str, options: dict[s
                 await items.aclose()
 
     try:
-        asyncio.run(write())
+        with recorded():
+            asyncio.run(write())
     except ValueError as exc:
         raise ConfigurationError(str(exc)) from exc
     finally:

@@ -59,16 +59,13 @@ def cache(
 
 
 def open_cache(redis: str | None = None) -> Any:
-    """Return the process's cache, put on the shared store that is named here or by ``DSPY_LIVE_CACHE``."""
-    import os
-
+    """Return the process's cache, put on the shared store that is named here; ``DSPY_LIVE_CACHE`` holds otherwise."""
     from dspy_live.programs.cache_store import cache as responses
 
-    place = redis or os.environ.get("DSPY_LIVE_CACHE")
-    if place:
+    if redis:
         from dspy_live.runtime.redis_store import RedisStore
 
-        responses.use(RedisStore(place))
+        responses.use(RedisStore(redis))
     return responses
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -24,11 +25,14 @@ from dspy_live.core.store import Store
 from dspy_live.programs.disk_reader import DiskReader
 from dspy_live.programs.internals import CACHE_FORMAT, IGNORED_CACHE_KEYS
 from dspy_live.programs.safe_pickle import Allowed
+from dspy_live.runtime.redis_store import RedisStore
 
 logger = logging.getLogger("dspy_live.cache")
 
 T = TypeVar("T")
 
+PLACE = "DSPY_LIVE_CACHE"
+"""The environment's variable with the address of a shared store."""
 SLOW_READ = 0.002
 """Seconds. A read from a warm disk takes some 20 µs, less than a change of threads; above this it gets a thread."""
 MAX_PENDING = 1000
@@ -39,7 +43,8 @@ class ResponseCache:
     """Replies of LMs by request. ``dspy_live.cache`` is the process's own."""
 
     def __init__(self) -> None:
-        self._store: Store | None = None
+        self._chosen: Store | None = None
+        self._is_chosen = False
         self._hits = 0
         self._misses = 0
         self._read_time = 0.0
@@ -51,10 +56,19 @@ class ResponseCache:
     def use(self, store: Store | None) -> None:
         """Keep replies in ``store`` instead of on DSPy's disk; ``None`` goes back to it. DSPy's memory stays in front.
 
+        Where nothing was chosen, ``DSPY_LIVE_CACHE`` may name a Redis or Valkey (``redis://host:port``).
+
         A store that several machines share never holds pickles: see
         :class:`~dspy_live.runtime.redis_store.RedisStore`.
         """
-        self._store = store
+        self._chosen, self._is_chosen = store, True
+
+    @property
+    def _store(self) -> Store | None:
+        if not self._is_chosen:
+            place = os.environ.get(PLACE)
+            self.use(RedisStore(place) if place else None)
+        return self._chosen
 
     def stats(self) -> dict[str, Any]:
         """Return ``hits`` and ``misses`` of this process, ``entries`` and ``bytes`` of the store, and more about it.
