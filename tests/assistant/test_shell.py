@@ -133,7 +133,7 @@ class TestWords:
     def test_a_question(self, shell: Shell) -> None:
         shown = shell("How do credits on the WebSocket work?")
         assert shown.startswith("## WebSocket: Credit")
-        assert "/explain websocket" in shown
+        assert "`explain websocket` shows all of it" in shown
 
     def test_show_me_examples(self, shell: Shell) -> None:
         shown = shell("Show me streaming examples")

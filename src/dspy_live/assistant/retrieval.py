@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 import math
+import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 
 from dspy_live.assistant.guides import Guide, Passage, guides
 from dspy_live.assistant.words import terms
 
-K1, B = 1.2, 0.5
+K1, B = 1.2, 0.7
 """BM25's own: how soon a repeated term stops counting, and how much a long passage is held back."""
 
-TITLE, HEADING, CODE = 3, 3, 0.3
+TITLE, HEADING, CODE = 2, 3, 0.1
 """How often a term counts in the page's title, in the section's heading, and in code."""
 
-REST = 0.35
+REST = 0.6
 """What a page's other passages add to its best one, together: the share of their mean of the next two."""
 
-TOPIC = 2.5
+TOPIC = 2.0
 """What a term adds that is one of the page's own topics, for a topic that only this page has."""
+
+ASKED, DOUBT = 1.0, 2.0
+"""How much a term counts that people use when they ask about a page, and how many uses it takes to believe that."""
+
+ALIKE, SAME = 0.9, 15.0
+"""From what likeness on a question counts as one that is known, and what its page gets for being the same."""
 
 TOPICS: dict[str, str] = {
     "async": "async await blocking asyncify aforward acall forward method coroutine parallel gather same"
     " many state share handler turn convert fastapi",
-    "batch": "batch checkpoint resume rows inputs file crash progress bar window order",
+    "batch": "batch checkpoint resume rows inputs file csv jsonl crash progress bar window order",
     "execution": "execution native thread inline auto greenlet lock deadlock worker mode forward blocking synchronous",
     "streaming": "stream token listener field status message restart emit chunk partial generator event print"
     " tool notebook predictor cached adapter",
@@ -73,16 +81,33 @@ class PageHit:
         return guide.passages[0] if set(best.why) <= topic else best.passage
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question in somebody's words, and the page that answers it."""
+
+    wording: str
+    page: str
+
+
+def read_asked(text: str) -> list[list[Asked]]:
+    """Read questions from TOML; one list for each question, with its wordings."""
+    rows = tomllib.loads(text)["question"]
+    return [[Asked(wording, row["page"]) for wording in row["wordings"]] for row in rows]
+
+
 @dataclass(slots=True)
 class Index:
     """An index over guides. Making it reads everything once; asking costs a few hundred additions."""
 
     pages: Sequence[Guide]
+    asked: Sequence[Asked] = ()
     _passages: list[Passage] = field(default_factory=list)
     _counts: list[Counter[str]] = field(default_factory=list)
     _lengths: list[float] = field(default_factory=list)
     _rarity: dict[str, float] = field(default_factory=dict)
     _topics: dict[str, dict[str, float]] = field(default_factory=dict)
+    _asked: dict[str, Counter[str]] = field(default_factory=dict)
+    _known: list[tuple[str, frozenset[str]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for guide in self.pages:
@@ -94,6 +119,11 @@ class Index:
         topics = {g.name: set(terms(f"{g.name} {g.title} {TOPICS.get(g.name, '')}")) for g in self.pages}
         shared = Counter(term for own in topics.values() for term in own)
         self._topics = {page: {term: TOPIC / shared[term] for term in own} for page, own in topics.items()}
+        for question in self.asked:
+            known = frozenset(terms(question.wording))
+            self._known.append((question.page, known))
+            for term in known:
+                self._asked.setdefault(term, Counter())[question.page] += 1
         total = len(self._passages)
         seen = Counter(term for counts in self._counts for term in counts)
         self._rarity = {term: math.log(1 + (total - n + 0.5) / (n + 0.5)) for term, n in seen.items()}
@@ -117,23 +147,48 @@ class Index:
     def search(self, question: str, limit: int = 3) -> list[PageHit]:
         """Return the pages that fit best, best first.
 
-        A page counts by its best passage, a little by the next two, and by the terms that are its topic.
+        A page counts by its best passage, a little by the next two, by the terms that are its topic, and by those
+        that people use when they ask about it.
         """
-        wanted = set(terms(question))
+        wanted = frozenset(terms(question))
+        habit = self._habit(wanted)
         by_page: dict[str, list[Hit]] = {}
         for hit in self.passages(question, limit=len(self._passages)):
             by_page.setdefault(hit.passage.page, []).append(hit)
         for guide in self.pages:  # a page may be about a word that it never uses
-            if guide.passages and wanted & self._topics[guide.name].keys():
+            if guide.passages and (wanted & self._topics[guide.name].keys() or guide.name in habit):
                 by_page.setdefault(guide.name, [Hit(guide.passages[0], 0.0, {})])
-        pages = [PageHit(page, self._score(page, hits, wanted), hits) for page, hits in by_page.items()]
+        pages = [
+            PageHit(page, self._score(page, hits, wanted) + habit.get(page, 0.0), hits)
+            for page, hits in by_page.items()
+        ]
         pages.sort(key=lambda page: (-page.score, page.page))
         return pages[:limit]
 
-    def _score(self, page: str, hits: Sequence[Hit], wanted: set[str]) -> float:
+    def _habit(self, wanted: frozenset[str]) -> dict[str, float]:
+        """What each page gets for terms that known questions about it have, and those about others do not."""
+        found: dict[str, float] = {}
+        pages = max(1, len(self.pages))
+        for term in wanted:
+            uses: Mapping[str, int] = self._asked.get(term, {})
+            total = sum(uses.values()) + DOUBT
+            for page, n in uses.items():
+                surprise = math.log((n * pages + DOUBT) / total)
+                found[page] = found.get(page, 0.0) + ASKED * max(0.0, surprise) * n / total
+        for page, known in self._known:
+            common = self._size(wanted & known)
+            if common and (alike := common / math.sqrt(self._size(wanted) * self._size(known))) >= ALIKE:
+                found[page] = max(found.get(page, 0.0), SAME * alike)
+        return found
+
+    def _size(self, some: frozenset[str]) -> float:
+        rarest = math.log(1 + len(self._passages))
+        return sum(self._rarity.get(term, rarest) ** 2 for term in some)
+
+    def _score(self, page: str, hits: Sequence[Hit], wanted: frozenset[str]) -> float:
         return hits[0].score + REST * sum(hit.score for hit in hits[1:3]) / 2 + self._topic(page, wanted)
 
-    def _topic(self, page: str, wanted: set[str]) -> float:
+    def _topic(self, page: str, wanted: frozenset[str]) -> float:
         """What the question's terms add that are the page's topic, each by how rare it is."""
         own = self._topics.get(page, {})
         return sum(own[term] * max(1.0, self._rarity.get(term, 1.0)) for term in wanted if term in own)
@@ -155,4 +210,5 @@ def _weighted(guide: Guide, passage: Passage) -> Counter[str]:
 @lru_cache(maxsize=1)
 def index() -> Index:
     """Return the index over the installed guides."""
-    return Index(guides())
+    text = Path(__file__).with_name("questions.toml").read_text("utf-8")
+    return Index(guides(), [wording for question in read_asked(text) for wording in question])

@@ -31,6 +31,26 @@ _ENDINGS: tuple[tuple[str, str], ...] = (
 )
 """Endings and what stands in their place; the first that fits is taken, where at least three letters stay."""
 
+_JOINED = {
+    "time out": "timeout",
+    "timed out": "timeout",
+    "times out": "timeout",
+    "fall back": "fallback",
+    "falls back": "fallback",
+    "web socket": "websocket",
+    "back pressure": "backpressure",
+    "roll out": "rollout",
+    "fast api": "fastapi",
+    "back up": "backup",
+    "user name": "username",
+    "check point": "checkpoint",
+    "non blocking": "blocking",
+    "single flight": "single_flight",
+}
+"""Words that are written apart and together."""
+
+_APART = re.compile(r"\b(" + "|".join(name.replace(" ", "[ -]") for name in _JOINED) + r")\b", re.IGNORECASE)
+
 _SAME = (
     "async asynchronous asynchronously await awaitable coroutine asyncify acall aforward asyncio",
     "parallel concurrent concurrently concurrency simultaneously gather",
@@ -72,7 +92,7 @@ _SAME = (
     "batch bulk rows thousands",
     "layer layers compose order",
     "notebook jupyter",
-    "export csv jsonl",
+    "sync synchronous synchronously",
     "restart void",
 )
 """Words that mean the same in this field; the first of each line stands for the others."""
@@ -101,6 +121,7 @@ for _line in _SAME:
 def terms(text: str) -> list[str]:
     """Return the terms of a text, in order, filler left out. A name such as ``drop_oldest`` gives its parts too."""
     found: list[str] = []
+    text = _APART.sub(lambda match: _JOINED[match[0].lower().replace("-", " ")], text)
     for match in _WORD.finditer(text):
         word = match[0].lower()
         parts = [word, *(part for part in word.split("_") if part)] if "_" in word.strip("_") else [word.strip("_")]

@@ -135,8 +135,9 @@ def show_answer(question: str, out: TextIO) -> None:
     _warn_of_failures(best.code, out)
     title = guide.title if best.heading == guide.title else f"{guide.title}: {best.heading}"
     show_markdown(f"## {title}\n\n{best.text}", out)
-    others = ", ".join(page.page for page in pages[1:])
-    print(f"\nFrom the guide {best.page!r}; /explain {best.page} shows all of it. See also: {others}.", file=out)
+    print(f"\nFrom the guide {best.page!r}; `explain {best.page}` shows all of it.", file=out)
+    for page in pages[1:]:
+        print(f"See also {page.page}: {find_guide(page.page).summary}", file=out)
 
 
 def _warn_of_failures(codes: Sequence[str], out: TextIO) -> None:
