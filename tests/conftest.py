@@ -51,3 +51,14 @@ def _dspy_is_configured_as_before() -> Iterator[None]:
 def _configuration() -> dict[str, object] | None:
     module = sys.modules.get("dspy.dsp.utils.settings")
     return None if module is None else module.main_thread_config
+
+
+@pytest.fixture(autouse=True)
+def _settings_stay() -> Iterator[None]:
+    """What a test configures in DSPy is that test's own."""
+    config = getattr(sys.modules.get("dspy.dsp.utils.settings"), "main_thread_config", None)
+    before = dict(config) if config is not None else None
+    yield
+    if config is not None and before is not None:
+        config.clear()
+        config.update(before)

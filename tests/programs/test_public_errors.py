@@ -66,6 +66,7 @@ def test_a_reply_that_can_not_be_read(sim: Sim) -> None:
 
 
 def test_no_lm_at_all() -> None:
+    dspy.configure(lm=None)
     with serving(create_app(dspy.Predict(QA))) as live:
         reply = httpx.post(f"{live.url}/predict", json={"question": "What?"})
     assert reply.status_code == 500
