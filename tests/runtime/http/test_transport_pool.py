@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import threading
 import weakref
@@ -12,9 +13,11 @@ import pytest
 import uvloop
 from tests.runtime.http.peer import CHUNKED, END, Peer, chunk, reply, until
 
+from dspy_live.runtime.http import connect
 from dspy_live.runtime.transport import (
     ConnectFailed,
     ConnectionBroken,
+    ConnectTimeout,
     HttpPool,
     PoolClosed,
     PoolRegistry,
@@ -256,6 +259,34 @@ async def test_no_connection(pool: HttpPool, peer: Any) -> None:
         await post(pool, "http://no-such-host.invalid/")
     counts = pool.statistics()
     assert (counts.open, counts.exchanges) == (0, 0)
+
+
+async def test_the_systems_own_timeout_is_a_failure_and_not_our_limit(
+    pool: HttpPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def timed_out(*args: Any) -> None:
+        raise TimeoutError(errno.ETIMEDOUT, "Connect call failed")
+
+    monkeypatch.setattr(connect, "dial", timed_out)
+    for limit in (None, 10):
+        with pytest.raises(ConnectFailed, match=r"127\.0\.0\.1:80: Connection timed out") as caught:
+            await post(pool, "http://127.0.0.1/", timeouts=Timeouts(connect=limit))
+        assert not isinstance(caught.value, ConnectTimeout)
+
+
+async def test_a_server_that_hangs_up_in_the_middle_of_a_large_request(pool: HttpPool, peer: Any) -> None:
+    """It ends its side and reads no more; the rest of the request is never taken."""
+
+    async def script(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write_eof()
+        await asyncio.sleep(60)
+
+    one = await peer(script)
+    async with asyncio.timeout(5):
+        with pytest.raises(ConnectionBroken, match="before it had replied"):
+            async with pool.exchange("POST", one.url, {}, b"x" * 50_000_000) as ex:
+                await ex.done()
 
 
 async def test_closing_the_pool_ends_what_runs_and_closes_what_is_idle(peer: Any) -> None:

@@ -33,8 +33,10 @@ class Connector:
             context = self._context(route.tls) if route.scheme == "https" else None
             async with asyncio.timeout(limit):
                 await self._steps(route, connection, context, limit)
-        except TimeoutError:
+        except TimeoutError as exc:
             _drop(connection)
+            if exc.errno is not None or limit is None:  # the system's own patience, not ours
+                raise ConnectFailed(route.where, _reason(exc)) from exc
             raise ConnectTimeout(route.where, f"no connection within {limit:g} s") from None
         except (OSError, ValueError, EOFError) as exc:
             _drop(connection)

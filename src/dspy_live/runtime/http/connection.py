@@ -126,6 +126,9 @@ class Connection(asyncio.Protocol):
         if self._until_eof and not self._complete:
             self._complete = True
             self._turn(0)
+        elif self.transport is not None:
+            # At once: closing politely would first wait for the rest of a large request to be taken.
+            self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._on_lost(self)
