@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -57,7 +58,13 @@ class Commands:
         path.write_text(text)
         return path
 
-    def start(self, *words: str, **environ: str) -> subprocess.Popen[str]:
+    def start(self, *words: str, descriptors: int | None = None, **environ: str) -> subprocess.Popen[str]:
+        def prepare() -> None:
+            # A shell that runs the tests in the background makes its children deaf to Ctrl-C.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            if descriptors is not None:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
         process = subprocess.Popen(
             [sys.executable, "-m", "dspy_live", *words],
             cwd=self.folder,
@@ -66,8 +73,7 @@ class Commands:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            # A shell that runs the tests in the background makes its children deaf to Ctrl-C.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
+            preexec_fn=prepare,
         )
         self.processes.append(process)
         return process

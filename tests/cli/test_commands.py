@@ -131,6 +131,12 @@ def test_settings_from_dotenv_are_used(live: Commands) -> None:
     assert found["lm"]["detail"] == "openai/from-dotenv (.env)"
 
 
+def test_a_key_without_a_model_is_pointed_out(live: Commands) -> None:
+    done = live.main("run", "question -> answer", "x", OPENAI_API_KEY="sk-secret")
+    assert "OPENAI_API_KEY is set, but no model is named" in done.stderr
+    assert "sk-secret" not in done.stderr
+
+
 def test_help_and_version_are_quick_because_nothing_heavy_is_imported() -> None:
     program = "import sys; from dspy_live.cli import main; main([{!r}]); print(sorted(sys.modules))"
     for flag in ("--help", "--version"):

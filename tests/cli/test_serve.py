@@ -6,6 +6,7 @@ import http.client
 import json
 import re
 import signal
+import socket
 import subprocess
 import threading
 import urllib.parse
@@ -211,6 +212,18 @@ def test_runs_are_counted_recorded_and_logged(live: Commands) -> None:
 def test_a_server_may_keep_no_ledger(live: Commands) -> None:
     process = live.start("serve", "qa.py:program", "--port", "0", "--no-ledger")
     assert ask(address(banner(process)), "/usage")[0] == 404
+
+
+def test_more_connections_than_a_shell_allows_by_default(live: Commands) -> None:
+    """With 256 descriptors, as macOS has it, 300 idle clients would lock everybody else out."""
+    process = live.start("serve", "qa.py:plain", "--port", "0", "--no-ledger", descriptors=256)
+    where = address(banner(process))
+    sockets = [socket.create_connection(where) for _ in range(300)]
+    try:
+        assert ask(where, "/predict", {"question": "a"})[0] == 200
+    finally:
+        for one in sockets:
+            one.close()
 
 
 def test_the_simulated_lm_as_a_server_answers_a_command(live: Commands) -> None:

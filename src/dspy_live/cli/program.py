@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -88,7 +89,11 @@ def choose(program: Any, settings: LMSettings) -> Chosen:
 def warn_if_simulated(chosen: Chosen) -> None:
     """Say on stderr, in one line, that no real LM answers."""
     if chosen.simulated:
-        print(
-            "dspy-live: answers come from the simulated LM; name a real one with --lm, --config or DSPY_LIVE_LM",
-            file=sys.stderr,
-        )
+        print(f"dspy-live: answers come from the simulated LM; {how_to_name_one()}", file=sys.stderr)
+
+
+def how_to_name_one() -> str:
+    """Return what to do for a real LM; a provider's key alone does not say which model is wanted, and paid."""
+    keys = [name for name in sorted(os.environ) if name.endswith("_API_KEY") and os.environ[name]]
+    set_ = f" ({keys[0]} is set, but no model is named)" if keys else ""
+    return f"name a real one with --lm, --config or DSPY_LIVE_LM{set_}"

@@ -16,7 +16,7 @@ import uvicorn
 
 from dspy_live.cli.flags import ProgramFlags
 from dspy_live.cli.observing import ObserveFlags, Observers, observe
-from dspy_live.cli.program import Opened, open_program
+from dspy_live.cli.program import Opened, how_to_name_one, open_program
 from dspy_live.core.call import Call
 from dspy_live.core.errors import ConfigurationError, LiveError
 from dspy_live.core.events import Event
@@ -26,6 +26,10 @@ from dspy_live.server import App, Mounted, create_app
 _NAMED = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.-]*)=(.+)\Z", re.DOTALL)
 _AFTER_DRAIN = 5
 """Seconds that connections have to close once every run has ended."""
+_BACKLOG = 4096
+"""Connections that may wait to be accepted; a thousand clients that come back at once are no attack."""
+_DESCRIPTORS = 65_536
+"""A stream holds two sockets, its client's and its LM's: the usual 1024 are spent by 500 of them."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ class LiveServer(uvicorn.Server):
 def serve_process(options: ServeOptions, sockets: list[socket.socket] | None = None) -> None:
     """Serve until SIGINT or SIGTERM. Raises :class:`ConfigurationError` when a program can't be opened."""
     opened = open_programs(options)
+    _raise_descriptor_limit()
     observers = observe(options.observe)
     try:
         _serve(opened, make_app(opened, options, observers), options, sockets or [])
@@ -92,10 +97,25 @@ def _serve(opened: Mapping[str, Opened], app: App, options: ServeOptions, socket
         access_log=False,
         proxy_headers=False,
         server_header=False,
+        backlog=_BACKLOG,
         ws_max_size=int(options.app.get("max_body", 16 << 20)),
         timeout_graceful_shutdown=_AFTER_DRAIN,
     )
     LiveServer(config, app, options.drain, lambda: print(banner(opened, url, options), flush=True)).run(sockets)
+
+
+def _raise_descriptor_limit() -> None:
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (ValueError, OSError):  # macOS has a lower limit of its own
+            return
 
 
 def serve_again(options: ServeOptions, sockets: list[socket.socket] | None = None) -> None:
@@ -188,6 +208,6 @@ def banner(programs: Mapping[str, Opened], url: str, options: ServeOptions) -> s
     labels = dict.fromkeys(opened.chosen.label for opened in programs.values())
     lines.append(f"  LM   {'; '.join(labels)}")
     if any(opened.chosen.simulated for opened in programs.values()):
-        lines.append("  SIMULATED: no LM is configured or --sim is given; name one with --lm, --config or DSPY_LIVE_LM")
+        lines.append(f"  SIMULATED: every answer is made up; {how_to_name_one()}")
     lines.append(f"  keys   {len(options.keys) or 'none asked for'}")
     return "\n".join((f"dspy-live serves {url}/   (playground; {url}/docs for the API; Ctrl-C ends it)", *lines))
