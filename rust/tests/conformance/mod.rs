@@ -1,0 +1,366 @@
+//! What every runtime must do, wherever Python is. Each file that includes this gives a `world()`.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use dspy_live::{Buffer, CancelHandle, Error, Retry, Runtime, StreamEvent};
+use futures_util::StreamExt;
+use serde_json::json;
+
+use crate::common::{resident, Server};
+
+/// A runtime whose programs (see `tests/programs`) ask this simulated LM.
+pub struct World {
+    pub runtime: Runtime,
+    pub sim: Server,
+}
+
+/// One at a time: tests count what the LM has seen.
+pub static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+pub async fn a_prediction_goes_through_serde(world: &World) {
+    #[derive(serde::Serialize)]
+    struct Ask {
+        question: &'static str,
+    }
+    #[derive(serde::Deserialize)]
+    struct Answer {
+        answer: String,
+        score: f64,
+        tags: Vec<String>,
+    }
+    let program = world.runtime.program("rust_programs:typed").await.unwrap();
+    let names = |fields: &[dspy_live::Field]| fields.iter().map(|f| f.name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&program.schema().inputs), ["question"]);
+    assert_eq!(names(&program.schema().outputs), ["answer", "score", "tags"]);
+    assert_eq!(program.schema().text.as_deref(), Some("answer"));
+
+    let prediction = program.predict(Ask { question: "What is Tokio?" }).await.unwrap();
+    let answer: Answer = prediction.parse().unwrap();
+    assert!(!answer.answer.is_empty() && answer.score.is_finite());
+    assert_eq!(prediction.get::<Vec<String>>("tags").unwrap(), answer.tags);
+    assert_eq!(prediction["answer"], answer.answer);
+    assert!(prediction.total_tokens() > 0, "{:?}", prediction.usage);
+
+    let map = HashMap::from([("question", "What is Tokio?")]);
+    assert_eq!(program.predict(map).await.unwrap()["answer"], answer.answer);
+    assert_eq!(prediction.get::<f64>("nothing").unwrap_err().code(), "invalid_value");
+}
+
+pub async fn a_stream_has_the_events_in_their_order(world: &World) {
+    let program = world.runtime.program("rust_programs:typed").await.unwrap();
+    let mut stream = program.stream(json!({"question": "Stream?"})).start().await.unwrap();
+    let mut events = Vec::new();
+    while let Some(event) = stream.next().await {
+        events.push(event.unwrap());
+    }
+    assert!(matches!(events.first(), Some(StreamEvent::Started(_))), "{events:?}");
+    let Some(StreamEvent::Prediction(prediction)) = events.last() else { panic!("{events:?}") };
+    let text: String =
+        events.iter().filter_map(|e| e.token().filter(|t| t.field == "answer")).map(|t| t.text.as_str()).collect();
+    assert_eq!(prediction["answer"], text);
+    assert!(events.iter().any(|e| matches!(e, StreamEvent::Partial(p) if p.field == "tags" && p.complete)));
+    assert!(events.iter().any(|e| matches!(e, StreamEvent::Usage(u) if u.total_tokens > 0)));
+    assert!(stream.next().await.is_none(), "it stays at its end");
+}
+
+pub async fn only_the_fields_that_were_asked_for(world: &World) {
+    let program = world.runtime.program("rust_programs:typed").await.unwrap();
+    let mut stream = program.stream(json!({"question": "Fields?"})).fields(["score"]).start().await.unwrap();
+    let mut seen = Vec::new();
+    while let Some(event) = stream.recv().await.unwrap() {
+        match event {
+            StreamEvent::Token(token) => panic!("{token:?}"),
+            StreamEvent::Partial(partial) => seen.push(partial.field),
+            _ => {}
+        }
+    }
+    assert!(!seen.is_empty() && seen.iter().all(|field| field == "score"), "{seen:?}");
+}
+
+pub async fn collect_all_is_what_the_program_predicts(world: &World) {
+    let program = world.runtime.program("rust_programs:typed").await.unwrap();
+    let ask = json!({"question": "Collect?"});
+    let prediction = program.predict(&ask).await.unwrap();
+    let all = program.stream(&ask).start().await.unwrap().collect_all().await.unwrap();
+    assert_eq!(prediction["answer"], all);
+    let score = program.stream(&ask).start().await.unwrap().collect_field("score").await.unwrap();
+    assert_eq!(prediction["score"].to_string(), score);
+    let whole = program.stream(&ask).start().await.unwrap().prediction().await.unwrap();
+    assert_eq!((whole.outputs, whole.usage.len()), (prediction.outputs, 1));
+}
+
+pub async fn errors_have_their_kind(world: &World) {
+    let program = world.runtime.program("rust_programs:predict").await.unwrap();
+    let error = program.predict(json!({"wrong": 1})).await.unwrap_err();
+    assert!(matches!(error, Error::Input(_)) && error.to_string().contains("wrong"), "{error}");
+    let error = program.predict("no object").await.unwrap_err();
+    assert!(matches!(error, Error::Value(_)), "{error}");
+    let error = world.runtime.program("no_such_module:thing").await.unwrap_err();
+    assert!(error.to_string().contains("no_such_module") || error.to_string().contains("thing"), "{error}");
+
+    let failing = world.runtime.program("rust_programs:failing").await.unwrap();
+    let error = failing.predict(json!({"question": "x"})).await.unwrap_err();
+    assert_eq!((error.code(), error.is_retryable()), ("program_failed", false));
+    assert!(matches!(error, Error::Program(_)));
+
+    let mut stream = failing.stream(json!({"question": "x"})).start().await.unwrap();
+    let error = loop {
+        match stream.next().await.expect("a failure comes before the end") {
+            Ok(event) => assert!(matches!(event, StreamEvent::Started(_)), "{event:?}"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.code(), "program_failed");
+    assert!(stream.next().await.is_none());
+}
+
+pub async fn an_lm_that_fails_is_told_and_tried_again(world: &World) {
+    let program = world.runtime.program("rust_programs:predict").await.unwrap();
+    let refused = json!({"question": "Retry? [sim fault=401]"});
+    let retry = Retry::new(5).backoff(Duration::from_millis(1), Duration::from_millis(2));
+    let error = program.predict(&refused).retry(retry.clone()).await.unwrap_err();
+    assert!(matches!(error, Error::Lm(_)), "{error:?}");
+    assert!(!error.is_retryable());
+
+    let down = json!({"question": "Down? [sim fault=500]"});
+    world.sim.reset();
+    let error = program.predict(&down).await.unwrap_err();
+    assert!(error.is_retryable(), "{error:?}");
+    let once = world.sim.stats()["requests"].as_u64().unwrap();
+    let error = program.predict(&down).retry(Retry::new(3).backoff(Duration::from_millis(1), Duration::from_millis(2))).await.unwrap_err();
+    assert!(matches!(error, Error::Lm(_)), "{error:?}");
+    assert_eq!(world.sim.stats()["requests"].as_u64().unwrap(), once * 4);
+
+    let decided = Retry::new(3).backoff(Duration::from_millis(1), Duration::from_millis(2)).when(|_| false);
+    program.predict(&down).retry(decided).await.unwrap_err();
+    assert_eq!(world.sim.stats()["requests"].as_u64().unwrap(), once * 5);
+}
+
+pub async fn a_timeout_ends_the_call_and_the_work(world: &World) {
+    let program = world.runtime.program("rust_programs:predict").await.unwrap();
+    let slow = json!({"question": "Timeout? [sim ttft=20]"});
+    let before = world.runtime.metrics();
+    world.sim.reset();
+    let start = Instant::now();
+    let error = program.predict(&slow).timeout(Duration::from_millis(300)).await.unwrap_err();
+    assert_eq!(error, Error::Timeout { after: Duration::from_millis(300) });
+    assert!(start.elapsed() < Duration::from_secs(5));
+    world.sim.until("active", |n| n == 0).await;
+
+    let mut stream = program.stream(&slow).timeout(Duration::from_millis(300)).start().await.unwrap();
+    let error = loop {
+        match stream.next().await.expect("a failure comes before the end") {
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, Error::Timeout { .. }));
+    assert!(stream.next().await.is_none());
+    world.sim.until("active", |n| n == 0).await;
+    settled(world).await;
+    assert_eq!(world.runtime.metrics().timed_out - before.timed_out, 2);
+}
+
+pub async fn silence_is_told_and_the_stream_goes_on(world: &World) {
+    let program = world.runtime.program("rust_programs:predict").await.unwrap();
+    let mut stream = program.stream(json!({"question": "Silence? [sim ttft=0.5 length=3]"})).start().await.unwrap();
+    let mut silent = 0;
+    loop {
+        match stream.recv_with_timeout(Duration::from_millis(100)).await {
+            Ok(Some(_)) => {}
+            Ok(None) => break,
+            Err(Error::Timeout { .. }) => silent += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(silent >= 2, "{silent}");
+}
+
+pub async fn dropping_a_stream_closes_the_lms_connection(world: &World) {
+    let program = world.runtime.program("rust_programs:predict").await.unwrap();
+    let endless = json!({"question": "Drop? [sim tps=200 length=100000]"});
+    let mut longest = Duration::ZERO;
+    for _ in 0..5 {
+        world.sim.reset();
+        let mut stream = program.stream(&endless).start().await.unwrap();
+        while stream.recv().await.unwrap().expect("it goes on").token().is_none() {}
+        drop(stream);
+        longest = longest.max(world.sim.until("disconnects", |n| n == 1).await);
+    }
+    println!("the LM saw the disconnect of a dropped stream within {longest:?}");
+    world.sim.reset();
+    let call = tokio::spawn(program.predict(&json!({"question": "Drop? [sim ttft=30]"})).into_future());
+    world.sim.until("active", |n| n == 1).await;
+    call.abort();
+    let took = world.sim.until("active", |n| n == 0).await;
+    println!("the LM saw the disconnect of a dropped call within {took:?}");
+    settled(world).await;
+}
+
+pub async fn a_handle_cancels_calls_and_streams(world: &World) {
+    let program = world.runtime.program("rust_programs:predict").await.unwrap();
+    let slow = json!({"question": "Handle? [sim ttft=30]"});
+    world.sim.reset();
+    let handle = CancelHandle::new();
+    let call = tokio::spawn(program.predict(&slow).cancel_with(&handle).into_future());
+    let mut stream = program.stream(&slow).cancel_with(&handle).start().await.unwrap();
+    world.sim.until("active", |n| n == 2).await;
+    handle.cancel();
+    assert_eq!(call.await.unwrap().unwrap_err(), Error::Cancelled);
+    let last = loop {
+        match stream.next().await.expect("the cancellation is told") {
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(last, Error::Cancelled);
+    assert!(stream.next().await.is_none());
+    world.sim.until("active", |n| n == 0).await;
+    assert_eq!(program.predict(&slow).cancel_with(&handle).await.unwrap_err(), Error::Cancelled);
+
+    let mut stream = program.stream(&slow).start().await.unwrap();
+    stream.cancel_handle().cancel();
+    assert_eq!(stream.next().await.unwrap().unwrap_err(), Error::Cancelled);
+    settled(world).await;
+}
+
+pub async fn a_batch_in_order_and_as_completed(world: &World) {
+    let program = world.runtime.program("rust_programs:predict").await.unwrap();
+    let ask = |n: usize| json!({"question": format!("Number {n}? [sim ttft={}]", if n == 0 { 0.3 } else { 0.02 })});
+    world.sim.reset();
+    let results = program.batch((0..12).map(ask)).concurrency(4).in_order().await;
+    assert_eq!(results.len(), 12);
+    let peak = world.sim.stats()["peak_active"].as_u64().unwrap();
+    assert!((2..=4).contains(&peak), "{peak}");
+    for (n, result) in results.into_iter().enumerate() {
+        let alone = program.predict(ask(n)).await.unwrap();
+        assert_eq!(result.unwrap().outputs, alone.outputs, "{n}");
+    }
+
+    let mut stream = program.batch((0..6).map(ask).chain([json!({"wrong": 1})])).concurrency(4).as_completed();
+    let mut order = Vec::new();
+    let mut failed = Vec::new();
+    while let Some((index, result)) = stream.next().await {
+        order.push(index);
+        if result.is_err() {
+            failed.push(index);
+        }
+    }
+    assert_ne!(order[0], 0, "the slow one comes later: {order:?}");
+    order.sort_unstable();
+    assert_eq!((order, failed), ((0..7).collect(), vec![6]));
+
+    let endless = program.batch((0..).map(ask)).concurrency(3).as_completed().take(5);
+    assert_eq!(endless.count().await, 5);
+    settled(world).await;
+}
+
+pub async fn a_limited_handle_never_has_more_at_the_lm(world: &World) {
+    let program = world.runtime.program("rust_programs:predict").await.unwrap().with_concurrency(2);
+    world.sim.reset();
+    let calls = (0..8).map(|n| {
+        let program = program.clone();
+        tokio::spawn(async move {
+            let ask = json!({"question": format!("Limit {n}? [sim ttft=0.1]")});
+            // Some leave early: their slot must not be free before their work has ended.
+            let after = Duration::from_millis(if n % 2 == 0 { 50 } else { 5000 });
+            program.predict(ask).timeout(after).await
+        })
+    });
+    for call in calls.collect::<Vec<_>>() {
+        let _ = call.await.unwrap();
+    }
+    settled(world).await;
+    assert!(world.sim.stats()["peak_active"].as_u64().unwrap() <= 2);
+
+    let rated = program.with_rate(5, Duration::from_millis(500)).unwrap();
+    let start = Instant::now();
+    for result in rated.batch((0..10).map(|n| json!({"question": n.to_string()}))).concurrency(10).in_order().await {
+        result.unwrap();
+    }
+    assert!(start.elapsed() >= Duration::from_millis(490), "{:?}", start.elapsed());
+}
+
+pub async fn buffers_are_bounded_and_readable(world: &World) {
+    let program = world.runtime.program("rust_programs:predict").await.unwrap();
+    let ask = json!({"question": "Buffer? [sim length=3000]"});
+    let stream = program.stream(&ask).buffer(8).start().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!((stream.buffer_size(), stream.waiting()), (8, 8));
+    drop(stream);
+
+    let adaptive = Buffer::Adaptive { min: 2, max: 64 };
+    let mut stream = program.stream(&ask).buffer(adaptive).start().await.unwrap();
+    assert_eq!(stream.buffer_size(), 2);
+    let mut most = 0;
+    while stream.recv().await.unwrap().is_some() {
+        most = most.max(stream.buffer_size());
+        assert!(stream.waiting() <= stream.buffer_size());
+    }
+    assert!(most > 2 && most <= 64, "{most}");
+}
+
+/// A reply of 100 MB, and a consumer that stops for a while: memory stays flat, and in the end nothing is missing.
+pub async fn a_slow_consumer_stops_the_lms_socket(world: &World, pause: Duration) {
+    const SIZE: usize = 100_000_000;
+    let program = world.runtime.program("rust_programs:predict").await.unwrap();
+    let ask = json!({"question": format!("Big? [sim size={SIZE} chunk=4000]")});
+    world.sim.reset();
+    let mut stream = program.stream(&ask).buffer(16).fields(["answer"]).start().await.unwrap();
+    let mut length = 0;
+    while length == 0 {
+        length += stream.recv().await.unwrap().expect("a token").token().map_or(0, |token| token.text.len());
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let (taken, memory) = (world.sim.stats()["bytes_taken"].as_u64().unwrap(), resident());
+    tokio::time::sleep(pause).await;
+    let (later, more) = (world.sim.stats()["bytes_taken"].as_u64().unwrap(), resident());
+    println!("in {pause:?} of nobody reading: {} bytes left the LM, memory grew by {} kB", later - taken, more.saturating_sub(memory) / 1024);
+    assert_eq!(later, taken, "the LM's socket is still read");
+    assert!(taken < (SIZE / 4) as u64, "{taken}");
+    assert!(more < memory + (4 << 20), "{memory} {more}");
+    drop(stream);
+    world.sim.until("active", |n| n == 0).await;
+    settled(world).await;
+}
+
+/// Wait until no run is in flight.
+pub async fn settled(world: &World) {
+    let start = Instant::now();
+    while world.runtime.metrics().in_flight > 0 {
+        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", world.runtime.metrics());
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+pub use std::future::IntoFuture;
+
+/// Makes a test of each.
+#[macro_export]
+macro_rules! conformance {
+    ($($name:ident)*) => {$(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            let _turn = $crate::conformance::TURN.lock().await;
+            $crate::conformance::$name(world().await).await;
+        }
+    )*};
+    () => {
+        $crate::conformance! {
+            a_prediction_goes_through_serde
+            a_stream_has_the_events_in_their_order
+            only_the_fields_that_were_asked_for
+            collect_all_is_what_the_program_predicts
+            errors_have_their_kind
+            an_lm_that_fails_is_told_and_tried_again
+            a_timeout_ends_the_call_and_the_work
+            silence_is_told_and_the_stream_goes_on
+            dropping_a_stream_closes_the_lms_connection
+            a_handle_cancels_calls_and_streams
+            a_batch_in_order_and_as_completed
+            a_limited_handle_never_has_more_at_the_lm
+            buffers_are_bounded_and_readable
+        }
+    };
+}
