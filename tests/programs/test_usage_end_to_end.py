@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from tests.programs.conftest import MODEL, Sim
 from tests.programs.programs import Gather, InParallel, NativeRag, Rag, Swallows
 
+import dspy_live
 from dspy_live import abatch, asyncify, cache, streamify
 from dspy_live.core.call import Call
 from dspy_live.core.errors import BudgetExceeded
@@ -238,6 +239,58 @@ async def test_answers_from_the_cache_cost_nothing(sim: Sim) -> None:
     stats = usage.get_stats()
     assert (stats["cache_hits"], stats["cache_misses"], stats["api_calls"]) == (3, 2, 2)
     assert stats["total_tokens"] == served(sim)["total_tokens"]
+
+
+class Own(dspy.BaseLM):  # type: ignore[misc]
+    """A user's own LM: it answers by itself and says what that took."""
+
+    def __init__(self, fails: bool = False) -> None:
+        super().__init__("own/model")
+        self.fails = fails
+        self.asked = 0
+
+    def forward(self, prompt: Any = None, messages: Any = None, **_: Any) -> Any:
+        from types import SimpleNamespace as Reply
+
+        self.asked += 1
+        if self.fails:
+            raise ConnectionError("gone")
+        text = "[[ ## answer ## ]]\nyes\n\n[[ ## completed ## ]]"
+        message = Reply(content=text, tool_calls=None)
+        usage = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+        return Reply(choices=[Reply(message=message, finish_reason="stop")], usage=usage, model="own/model")
+
+    async def aforward(self, prompt: Any = None, messages: Any = None, **more: Any) -> Any:
+        return self.forward(prompt, messages, **more)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_an_lm_of_the_users_own_class_is_counted_inside_of_a_run(streaming: bool) -> None:
+    lm = Own()
+    dspy_live.set_prices({"own/*": {"input": 1_000_000, "output": 0}})
+    program = dspy.Predict("question -> answer")
+    with dspy.context(lm=lm), UsageTracker() as usage:
+        if streaming:
+            async for _ in streamify(program)(question="Why?"):
+                pass
+        else:
+            await asyncify(program, execution="thread")(question="Why?")
+    stats = usage.get_stats()
+    assert (lm.asked, stats["api_calls"], stats["total_tokens"], stats["total_cost"]) == (1, 1, 10, 7.0)
+    assert stats["by_model"]["own/model"]["completion_tokens"] == 3
+    with dspy.context(lm=lm), Budget(max_tokens=10), pytest.raises(BudgetExceeded):
+        await asyncify(Swallows(), execution="thread")(question="Why?")
+    assert lm.asked == 2
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+async def test_an_lm_of_the_users_own_class_that_fails_is_counted_as_that() -> None:
+    lm = Own(fails=True)
+    with dspy.context(lm=lm), UsageTracker() as usage, pytest.raises(Exception, match="gone"):
+        await asyncify(dspy.Predict("question -> answer"), execution="thread")(question="Why?")
+    stats = usage.get_stats()
+    assert stats["api_calls"] == stats["errors"] == lm.asked
 
 
 @pytest.mark.parametrize("engine_name", ["auto", "litellm"])

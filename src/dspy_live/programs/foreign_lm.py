@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from dspy_live.programs.foreign_books import ForeignBooks
 from dspy_live.programs.internals import _adapter_call, settings
 from dspy_live.programs.run import Run, current_run
 from dspy_live.programs.speaker import speaker_of, speech_now
@@ -53,14 +54,23 @@ class _Stream:
 
 
 @contextmanager
-def speaking_for() -> Iterator[None]:
-    """Let a foreign LM that is called within stream into the run, where somebody takes tokens."""
+def speaking_for(lm: Any) -> Iterator[None]:
+    """Let a foreign LM that is called within stream into the run, where somebody takes tokens, and book it."""
     run = current_run()
-    if run is None or not run.call.stream:
+    if run is None:
         yield
         return
-    with settings.context(send_stream=_Stream(run)):
-        yield
+    books = ForeignBooks(run, lm)
+    changes: dict[str, Any] = {"usage_tracker": books}
+    if run.call.stream:
+        changes["send_stream"] = _Stream(run)
+    try:
+        with settings.context(**changes):
+            yield
+    except BaseException as exc:
+        books.ended(exc)
+        raise
+    books.ended(None)
 
 
 def replied(run: Run, adapter: Any, signature: Any, outputs: Any) -> None:

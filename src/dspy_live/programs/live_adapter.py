@@ -45,14 +45,14 @@ def _live_class(base: Any) -> Any:
             lm = _ours(lm)
             if isinstance(lm, LM):
                 return super().__call__(lm, lm_kwargs, signature, demos, inputs)
-            with speaking_for():
+            with speaking_for(lm):
                 return super().__call__(lm, lm_kwargs, signature, demos, inputs)
 
         async def acall(self, lm: Any, lm_kwargs: Any, signature: Any, demos: Any, inputs: Any) -> Any:
             lm = _ours(lm)
             if isinstance(lm, LM):
                 return await super().acall(lm, lm_kwargs, signature, demos, inputs)
-            with speaking_for():
+            with speaking_for(lm):
                 return await super().acall(lm, lm_kwargs, signature, demos, inputs)
 
         def _call_preprocess(self, lm: Any, lm_kwargs: Any, signature: Any, inputs: Any) -> Any:
