@@ -414,7 +414,7 @@ json_values = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=500)
+@settings(max_examples=200)
 @given(st.lists(json_values | st.dictionaries(st.just("choices"), st.lists(json_values, max_size=2)), max_size=4))
 def test_any_json_gives_deltas_or_our_own_error(values: list[Any]) -> None:
     parser = StreamParser()
