@@ -87,6 +87,10 @@ def test_a_value_that_refers_to_itself_does_not_break_a_stream() -> None:
     loop: list[Any] = []
     loop.append(loop)
     assert "without a JSON form" in json.loads(dumps(loop))
+    whole = json.loads(dumps({"run": {"id": "r"}, "outputs": {"answer": "yes", "loop": loop, "huge": 10**5000}}))
+    assert whole["run"] == {"id": "r"}
+    assert whole["outputs"]["answer"] == "yes"
+    assert "without a JSON form" in whole["outputs"]["loop"]
 
 
 # -- the one text of doors that can't take words back --------------------------------------------

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import anyio.to_thread
 from dspy._vendor.lm15.result import StreamAccumulator
 from dspy.clients.call_context import _adapter_calls
@@ -20,6 +22,8 @@ from dspy_live.core.call import Call
 from dspy_live.core.events import Event
 from dspy_live.core.sink import Sink
 from dspy_live.programs.internals import CallResult, PreparedCall, combine, error_boundary, settings
+from dspy_live.programs.run import current_run
+from dspy_live.runtime.execution import to_thread
 from dspy_live.runtime.reading import Reading, attached
 
 if TYPE_CHECKING:
@@ -76,7 +80,7 @@ class _Opened:
         self, plain: Any, backend: Any, request: Any, provider: Any, sink: Sink | None, asynchronous: bool
     ) -> CallResult:
         if not asynchronous:
-            response = await anyio.to_thread.run_sync(backend.complete, request, abandon_on_cancel=True)
+            response = await _in_thread(lambda: backend.complete(request))
         elif sink is not None and self._call.stream and hasattr(backend, "stream"):
             response = await _streamed(backend, request, provider, sink)
         else:
@@ -95,9 +99,7 @@ class _Opened:
             if asynchronous:
                 result = await backend.complete_legacy(plain, legacy, **arguments)
             else:
-                result = await anyio.to_thread.run_sync(
-                    lambda: backend.complete_legacy(plain, legacy, **arguments), abandon_on_cancel=True
-                )
+                result = await _in_thread(lambda: backend.complete_legacy(plain, legacy, **arguments))
         if not private.said and result.outputs:
             output = result.outputs[0]
             text = output.get("text") if isinstance(output, dict) else output
@@ -121,6 +123,31 @@ class _Opened:
         if self._reading is None:
             self._reading = attached(self.attach, self._call.buffer)
         return self._reading
+
+
+async def _in_thread(fn: Callable[[], Any]) -> Any:
+    """Make a call that can't be stopped, and stay until it has ended: its slots are held for it, and so is its run."""
+    run, ended = current_run(), Future[None]()
+
+    def work() -> Any:
+        if not ended.set_running_or_notify_cancel():
+            return None
+        try:
+            if run is not None:
+                run.scope.check()
+            return fn()
+        finally:
+            ended.set_result(None)
+
+    # Whoever is cancelled while it waits for a thread has asked nothing.
+    async with anyio.to_thread.current_default_thread_limiter():
+        if run is not None:
+            run.works.add(ended)
+            ended.add_done_callback(run.works.discard)
+        try:
+            return await to_thread(work, anyio.CapacityLimiter(1))
+        finally:
+            ended.cancel()  # where no thread has begun, as when the loop is shut down; without effect otherwise
 
 
 class _PrivateStream:

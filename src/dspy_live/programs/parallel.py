@@ -117,6 +117,9 @@ class Parallel:
                         value = await to_thread(lambda: module(*args, **kwargs), threads)
                 except Exception as exc:
                     outcome.failed(index, exc)
+                except (KeyboardInterrupt, SystemExit) as exc:
+                    # From a task asyncio would throw these two out of the whole loop.
+                    raise BaseExceptionGroup("a pair", [exc]) from None
                 else:
                     outcome.settle(index, lambda: value)
 
@@ -125,7 +128,8 @@ class Parallel:
                 for index, (module, example) in enumerate(pairs):
                     group.create_task(one(index, module, example))
         except BaseExceptionGroup as group_error:
-            raise group_error.exceptions[0] from None
+            first = group_error.exceptions[0]
+            raise (first.exceptions[0] if isinstance(first, BaseExceptionGroup) else first) from None
         finally:
             outcome.close()
         return outcome.result()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Any
 import dspy
 
 from dspy_live.core.call import Call
-from dspy_live.core.errors import Cancelled, LiveError, Stop
+from dspy_live.core.errors import Cancelled, LiveError, ProgramFailed, Stop
 from dspy_live.core.events import Event, Predicted, Started
 from dspy_live.core.schema import Schema
 from dspy_live.core.service import Receiver, Service, compose
@@ -26,7 +27,9 @@ from dspy_live.programs.schema import outputs_of, schema_of
 from dspy_live.programs.status import Watch
 from dspy_live.programs.track_usage import SharedUsageTracker
 from dspy_live.runtime import execution as how
+from dspy_live.runtime.account import tell
 from dspy_live.runtime.channel import Channel
+from dspy_live.runtime.door import PATIENCE
 from dspy_live.runtime.execution import EXECUTIONS, Execution
 from dspy_live.runtime.runtime import Runtime, default_runtime
 from dspy_live.runtime.scope import Scope
@@ -121,6 +124,9 @@ def choose_execution(program: Any, execution: Execution) -> Execution:
         )
     if execution == "auto":
         return "native" if native else "thread"
+    if execution in ("thread", "inline") and native and not isinstance(program, dspy.Module):
+        name = getattr(program, "__name__", type(program).__name__)
+        raise ValueError(f"{name} is a coroutine function, so it can only run natively")
     if execution in ("thread", "inline") and isinstance(program, dspy.Module) and not _has_own(program, "forward"):
         raise ValueError(f"{type(program).__name__} has no forward(), so it can only run natively")
     return execution
@@ -129,7 +135,7 @@ def choose_execution(program: Any, execution: Execution) -> Execution:
 def _is_native(program: Any) -> bool:
     """True where every module of the program has an ``aforward``."""
     if not isinstance(program, dspy.Module):
-        return asyncio.iscoroutinefunction(program)
+        return inspect.iscoroutinefunction(program)
     return all(_awaits(module) for _, module in program.named_sub_modules(dspy.Module))
 
 
@@ -165,6 +171,8 @@ class _Opening:
         self._task = loop.create_task(self._drive(run), name=f"dspy-live run {call.id}")
         # Whatever becomes of the task, a reader never waits for ever.
         self._task.add_done_callback(lambda task: _close_after(task, run))
+        # Nor for code that blocks and can't be told that its time is up; its slot stays taken until it has ended.
+        scope.on_cancel(lambda error: loop.call_later(PATIENCE, _close_early, run, error))
         return channel.receiver
 
     async def __aexit__(
@@ -189,8 +197,7 @@ class _Opening:
         channel, call, service = run.channel, run.call, self._service
         failure: BaseException | None = None
         run.push(Started(call.id, service.name))
-        for observer in run.observers:
-            observer.run_started(call, service.name)
+        tell(run.observers, "run_started", call, service.name)
         try:
             run.scope.check()
             if service.execution != "thread":
@@ -210,8 +217,7 @@ class _Opening:
             if service.served:
                 failure = public_lm_error(failure) or failure
         duration = time.monotonic() - run.started
-        for observer in run.observers:
-            observer.run_ended(call, failure, duration, run.first)
+        tell(run.observers, "run_ended", call, failure, duration, run.first)
         channel.close(failure)
 
     async def _execute(self, run: Run) -> Any:
@@ -229,6 +235,11 @@ class _Opening:
 def _canceller(task: asyncio.Task[Any] | None) -> Callable[[LiveError], object]:
     assert task is not None
     return lambda error: task.cancel(error.message)
+
+
+def _close_early(run: Run, error: LiveError) -> None:
+    if not run.channel.closed:
+        run.channel.close(error)
 
 
 def _close_after(task: asyncio.Task[None], run: Run) -> None:
@@ -252,5 +263,7 @@ def _at_the_door(exc: BaseException, run: Run) -> BaseException:
     if not isinstance(exc, Exception):
         if isinstance(exc, (KeyboardInterrupt, SystemExit)):
             logger.warning("the program raised %s; the run ends, the process goes on", type(exc).__name__)
-        return Cancelled(f"the program raised {type(exc).__name__}")
+        failed = ProgramFailed(f"the program raised {type(exc).__name__}")
+        failed.__cause__ = exc
+        return failed
     return exc

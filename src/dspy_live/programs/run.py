@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from dspy_live.core.call import Call
 from dspy_live.core.events import Custom, Event
 from dspy_live.core.usage import Meter
 from dspy_live.programs.internals import overrides
+from dspy_live.runtime.account import tell
 from dspy_live.runtime.channel import Channel
 from dspy_live.runtime.runtime import Runtime
 from dspy_live.runtime.scope import Scope
@@ -52,6 +54,7 @@ class Run:
         "thinking",
         "tracker",
         "worker",
+        "works",
     )
 
     def __init__(
@@ -68,6 +71,7 @@ class Run:
         self.meters: tuple[Meter, ...] = call.attributes.get("meters", ())
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.worker: int | None = None
+        self.works: set[Future[None]] = set()
         self.raw = bool(call.attributes.get("raw"))
         self.numbers = itertools.count(1)
         self.invocations: dict[int, Invocation] = {}
@@ -83,8 +87,7 @@ class Run:
         """Note when the first token was on its way; cheap when it already is."""
         if self.first is None:
             self.first = time.monotonic() - self.started
-            for observer in self.observers:
-                observer.first_token(self.call)
+            tell(self.observers, "first_token", self.call)
 
     def push(self, event: Event) -> None:
         """Send an event to the reader. One that a straggling thread sends after the result is dropped."""

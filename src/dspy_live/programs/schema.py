@@ -190,7 +190,8 @@ def _outputs(program: Any) -> tuple[Field, ...]:
 def outputs_of(value: Any) -> dict[str, Any]:
     """Return a program's result as one JSON value per output field.
 
-    A ``Prediction`` gives its fields, a dict its items, anything else one field ``"output"``.
+    A ``Prediction`` gives its fields, a dict its items, anything else one field ``"output"``. Never fails: a value
+    that JSON can't hold is given as its text, and one that has none by the name of its type.
     """
     if isinstance(value, dspy.Prediction):
         items = dict(value.items(include_dspy=False))
@@ -198,7 +199,18 @@ def outputs_of(value: Any) -> dict[str, Any]:
         items = {str(k): v for k, v in value.items()}
     else:
         items = {"output": value}
-    return {
-        k: v if type(v) is str else to_jsonable_python(v, fallback=str, serialize_unknown=True)
-        for k, v in items.items()
-    }
+    return {k: v if type(v) is str else _json_value(v) for k, v in items.items()}
+
+
+def _json_value(value: Any) -> Any:
+    if isinstance(value, int) and value.bit_length() > 4000:
+        return f"<{type(value).__name__} of {value.bit_length()} bits>"  # Python itself refuses to write it
+    for bytes_mode in ("utf8", "base64"):
+        try:
+            return to_jsonable_python(value, fallback=str, serialize_unknown=True, bytes_mode=bytes_mode)
+        except Exception:  # a cycle, a depth, bytes that are no text, a __str__ that raises
+            continue
+    try:
+        return str(value)
+    except Exception:
+        return f"<{type(value).__name__} without a JSON form>"

@@ -32,11 +32,15 @@ Make = Callable[[], Coroutine[Any, Any, T]]
 
 
 class Place(Protocol):
-    """Where a run lives: its loop, its scope, and the thread that works for it, if one does."""
+    """Where a run lives: its loop, its scope, the thread that works for it, if one does, and what else is at work.
+
+    ``works`` are the threads of LM engines that can't be stopped: the run has not ended before they have.
+    """
 
     loop: asyncio.AbstractEventLoop
     scope: Scope
     worker: int | None
+    works: set[concurrent.futures.Future[None]]
 
 
 class InlineGreenlet(greenlet.greenlet):  # type: ignore[misc]

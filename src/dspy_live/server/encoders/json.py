@@ -21,7 +21,7 @@ def dumps(value: Any) -> bytes:
     """
     try:
         return orjson.dumps(value, _plain, _OPTIONS)
-    except (TypeError, ValueError, RecursionError):  # lone surrogates, huge ints, cycles
+    except Exception:  # lone surrogates, huge ints, cycles, a __str__ that raises
         return _slow(value)
 
 
@@ -33,10 +33,14 @@ def text(value: str) -> bytes:
         return _slow(value)
 
 
-def _slow(value: Any) -> bytes:
+def _slow(value: Any, levels: int = 3) -> bytes:
     try:
         return json.dumps(value, default=_plain, separators=(",", ":"), skipkeys=True).encode()
-    except (TypeError, ValueError, RecursionError):
+    except Exception:  # also what a user's own __str__ or model_dump raises
+        if levels and isinstance(value, dict):
+            # One odd value must not take its neighbours with it.
+            items = (text(str(key)) + b":" + _slow(item, levels - 1) for key, item in value.items())
+            return b"{" + b",".join(items) + b"}"
         return json.dumps(f"<{type(value).__name__} without a JSON form>").encode()
 
 
