@@ -8,7 +8,9 @@ import inspect
 import os
 import re
 import subprocess
+import sys
 import tomllib
+import zipfile
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -148,3 +150,17 @@ def test_scripts_can_be_executed() -> None:
 
 def test_the_package_says_that_it_is_typed() -> None:
     assert (SOURCE / "py.typed").is_file()
+
+
+def test_the_wheel_has_everything_that_is_no_python(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for guide in (ROOT / "docs" / "guides").glob("*.md"):
+        assert f"dspy_live/_guides/{guide.name}" in names
+    for path in SOURCE.rglob("*"):
+        if path.is_file() and "__pycache__" not in path.parts:
+            assert str(path.relative_to(SOURCE.parent)) in names
+    assert any(name.endswith("licenses/LICENSE") for name in names)
