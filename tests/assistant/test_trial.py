@@ -119,13 +119,6 @@ def test_every_conversion_runs(kind: str, folder: Path) -> None:
         assert f"tokens in {proof.outcome.lm_calls} LM calls" in proof.outcome.output
 
 
-def test_whose_fault_a_failure_is() -> None:
-    text = 'import dspy\n\nqa = dspy.Predict("q -> a")\nprint(qa(q=1).nothing)\n'
-    proof = prove(convert("async", text))
-    assert not proof.ok
-    assert "The original does not run here either: AttributeError" in proof.verdict
-
-
 def test_examples_are_run_once_and_failures_are_told_each_time(tmp_path: Path) -> None:
     memory = tmp_path / "deep" / "examples.json"
     good, bad = "print(1)", "raise ValueError('not here')"
