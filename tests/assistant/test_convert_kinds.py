@@ -45,6 +45,7 @@ def test_streaming_prints_what_every_run_says() -> None:
 def test_streaming_after_async_takes_the_awaited_calls() -> None:
     new = convert("streaming", convert("async", NESTED).new).new
     assert 'r = await stream(outer, question="x")' in new
+    assert 'print(r.answer, (await stream(gen, question="2")).answer)' in new
     assert "self.cot.acall" in new, "inside the program nothing changes"
 
 

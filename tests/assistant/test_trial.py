@@ -9,7 +9,7 @@ import pytest
 from dspy_live.assistant.convert import convert
 from dspy_live.assistant.proof import prove
 from dspy_live.assistant.shown import failures
-from dspy_live.assistant.trial import run_trial
+from dspy_live.assistant.trial import Outcome, run_trial
 
 NESTED = (Path(__file__).with_name("programs") / "nested.txt").read_text()
 
@@ -107,23 +107,40 @@ def test_async_gives_the_same_answers_with_the_same_calls(folder: Path) -> None:
     assert converted.outcome.lm_calls == original.lm_calls > 0
 
 
-@pytest.mark.parametrize("kind", ["streaming", "usage", "caching", "logging", "serving", "fastapi", "tests"])
-def test_every_conversion_runs(kind: str, folder: Path) -> None:
+def test_all_conversions_of_one_file_run_together(folder: Path) -> None:
+    text = NESTED
+    for kind in ("serving", "usage", "caching", "logging", "streaming"):
+        text = convert(kind, text, program="outer", file="nested.py").new
+    outcome = run_trial(text, folder=folder, file="nested.py")
+    assert outcome.ok, outcome.output + outcome.error
+    assert "[reasoning] " in outcome.output
+    assert f"tokens in {outcome.lm_calls} LM calls" in outcome.output
+    assert "cache: " in outcome.output
+    assert "finished" in outcome.error + outcome.output
+
+
+@pytest.mark.parametrize("kind", ["fastapi", "tests"])
+def test_a_new_file_runs(kind: str, folder: Path) -> None:
     proof = prove(convert(kind, NESTED, program="outer", file="nested.py"), folder)
     assert proof.ok, proof.outcome.output + proof.outcome.error
     assert "It ran against the simulated LM" in proof.verdict
     assert proof.outcome.lm_calls > 0
-    if kind == "streaming":
-        assert "[reasoning] " in proof.outcome.output
-    if kind == "usage":
-        assert f"tokens in {proof.outcome.lm_calls} LM calls" in proof.outcome.output
 
 
-def test_examples_are_run_once_and_failures_are_told_each_time(tmp_path: Path) -> None:
+def test_examples_are_run_once_and_failures_are_told_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+
+    def trial(code: str, **_: object) -> Outcome:
+        tried.append(code)
+        return Outcome("ran", "", "", 0.1, 0) if code == good else Outcome("failed", "", "ValueError: not here", 0.1, 0)
+
+    monkeypatch.setattr("dspy_live.assistant.shown.run_trial", trial)
     memory = tmp_path / "deep" / "examples.json"
     good, bad = "print(1)", "raise ValueError('not here')"
     assert failures([good, bad], memory) == {bad: "ValueError: not here"}
     assert memory.read_text().count('"') == 2
     assert failures([good], memory) == {}
+    assert tried.count(good) == 1
     memory.write_text("{broken")
     assert failures([good], memory) == {}
+    assert tried.count(good) == 2

@@ -210,12 +210,10 @@ class Awaiter(cst.CSTTransformer):
         call, inner = original_node.expression, updated_node.expression
         if self.plan.special is None or not (isinstance(call, cst.Call) and isinstance(inner, cst.Call)):
             return updated_node
-        if not m.matches(call.func, m.Attribute(attr=m.Name("acall"))):
+        program, wanted = _awaited_program(self.plan.source, call), _awaited_program(self.plan.source, inner)
+        if program is None or wanted is None:
             return updated_node
-        assert isinstance(call.func, cst.Attribute)
-        assert isinstance(inner.func, cst.Attribute)
-        value = self.envs[-1].of(call.func.value)
-        own = self.plan.special(self.envs[-1], value, inner.with_changes(func=inner.func.value))
+        own = self.plan.special(self.envs[-1], self.envs[-1].of(program), inner.with_changes(func=wanted))
         if own is None:
             return updated_node
         self.awaited += 1
@@ -379,6 +377,15 @@ def _renamed(call: cst.Call, name: str) -> cst.Call:
     if isinstance(call.func, cst.Attribute):
         return call.with_changes(func=call.func.with_changes(attr=cst.Name(name)))
     return call.with_changes(func=cst.Name(name))
+
+
+def _awaited_program(source: Source, call: cst.Call) -> cst.BaseExpression | None:
+    """Return ``x`` of ``x.acall(…)`` and of ``dspy_live.asyncify(x)(…)``."""
+    if isinstance(call.func, cst.Attribute) and call.func.attr.value == "acall":
+        return call.func.value
+    if isinstance(call.func, cst.Call) and source.imports.qualified(call.func.func) == "dspy_live.asyncify":
+        return call.func.args[0].value if call.func.args else None
+    return None
 
 
 def _last_attribute(node: cst.BaseExpression) -> str:
