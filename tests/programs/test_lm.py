@@ -321,6 +321,25 @@ def test_an_endpoint_that_refuses_stream_options_is_served_without(sim: Sim) -> 
     assert sim.server.stats.requests == 3
 
 
+async def test_a_server_that_leaves_its_body_open_is_not_waited_for() -> None:
+    text = "[[ ## answer ## ]]\\nyes\\n\\n[[ ## completed ## ]]"
+    chunk = '{"id":"x","model":"m","choices":[{"index":0,"delta":{"content":"%s"},"finish_reason":"stop"}]}' % text
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+        writer.write(f"data: {chunk}\n\ndata: [DONE]\n\n".encode())
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        lm = LM(MODEL, api_base=f"http://127.0.0.1:{port}/v1", api_key="x", cache=False, num_retries=0, stream="always")
+        with dspy.context(lm=lm):
+            assert (await asyncio.wait_for(dspy.Predict(QA).acall(question="?"), 5)).answer == "yes"
+
+
 def test_other_engines_are_dspys_own(sim: Sim) -> None:
     for engine in ("lm15", "litellm"):
         lm = sim.lm(engine=engine)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -15,10 +16,13 @@ from dspy_live.core.sink import Sink
 from dspy_live.programs.internals import _strict_json_schema
 from dspy_live.programs.lm_errors import http_error
 from dspy_live.runtime.reading import Reading, attached
-from dspy_live.runtime.transport import Exchange, Timeouts, pool_for_running_loop
+from dspy_live.runtime.transport import Exchange, Timeouts, TransportError, pool_for_running_loop
 from dspy_live.sansio.openai import Delta, StreamParser, chat_body, parse_reply, refuses_stream_options
 
 _ERROR_BODY = 64 << 10
+
+# The reply has said that it is complete; a server that then leaves its body open is not waited for.
+_LINGER = 0.25
 
 # Endpoints that refused ``stream_options`` once are not asked again; bounded by the number of endpoints.
 _without_usage: set[str] = set()
@@ -47,13 +51,14 @@ class OpenAIEndpoint:
 class _Request:
     """One request: a context manager, and the receiver that it gives."""
 
-    __slots__ = ("_call", "_endpoint", "_exchange", "_paused", "_reading", "_sink", "_wire")
+    __slots__ = ("_call", "_endpoint", "_exchange", "_linger", "_paused", "_reading", "_sink", "_wire")
 
     def __init__(self, endpoint: OpenAIEndpoint, call: Call) -> None:
         self._endpoint = endpoint
         self._call = call
         self._exchange: Exchange | None = None
         self._paused = False
+        self._linger: asyncio.TimerHandle | None = None
         self._wire: StreamParser | None = None
         self._sink: Sink | None = None
         self._reading: Reading | None = None
@@ -65,6 +70,8 @@ class _Request:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._linger is not None:
+            self._linger.cancel()
         try:
             if self._reading is not None:
                 await self._reading.aclose()
@@ -104,7 +111,11 @@ class _Request:
         wire = self._wire = StreamParser(n=self._call.inputs.get("n") or 1)
         self._sink = sink
         exchange.on_body = self._received
-        await exchange.done()
+        try:
+            await exchange.done()
+        except TransportError:
+            if not wire.done:
+                raise
         self._say(wire.finish())
         return wire.reply()
 
@@ -112,6 +123,8 @@ class _Request:
         wire = self._wire
         assert wire is not None
         self._say(wire.feed(data))
+        if wire.done and self._linger is None and self._exchange is not None:
+            self._linger = asyncio.get_running_loop().call_later(_LINGER, self._exchange.abort)
 
     def _say(self, deltas: list[Delta]) -> None:
         sink = self._sink
