@@ -322,8 +322,9 @@ def test_an_endpoint_that_refuses_stream_options_is_served_without(sim: Sim) -> 
 
 
 async def test_a_server_that_leaves_its_body_open_is_not_waited_for() -> None:
-    text = "[[ ## answer ## ]]\\nyes\\n\\n[[ ## completed ## ]]"
-    chunk = '{"id":"x","model":"m","choices":[{"index":0,"delta":{"content":"%s"},"finish_reason":"stop"}]}' % text
+    text = "[[ ## answer ## ]]\nyes\n\n[[ ## completed ## ]]"
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": "stop"}
+    chunk = json.dumps({"id": "x", "model": "m", "choices": [choice]})
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
