@@ -54,6 +54,16 @@ SENT = {
         {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"audio_tokens": 4}},
         LMUsage(9, 2, 11, audio_tokens=4),
     ),
+    "a part larger than its whole": (
+        {
+            "prompt_tokens": 10,
+            "completion_tokens": 5,
+            "total_tokens": 15,
+            "prompt_tokens_details": {"cached_tokens": 99, "cache_creation_tokens": 99},
+            "completion_tokens_details": {"reasoning_tokens": 99},
+        },
+        LMUsage(10, 5, 15, 10, 0, 5),
+    ),
     "only one side": ({"completion_tokens": 2}, LMUsage(0, 2, 2)),
     "whole floats": ({"prompt_tokens": 3.0, "completion_tokens": 2}, LMUsage(3, 2, 5)),
 }

@@ -265,6 +265,7 @@ def test_what_was_written_survives_kill_nine(tmp_path: Path) -> None:
     worker.wait()
     ledger = open_ledger(path)
     assert ledger.backend.read("PRAGMA integrity_check") == [("ok",)]
+    assert ledger.backend.read("PRAGMA journal_mode") == [("wal",)]
     kept = {run["id"] for run in ledger.runs(limit=100_000)}
     assert len(written) == 1000
     assert set(written) <= kept

@@ -139,6 +139,30 @@ def test_a_trusted_module_is_no_door_to_what_it_imports(name: str, tmp_path: Pat
         load(code)
 
 
+class _Trap:
+    """A module of a trusted name, with something else in it than data."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"{name} was looked up")
+
+    class Plain:
+        __module__ = "litellm.types.trap"
+
+    class Stranger(dspy.Prediction):  # type: ignore[misc]
+        pass
+
+
+@pytest.mark.parametrize("name", ["Plain", "Stranger", "deep.Plain"])
+def test_a_class_of_a_trusted_module_must_be_one_of_data(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    where = "litellm.types.trap"
+    monkeypatch.setitem(sys.modules, where, _Trap())  # type: ignore[arg-type]
+    code = (
+        b"\x80\x04\x8c" + bytes([len(where)]) + where.encode() + b"\x8c" + bytes([len(name)]) + name.encode() + b"\x93."
+    )
+    with pytest.raises(ForeignEntry, match="is no type"):
+        load(code)
+
+
 @pytest.mark.filterwarnings("ignore")  # of litellm's own import
 def test_the_reply_types_of_the_sdks_are_known_and_only_those() -> None:
     from litellm.types.utils import Choices, Message, ModelResponse, Usage
