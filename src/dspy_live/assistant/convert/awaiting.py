@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import libcst as cst
 import libcst.matchers as m
 
 from dspy_live.assistant.convert import known
+from dspy_live.assistant.convert.calls import (
+    awaited,
+    awaited_program,
+    in_parentheses,
+    last_attribute,
+    method_of,
+    renamed,
+    twin_name,
+)
 from dspy_live.assistant.convert.names import dotted
+from dspy_live.assistant.convert.obstacles import Obstacle, obstacles_of
 from dspy_live.assistant.convert.report import Notes
 from dspy_live.assistant.convert.source import ClassFacts, Source
 from dspy_live.assistant.convert.values import PROGRAMS, Env, Kind, Value
@@ -61,50 +71,6 @@ class Plan:
         awaiter = Awaiter(trial, self.source.env_of(function, facts), function.body)
         function.body.visit(awaiter)
         return awaiter
-
-
-@dataclass(frozen=True, slots=True)
-class Obstacle:
-    """Why a function can't be made asynchronous safely."""
-
-    text: str
-    line: int = 0
-
-
-def obstacles_of(function: cst.FunctionDef) -> list[Obstacle]:
-    """Return what stands against an asynchronous twin of a function, its body's calls aside."""
-    found = [
-        Obstacle(f"it is decorated with @{cst.Module([]).code_for_node(decorator.decorator)}, made for functions")
-        for decorator in function.decorators
-        if _decorator_name(decorator) not in known.SAFE_DECORATORS
-    ]
-    if _yields(function.body):
-        found.append(Obstacle("it is a generator"))
-    return found
-
-
-def _decorator_name(decorator: cst.Decorator) -> str:
-    node = decorator.decorator
-    return dotted(node.func if isinstance(node, cst.Call) else node) or ""
-
-
-def _yields(body: cst.CSTNode) -> bool:
-    finder = _Yields()
-    body.visit(finder)
-    return finder.found
-
-
-class _Yields(cst.CSTVisitor):
-    found = False
-
-    def visit_FunctionDef(self, node: cst.FunctionDef) -> bool:
-        return False
-
-    def visit_Lambda(self, node: cst.Lambda) -> bool:
-        return False
-
-    def visit_Yield(self, node: cst.Yield) -> None:
-        self.found = True
 
 
 class Awaiter(cst.CSTTransformer):
@@ -192,7 +158,7 @@ class Awaiter(cst.CSTTransformer):
         self._skip.add(node.expression)
 
     def leave_Call(self, original_node: cst.Call, updated_node: cst.Call) -> cst.BaseExpression:
-        updated_node = updated_node.with_changes(func=_in_parentheses(updated_node.func))
+        updated_node = updated_node.with_changes(func=in_parentheses(updated_node.func))
         awaits_generator = self._generator_arguments(original_node, updated_node)
         if awaits_generator is not None:
             updated_node = awaits_generator
@@ -210,7 +176,7 @@ class Awaiter(cst.CSTTransformer):
         call, inner = original_node.expression, updated_node.expression
         if self.plan.special is None or not (isinstance(call, cst.Call) and isinstance(inner, cst.Call)):
             return updated_node
-        program, wanted = _awaited_program(self.plan.source, call), _awaited_program(self.plan.source, inner)
+        program, wanted = awaited_program(self.plan.source, call), awaited_program(self.plan.source, inner)
         if program is None or wanted is None:
             return updated_node
         own = self.plan.special(self.envs[-1], self.envs[-1].of(program), inner.with_changes(func=wanted))
@@ -220,10 +186,10 @@ class Awaiter(cst.CSTTransformer):
         return own.with_changes(lpar=updated_node.lpar, rpar=updated_node.rpar)
 
     def leave_Attribute(self, original_node: cst.Attribute, updated_node: cst.Attribute) -> cst.Attribute:
-        return updated_node.with_changes(value=_in_parentheses(updated_node.value))
+        return updated_node.with_changes(value=in_parentheses(updated_node.value))
 
     def leave_Subscript(self, original_node: cst.Subscript, updated_node: cst.Subscript) -> cst.Subscript:
-        return updated_node.with_changes(value=_in_parentheses(updated_node.value))
+        return updated_node.with_changes(value=in_parentheses(updated_node.value))
 
     def leave_With(self, original_node: cst.With, updated_node: cst.With) -> cst.With:
         for item in original_node.items:
@@ -240,7 +206,7 @@ class Awaiter(cst.CSTTransformer):
         ]
         if not waiting:
             return None
-        if (dotted(original.func) or _last_attribute(original.func)).rpartition(".")[2] not in known.CONSUMERS:
+        if (dotted(original.func) or last_attribute(original.func)).rpartition(".")[2] not in known.CONSUMERS:
             self._obstacle("a generator expression calls a module, and its reader can't await", original)
             return None
         args = list(updated.args)
@@ -258,9 +224,9 @@ class Awaiter(cst.CSTTransformer):
             return own
         if isinstance(func, cst.Name):
             if func.value in self._nested:
-                return _await(updated)
+                return awaited(updated)
             if func.value == env.self_name and env.cls and self.plan.source.is_program(env.cls):
-                return _await(_method(updated, "acall"))
+                return awaited(method_of(updated, "acall"))
         if value.kind in (Kind.NATIVE, Kind.MODULE, Kind.BLOCKING):
             return self._call_of(value, updated)
         if value.kind is Kind.FUNCTION:
@@ -273,7 +239,7 @@ class Awaiter(cst.CSTTransformer):
 
     def _call_of(self, value: Value, updated: cst.Call) -> cst.BaseExpression:
         if value.kind is Kind.NATIVE:
-            return _await(_method(updated, "acall"))
+            return awaited(method_of(updated, "acall"))
         if value.kind is Kind.MODULE:
             self.plan.imports.add("dspy_live")
             wrapped = cst.Call(cst.Attribute(cst.Name("dspy_live"), cst.Name("asyncify")), [cst.Arg(updated.func)])
@@ -282,7 +248,7 @@ class Awaiter(cst.CSTTransformer):
                 equal = cst.AssignEqual(cst.SimpleWhitespace(""), cst.SimpleWhitespace(""))
                 thread = cst.Arg(cst.SimpleString('"thread"'), keyword=cst.Name("execution"), equal=equal)
                 wrapped = wrapped.with_changes(args=[*wrapped.args, thread])
-            return _await(updated.with_changes(func=wrapped))
+            return awaited(updated.with_changes(func=wrapped))
         return self._in_thread(updated)
 
     def _inherits_other(self, cls: str) -> bool:
@@ -298,23 +264,23 @@ class Awaiter(cst.CSTTransformer):
         if value.cls and value.function in ("forward", "__call__"):
             facts = self.plan.source.classes[value.cls]
             if self.plan.source.kind_of(facts) is Kind.NATIVE:
-                return _await(_renamed(updated, "aforward" if value.function == "forward" else "acall"))
+                return awaited(renamed(updated, "aforward" if value.function == "forward" else "acall"))
         waits, can_have_twin = self.plan.waits(value.cls, value.function)
         if not waits:
             return None
         if not can_have_twin:
             return self._in_thread(updated)
         if value.function in self.plan.in_place and not value.cls:
-            return _await(updated)
+            return awaited(updated)
         self.plan.twins.add((value.cls, value.function))
-        return _await(_renamed(updated, twin_name(value.function)))
+        return awaited(renamed(updated, twin_name(value.function)))
 
     def _call_of_method(self, func: cst.Attribute, original: cst.Call, updated: cst.Call) -> cst.BaseExpression | None:
         method = func.attr.value
         receiver = self.envs[-1].of(func.value)
         if receiver.kind in PROGRAMS and method in ("forward", "__call__"):
             if receiver.kind is Kind.NATIVE:
-                return _await(_renamed(updated, "aforward" if method == "forward" else "acall"))
+                return awaited(renamed(updated, "aforward" if method == "forward" else "acall"))
             assert isinstance(updated.func, cst.Attribute)
             return self._call_of(receiver, updated.with_changes(func=updated.func.value))
         if receiver.kind in PROGRAMS and method == "batch":
@@ -324,7 +290,7 @@ class Awaiter(cst.CSTTransformer):
         if m.matches(func.value, m.Call(func=m.Name("super"))) and method in ("forward", "__call__"):
             cls = self.envs[-1].cls
             if cls is not None and self.plan.source.dspy_base(cls) in known.NATIVE:
-                return _await(_renamed(updated, "aforward" if method == "forward" else "acall"))
+                return awaited(renamed(updated, "aforward" if method == "forward" else "acall"))
             self._obstacle(f"super().{method}() has no asynchronous form", original)
         return self._call_of_library(original, updated)
 
@@ -332,7 +298,7 @@ class Awaiter(cst.CSTTransformer):
         name = self.plan.source.imports.qualified(original.func)
         if name == "time.sleep":
             self.plan.imports.add("asyncio")
-            return _await(updated.with_changes(func=cst.Attribute(cst.Name("asyncio"), cst.Name("sleep"))))
+            return awaited(updated.with_changes(func=cst.Attribute(cst.Name("asyncio"), cst.Name("sleep"))))
         return self._in_thread(updated) if name in known.BLOCKING_CALLS else None
 
     def _in_thread(self, updated: cst.Call) -> cst.BaseExpression:
@@ -340,7 +306,7 @@ class Awaiter(cst.CSTTransformer):
         comma = cst.Comma(whitespace_after=cst.SimpleWhitespace(" ")) if updated.args else cst.MaybeSentinel.DEFAULT
         args = [cst.Arg(updated.func, comma=comma), *updated.args]
         func = cst.Attribute(cst.Name("asyncio"), cst.Name("to_thread"))
-        return _await(updated.with_changes(func=func, args=args))
+        return awaited(updated.with_changes(func=func, args=args))
 
     def _probe(self, node: cst.CSTNode, env: Env) -> bool:
         """Tell whether a piece of code would wait, without rewriting it."""
@@ -351,48 +317,3 @@ class Awaiter(cst.CSTTransformer):
 
     def _obstacle(self, text: str, node: cst.CSTNode) -> None:
         self.obstacles.append(Obstacle(text, self.plan.source.line(node)))
-
-
-def twin_name(function: str) -> str:
-    """Return the name of a function's asynchronous twin."""
-    return "aforward" if function == "forward" else f"{function}_async"
-
-
-def explain(obstacles: Sequence[Obstacle]) -> str:
-    """Return the obstacles as a piece of a sentence."""
-    return "; ".join(f"{o.text} (line {o.line})" if o.line else o.text for o in obstacles)
-
-
-def _await(call: cst.Call) -> cst.Await:
-    return cst.Await(expression=call.with_changes(lpar=[], rpar=[]), lpar=call.lpar, rpar=call.rpar)
-
-
-def _method(call: cst.Call, name: str) -> cst.Call:
-    """``x(…)`` becomes ``x.name(…)``."""
-    return call.with_changes(func=cst.Attribute(_in_parentheses(call.func), cst.Name(name)))
-
-
-def _renamed(call: cst.Call, name: str) -> cst.Call:
-    """``x.old(…)`` becomes ``x.name(…)``, ``old(…)`` becomes ``name(…)``."""
-    if isinstance(call.func, cst.Attribute):
-        return call.with_changes(func=call.func.with_changes(attr=cst.Name(name)))
-    return call.with_changes(func=cst.Name(name))
-
-
-def _awaited_program(source: Source, call: cst.Call) -> cst.BaseExpression | None:
-    """Return ``x`` of ``x.acall(…)`` and of ``dspy_live.asyncify(x)(…)``."""
-    if isinstance(call.func, cst.Attribute) and call.func.attr.value == "acall":
-        return call.func.value
-    if isinstance(call.func, cst.Call) and source.imports.qualified(call.func.func) == "dspy_live.asyncify":
-        return call.func.args[0].value if call.func.args else None
-    return None
-
-
-def _last_attribute(node: cst.BaseExpression) -> str:
-    return node.attr.value if isinstance(node, cst.Attribute) else ""
-
-
-def _in_parentheses(node: cst.BaseExpression) -> cst.BaseExpression:
-    if isinstance(node, cst.Await) and not node.lpar:
-        return node.with_changes(lpar=[cst.LeftParen()], rpar=[cst.RightParen()])
-    return node

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import libcst as cst
 import libcst.matchers as m
 
-from dspy_live.assistant.convert.awaiting import Awaiter, Plan, explain, twin_name
+from dspy_live.assistant.convert.awaiting import Awaiter, Plan
+from dspy_live.assistant.convert.calls import twin_name
 from dspy_live.assistant.convert.names import binds, free, reads
+from dspy_live.assistant.convert.obstacles import explain
 from dspy_live.assistant.convert.values import Env, Kind
 
 DEFINITIONS = (cst.FunctionDef, cst.ClassDef)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import libcst as cst
 
 from dspy_live.assistant.convert import known
-from dspy_live.assistant.convert.awaiting import Plan, Special, explain, obstacles_of
+from dspy_live.assistant.convert.awaiting import Plan, Special
 from dspy_live.assistant.convert.main_part import run_in_main, running_part
 from dspy_live.assistant.convert.names import dotted
+from dspy_live.assistant.convert.obstacles import explain, obstacles_of
 from dspy_live.assistant.convert.report import Notes
 from dspy_live.assistant.convert.source import ClassFacts, Source
 from dspy_live.assistant.convert.swap import with_live_lm
