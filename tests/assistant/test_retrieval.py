@@ -105,5 +105,5 @@ def test_topics_by_other_names(topic: str, page: str) -> None:
 def test_an_unknown_topic_suggests_the_nearest() -> None:
     with pytest.raises(NotFound, match="did you mean 'streaming'"):
         find_guide("streeming")
-    with pytest.raises(NotFound, match="there are: async"):
+    with pytest.raises(NotFound, match="there are: assistant, async"):
         find_guide("zebra")

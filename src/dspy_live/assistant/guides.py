@@ -12,6 +12,10 @@ from pathlib import Path
 from dspy_live.core.errors import ConfigurationError, NotFound
 
 ALIASES: dict[str, str] = {
+    "shell": "assistant",
+    "convert": "assistant",
+    "conversion": "assistant",
+    "help": "assistant",
     "asynchronous": "async",
     "asyncify": "async",
     "await": "async",

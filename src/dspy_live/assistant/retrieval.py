@@ -32,8 +32,9 @@ ALIKE, SAME = 0.9, 15.0
 """From what likeness on a question counts as one that is known, and what its page gets for being the same."""
 
 TOPICS: dict[str, str] = {
+    "assistant": "assistant shell convert conversion codemod explain trial load diff command",
     "async": "async await blocking asyncify aforward acall forward method coroutine parallel gather same"
-    " many state share handler turn convert fastapi",
+    " many state share handler turn fastapi",
     "batch": "batch checkpoint resume rows inputs file csv jsonl crash progress bar window order",
     "execution": "execution native thread inline auto greenlet lock deadlock worker mode forward blocking synchronous",
     "streaming": "stream token listener field status message restart emit chunk partial generator event print"
