@@ -3,6 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+export UV_SYSTEM_CERTS=${UV_SYSTEM_CERTS:-true} UV_NATIVE_TLS=${UV_NATIVE_TLS:-true}
 uv=$(command -v uv || echo .cache/uv-venv/bin/uv)
 if ! "$uv" --version >/dev/null 2>&1; then
   echo "lock: no uv; 'pip install uv' first" >&2

@@ -6,6 +6,9 @@ cd "$(dirname "$0")/.."
 venv=.venv
 stamp=$venv/.dspy-live-stamp
 
+# The machine's own certificates, as pip and curl take them: a proxy's authority is known there (the older name too).
+export UV_SYSTEM_CERTS=${UV_SYSTEM_CERTS:-true} UV_NATIVE_TLS=${UV_NATIVE_TLS:-true}
+
 find_python() {
   local candidate
   for candidate in ${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11}; do
