@@ -29,12 +29,12 @@ def run_coroutine(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
     loop stands still meanwhile. Raises what the coroutine raises, and ``Stop`` when the run ends.
     """
     run = current_run()
-    if run is not None:
-        run.scope.check()
     current = greenlet.getcurrent()
     if isinstance(current, InlineGreenlet):
         result: T = current.parent.switch(make())
         return result
+    if run is not None:
+        run.scope.check()
     here = asyncio._get_running_loop()
     if here is None and run is not None and run.worker == threading.get_ident():
         return wait_on(asyncio.run_coroutine_threadsafe(make(), run.loop), run)

@@ -59,12 +59,13 @@ def wait_for(make: Make[T], place: Place | None) -> T:
     Raises what the coroutine raises; :class:`Stop` when the run's scope ends meanwhile, after the
     coroutine was cancelled; ``KeyboardInterrupt`` likewise.
     """
-    if place is not None:
-        place.scope.check()
     current = greenlet.getcurrent()
     if isinstance(current, InlineGreenlet):
+        # Where the run is over, too: its loop refuses the call there, and counts how often it has.
         result: T = current.parent.switch(make())
         return result
+    if place is not None:
+        place.scope.check()
     if asyncio._get_running_loop() is not None:
         warnings.warn(
             "a synchronous LM call blocks the running event loop until the LM has answered; "

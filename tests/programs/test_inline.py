@@ -1,0 +1,262 @@
+"""Inline: what blocks is named, what can't work says why, what can be refused is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dspy
+import pytest
+from tests.programs.conftest import Sim
+
+from dspy_live import asyncify
+from dspy_live.core.errors import Cancelled, DeadlineExceeded
+from dspy_live.runtime import execution
+from dspy_live.runtime.blocked import BlockingCodeWarning, _users_line, watch
+
+QA = "question -> answer"
+
+
+@pytest.fixture(autouse=True)
+def _afresh() -> Iterator[None]:
+    watch.warned.clear()
+    yield
+    watch.warned.clear()
+
+
+class Blocks(dspy.Module):  # type: ignore[misc]
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.ask = dspy.Predict(QA)
+        self.seconds = seconds
+
+    def forward(self, question: str) -> Any:
+        prediction = self.ask(question=question)
+        time.sleep(self.seconds)  # this one
+        return prediction
+
+
+LINE = next(i for i, text in enumerate(Path(__file__).read_text().splitlines(), 1) if text.endswith("# this one"))
+
+
+async def test_the_line_that_blocks_is_named_once(sim: Sim) -> None:
+    call = asyncify(Blocks(0.2), execution="inline")
+    with dspy.context(lm=sim.lm()), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        await call(question="one")
+        await call(question="two")
+    told = [w for w in caught if w.category is BlockingCodeWarning]
+    assert [(w.filename, w.lineno) for w in told] == [(__file__, LINE)]
+    assert "execution='thread'" in str(told[0].message)
+
+
+async def test_a_computation_and_a_library_of_the_users_are_named_too(sim: Sim) -> None:
+    import subprocess
+
+    def computes(question: str) -> int:
+        until = time.monotonic() + 0.15
+        n = 0
+        while time.monotonic() < until:
+            n += 1
+        return n
+
+    def waits(question: str) -> Any:
+        return subprocess.run(["sleep", "0.15"], check=True).returncode
+
+    for program in (computes, waits):
+        with pytest.warns(BlockingCodeWarning) as told:
+            await asyncify(program, execution="inline")(question="?")
+        assert {w.filename for w in told} == {__file__}
+
+
+async def test_waiting_for_lms_is_no_blocking(paced: Sim) -> None:
+    paced.server.set_options(ttft=0.3, tps=None)
+    with dspy.context(lm=paced.lm()), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        call = asyncify(Blocks(0.0), execution="inline")
+        await asyncio.gather(*(call(question=str(i)) for i in range(20)))
+    assert watch.warned == set()
+
+
+async def test_in_a_thread_blocking_is_nobodys_business(sim: Sim) -> None:
+    with dspy.context(lm=sim.lm()), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        await asyncify(Blocks(0.15), execution="thread")(question="?")
+    assert watch.warned == set()
+
+
+async def test_where_warnings_are_errors_the_run_goes_on(sim: Sim) -> None:
+    with dspy.context(lm=sim.lm()), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert (await asyncify(Blocks(0.15), execution="inline")(question="?")).answer
+    assert (__file__, LINE) in watch.warned
+
+
+def test_the_watcher_goes_when_nobody_runs_inline(sim: Sim, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dspy_live.runtime.blocked._LINGER", 0.05)
+    asyncio.run(asyncify(lambda question: question, execution="inline")(question="?"))
+    for _ in range(200):
+        if not any(t.name == "dspy-live-blocked" for t in threading.enumerate()):
+            break
+        time.sleep(0.01)
+    else:
+        raise AssertionError("the watcher is still there")
+    assert asyncio.run(asyncify(lambda question: question, execution="inline")(question="again")) == "again"
+
+
+def test_dspys_own_work_is_not_blamed_on_the_user() -> None:
+    import sys
+
+    assert _users_line(sys._getframe()) is not None
+    frames: list[Any] = []
+
+    class Adapter(dspy.ChatAdapter):  # type: ignore[misc]
+        def format_task_description(self, signature: Any) -> str:
+            frames.append(sys._getframe().f_back)
+            return ""
+
+    Adapter().format_system_message(dspy.Signature(QA))
+    assert _users_line(frames[0]) is None
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+@pytest.mark.parametrize("way", ["run", "until_complete", "same_loop"])
+async def test_a_loop_inside_a_loop_is_a_clear_error(way: str) -> None:
+    def program(question: str) -> Any:
+        work = asyncio.sleep(0)
+        try:
+            if way == "run":
+                return asyncio.run(work)
+            loop = asyncio.new_event_loop() if way == "until_complete" else asyncio.get_running_loop()
+            try:
+                return loop.run_until_complete(work)
+            finally:
+                if way == "until_complete":
+                    loop.close()
+        finally:
+            work.close()
+
+    with pytest.raises(RuntimeError) as caught:
+        await asyncify(program, execution="inline")(question="?")
+    assert "use execution='thread'" in "".join(caught.value.__notes__)
+    if way != "same_loop":
+        assert await asyncify(program, execution="thread")(question="?") is None
+
+
+async def test_what_can_be_refused_is_refused() -> None:
+    async def asynchronous(question: str) -> str:
+        return question
+
+    for way in ("inline", "thread"):
+        with pytest.raises(ValueError, match="asynchronous is a coroutine function, so it can only run natively"):
+            asyncify(asynchronous, execution=way)  # type: ignore[arg-type]
+    assert await asyncify(asynchronous)(question="x") == "x"
+
+
+@pytest.mark.parametrize("way", ["native", "thread", "inline"])
+@pytest.mark.parametrize("end", ["cancel", "deadline", "raise"])
+async def test_user_code_is_left_as_python_leaves_it(paced: Sim, way: Any, end: str) -> None:
+    """``except Exception`` does not see a stop; ``finally`` and context managers run, the innermost first."""
+    paced.server.set_options(ttft=5.0 if end != "raise" else 0.0, tps=None)
+    left: list[str] = []
+
+    class Managed:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def __enter__(self) -> None:
+            pass
+
+        def __exit__(self, kind: Any, *_: Any) -> None:
+            left.append(f"{self.name} {kind.__name__}")
+
+    class Program(dspy.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.ask = dspy.Predict(QA)
+
+        def forward(self, question: str) -> Any:
+            try:
+                with Managed("outer"):
+                    try:
+                        with Managed("inner"):
+                            self.ask(question=question)
+                            raise KeyError("mine")
+                    except ValueError:
+                        left.append("wrong")
+                    finally:
+                        left.append("finally")
+            except Exception as exc:
+                left.append(f"except {type(exc).__name__}")
+                raise
+
+        async def aforward(self, question: str) -> Any:
+            try:
+                with Managed("outer"):
+                    try:
+                        with Managed("inner"):
+                            await self.ask.acall(question=question)
+                            raise KeyError("mine")
+                    except ValueError:
+                        left.append("wrong")
+                    finally:
+                        left.append("finally")
+            except Exception as exc:
+                left.append(f"except {type(exc).__name__}")
+                raise
+
+    with dspy.context(lm=paced.lm(num_retries=0, stream="always")):
+        task = asyncio.create_task(
+            asyncify(Program(), execution=way, timeout=0.2 if end == "deadline" else 30)(question="?")
+        )
+        expected: Any = {"cancel": asyncio.CancelledError, "deadline": DeadlineExceeded, "raise": KeyError}[end]
+        if end == "cancel":
+            for _ in range(300):
+                if paced.server.stats.active:
+                    break
+                await asyncio.sleep(0.01)
+            task.cancel()
+        with pytest.raises(expected):
+            await task
+        for _ in range(300):
+            if len(left) >= 3 and not paced.server.stats.active:
+                break
+            await asyncio.sleep(0.01)
+    kind = left[0].split()[1]
+    assert kind == "KeyError" if end == "raise" else kind in ("Stop", "CancelledError")
+    assert left == [f"inner {kind}", "finally", f"outer {kind}"] + (["except KeyError"] if end == "raise" else [])
+    assert paced.server.stats.active == 0
+
+
+async def test_one_that_swallows_everything_is_parked_and_its_caller_is_told(
+    paced: Sim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution, "MAX_REFUSALS", 5)
+    paced.server.set_options(ttft=5.0)
+    tries = 0
+
+    class Never(dspy.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.ask = dspy.Predict(QA)
+
+        def forward(self, question: str) -> Any:
+            nonlocal tries
+            while tries < 100_000:
+                tries += 1
+                try:
+                    self.ask(question=question)
+                except BaseException:
+                    continue
+
+    before = execution.parked()
+    with dspy.context(lm=paced.lm()), pytest.raises((DeadlineExceeded, Cancelled)):
+        await asyncify(Never(), execution="inline", timeout=0.1)(question="?")
+    assert execution.parked() == before + 1
+    assert tries == 7  # the first was stopped, five were refused, the last was never answered
+    assert paced.server.stats.requests == 1
