@@ -57,6 +57,6 @@ async def test_the_answer_is_its_own() -> None:
 
 
 def test_code_act_runs_its_code() -> None:
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="CodeAct"):
         program = dspy.CodeAct("q -> a", tools=[])
     assert choose_execution(program, "auto") == "thread"
