@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import re
+import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
-
-import uvicorn
 
 from dspy_live.cli.flags import ProgramFlags
 from dspy_live.cli.observing import ObserveFlags, Observers, observe
@@ -21,13 +19,9 @@ from dspy_live.core.call import Call
 from dspy_live.core.errors import ConfigurationError, LiveError
 from dspy_live.core.events import Event
 from dspy_live.core.service import Receiver, Service
-from dspy_live.server import App, Mounted, create_app
+from dspy_live.server import App, Mounted, create_app, serve
 
 _NAMED = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.-]*)=(.+)\Z", re.DOTALL)
-_AFTER_DRAIN = 5
-"""Seconds that connections have to close once every run has ended."""
-_BACKLOG = 4096
-"""Connections that may wait to be accepted; a thousand clients that come back at once are no attack."""
 _DESCRIPTORS = 65_536
 """A stream holds two sockets, its client's and its LM's: the usual 1024 are spent by 500 of them."""
 
@@ -45,35 +39,6 @@ class ServeOptions:
     drain: float = 30.0
 
 
-class LiveServer(uvicorn.Server):
-    """uvicorn, told to let running calls end first, and to leave the garbage collector's hands still."""
-
-    def __init__(self, config: uvicorn.Config, app: App, drain: float, ready: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._app = app
-        self._drain = drain
-        self._ready = ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to listen, then say so."""
-        await super().startup(sockets)
-        # What is loaded by now stays for ever: full collections over it cost 100 ms pauses under load.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 100)
-        self._ready()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Refuse new runs, give the running ones their time, then close; a second signal cuts it short."""
-        draining = asyncio.ensure_future(self._app.drain(self._drain))
-        while not draining.done() and not self.force_exit:
-            await asyncio.wait([draining], timeout=0.1)
-        if not draining.done():
-            draining.cancel()
-            await asyncio.wait([draining])
-        await super().shutdown(sockets)
-
-
 def serve_process(options: ServeOptions, sockets: list[socket.socket] | None = None) -> None:
     """Serve until SIGINT or SIGTERM. Raises :class:`ConfigurationError` when a program can't be opened."""
     opened = open_programs(options)
@@ -87,21 +52,9 @@ def serve_process(options: ServeOptions, sockets: list[socket.socket] | None = N
 
 def _serve(opened: Mapping[str, Opened], app: App, options: ServeOptions, sockets: list[socket.socket]) -> None:
     url = base_url(options.host, sockets[0])
-    config = uvicorn.Config(
-        app,
-        interface="asgi3",
-        http="httptools",
-        ws="websockets-sansio",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        backlog=_BACKLOG,
-        ws_max_size=int(options.app.get("max_body", 16 << 20)),
-        timeout_graceful_shutdown=_AFTER_DRAIN,
-    )
-    LiveServer(config, app, options.drain, lambda: print(banner(opened, url, options), flush=True)).run(sockets)
+    told = lambda _: print(banner(opened, url, options), flush=True)  # noqa: E731
+    if serve(app, drain=options.drain, sockets=sockets, on_ready=told) is signal.SIGINT:
+        raise KeyboardInterrupt  # a shell that runs a script must see what ended it
 
 
 def _raise_descriptor_limit() -> None:

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 
 from dspy_live.core.errors import ConfigurationError
 from dspy_live.server.app import App
+from dspy_live.server.protocol import Protocol
 
 BACKLOG = 4096
 GC_THRESHOLDS = (50_000, 20, 100)
@@ -51,7 +52,7 @@ class LiveServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http="httptools",
+                http=Protocol,
                 ws="websockets-sansio",
                 loop="uvloop",
                 lifespan="on",
@@ -124,8 +125,10 @@ def serve(
     sockets: Sequence[socket.socket] | None = None,
     ssl_certfile: str | None = None,
     ssl_keyfile: str | None = None,
-) -> None:
+) -> signal.Signals | None:
     """Serve ``app`` until SIGTERM or SIGINT, then drain; a second signal cuts the drain short.
+
+    Returns the signal that ended it, ``None`` where something else did.
 
     Args:
         app: what :func:`~dspy_live.server.create_app` returned.
@@ -145,7 +148,7 @@ def serve(
     if sockets is None:
         check_address(app, host, no_auth=no_auth, allow_simulated=allow_simulated)
         sockets = [bind(host, port)]
-        app.origins.local_only = is_loopback(host) and not app.keys
+    app.origins.local_only = is_loopback(sockets[0].getsockname()[0]) and not app.keys
     url = address(sockets[0], tls=ssl_certfile is not None)
 
     def ready() -> None:
@@ -162,7 +165,7 @@ def serve(
         ssl_keyfile=ssl_keyfile,
     )
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
-        runner.run(_until_signal(server, list(sockets)))
+        return runner.run(_until_signal(server, list(sockets)))
 
 
 def check_address(app: App, host: str, *, no_auth: bool, allow_simulated: bool) -> None:
@@ -209,17 +212,24 @@ def address(sock: socket.socket, *, tls: bool = False) -> str:
     return f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-async def _until_signal(server: LiveServer, sockets: list[socket.socket]) -> None:
+async def _until_signal(server: LiveServer, sockets: list[socket.socket]) -> signal.Signals | None:
     loop = asyncio.get_running_loop()
     signals = (signal.SIGTERM, signal.SIGINT)
+    seen: list[signal.Signals] = []
+
+    def stop(which: signal.Signals) -> None:
+        seen.append(which)
+        server.stop()
+
     for each in signals:
-        loop.add_signal_handler(each, server.stop)
+        loop.add_signal_handler(each, stop, each)
     try:
         serving: Coroutine[Any, Any, None] = server.serve(sockets)
         await serving
     finally:
         for each in signals:
             loop.remove_signal_handler(each)
+    return seen[0] if seen else None
 
 
 def _settle_memory() -> None:

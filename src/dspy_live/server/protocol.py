@@ -1,0 +1,100 @@
+"""The connection of a client that may mean no good: a request's head has a largest size, and a longest time to come."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from dspy_live.server.encoders.json import dumps
+
+MOST_HEAD = 65_536
+"""Bytes of a request's line and headers: four times what browsers and balancers send at most."""
+
+HEAD_SECONDS = 30.0
+"""Seconds for a request's head to come, from the connection's start or from the head's first byte."""
+
+
+class HeadTooLarge(Exception):
+    """The request's line and headers are over :data:`MOST_HEAD` bytes."""
+
+
+class Protocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1, with bounds on the head; bodies have theirs in the application."""
+
+    head_seconds = HEAD_SECONDS
+    _in_head = True
+    _head = 0
+    _patience: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin to wait for the first request's head."""
+        super().connection_made(transport)
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        self._wait_no_more()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        self._in_head, self._head = True, 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """A head has come."""
+        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MOST_HEAD:
+            raise HeadTooLarge
+        self._in_head = False
+        self._wait_no_more()
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came; a head that goes on is bounded."""
+        super().data_received(data)
+        if not self._in_head or self.transport.is_closing():
+            return
+        self._head += len(data)
+        if self._head > MOST_HEAD:
+            self.send_400_response("")
+        elif self._patience is None:
+            self._wait()
+
+    def send_400_response(self, msg: str) -> None:
+        """Say in JSON what is wrong with the request, and hang up."""
+        self._wait_no_more()
+        large = self._in_head and (self._head > MOST_HEAD or sum(map(_size, self.headers or ())) > MOST_HEAD)
+        if large:
+            self._refuse("431 Request Header Fields Too Large", "too_large", f"the head is over {MOST_HEAD} bytes")
+        else:
+            self._refuse("400 Bad Request", "bad_request", "this is no valid HTTP/1.1 request")
+
+    def _refuse(self, status: str, kind: str, message: str) -> None:
+        body = dumps({"error": {"type": kind, "message": message, "run_id": None}})
+        head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+        self.transport.write(head.encode() + b"connection: close\r\n\r\n" + body)
+        self.transport.close()
+
+    def _wait(self) -> None:
+        self._patience = self.loop.call_later(self.head_seconds, self._give_up)
+
+    def _wait_no_more(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def _give_up(self) -> None:
+        self._patience = None
+        if self._in_head and not self.transport.is_closing():
+            if self._head:
+                self._refuse(
+                    "408 Request Timeout", "request_timeout", f"the head did not come in {self.head_seconds:g} s"
+                )
+            else:
+                self.transport.close()
+
+
+def _size(header: tuple[bytes, bytes]) -> int:
+    return len(header[0]) + len(header[1]) + 4

@@ -1,0 +1,96 @@
+"""Clients that send no request, an endless one, or none that is HTTP: over real sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+
+import pytest
+from tests.server.support import Live, http, qa, serving
+
+from dspy_live.server.protocol import MOST_HEAD, Protocol
+
+
+@pytest.fixture
+def live() -> Iterator[Live]:
+    with serving(qa()) as server:
+        yield server
+
+
+def everything(live: Live, data: bytes) -> bytes:
+    sock = live.connect()
+    sock.settimeout(5)
+    reply = b""
+    with contextlib.suppress(ConnectionError):  # the server may hang up in the middle
+        sock.sendall(data)
+    with contextlib.suppress(ConnectionError):
+        while piece := sock.recv(65536):
+            reply += piece
+    sock.close()
+    return reply
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"X-Big: " + b"a" * (MOST_HEAD + 1) + b"\r\n\r\n",
+        b"".join(b"X-%d: a\r\n" % n for n in range(20_000)) + b"\r\n",
+        b"X-Big: " + b"a" * 1_000_000,
+    ],
+    ids=["one header", "many headers", "no end"],
+)
+def test_a_head_of_any_size_is_refused_at_the_limit(live: Live, head: bytes) -> None:
+    reply = everything(live, b"GET /health/live HTTP/1.1\r\nHost: x\r\n" + head)
+    assert reply.startswith(b"HTTP/1.1 431 ") or not reply  # a reset may overtake the reply; it is refused all the same
+    if reply:
+        assert json.loads(reply.partition(b"\r\n\r\n")[2])["error"]["type"] == "too_large"
+    assert http.get(live.url + "/health/live").status_code == 200
+
+
+def test_a_head_over_the_limit_by_a_little_is_told(live: Live) -> None:
+    reply = everything(live, b"GET /health/live HTTP/1.1\r\nHost: x\r\nX-Big: " + b"a" * MOST_HEAD + b"\r\n\r\n")
+    assert reply.startswith(b"HTTP/1.1 431 ")
+    assert http.get(live.url + "/health/live", headers={"X-Big": "a" * (MOST_HEAD - 1000)}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x16\x03\x01\x02\x00\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET / HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
+    ],
+)
+def test_what_is_no_http_is_told_in_json(live: Live, data: bytes) -> None:
+    head, _, body = everything(live, data).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(body)["error"]["type"] == "bad_request"
+
+
+def test_clients_that_send_nothing_or_half_a_head_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Protocol, "head_seconds", 0.2)
+    with serving(qa()) as live:
+        silent, half, second = live.connect(), live.connect(), live.connect()
+        half.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nX-")
+        second.sendall(live.request("POST", "/predict", b'{"question":"x"}'))
+        assert second.recv(65536).startswith(b"HTTP/1.1 200 ")
+        time.sleep(0.3)  # an answered connection is kept
+        second.sendall(live.request("POST", "/predict", b'{"question":"x"}'))
+        assert second.recv(65536).startswith(b"HTTP/1.1 200 ")
+        second.sendall(b"GET /heal")
+        for sock, said in ((silent, b""), (half, b"HTTP/1.1 408 "), (second, b"HTTP/1.1 408 ")):
+            sock.settimeout(5)
+            assert sock.recv(65536).startswith(said)
+            sock.close()
+
+
+def test_a_long_stream_and_a_websocket_outlast_the_heads_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    from websockets.sync.client import connect
+
+    monkeypatch.setattr(Protocol, "head_seconds", 0.1)
+    with serving(qa()) as live, connect(live.url.replace("http", "ws") + "/ws") as socket:
+        time.sleep(0.3)
+        socket.send("Why?")
+        assert socket.recv(timeout=5)
