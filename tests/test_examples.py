@@ -23,6 +23,7 @@ ALONE = {
     "batch_reviews.py": ["40 done, 1 failed", "ValueError: there is nothing", "40 LM calls", "\n0 LM calls"],
     "many_at_once.py": ["20 answers in"],
     "stream_fields.py": ["[Research starting]", "the same as the prediction: True", "keywords: "],
+    "what_it_cost.py": ["6 LM calls, ", "research.predict: ", "alert: ", "stopped: budget: 3 calls", "BudgetExceeded"],
     "stop_early.py": ["left after 5 tokens", "stopped: "],
 }
 CLIENTS = {

@@ -146,6 +146,16 @@ def test_a_run_joins_its_callers_trace(provider: TracerProvider, spans: InMemory
     assert run.parent.span_id == own.get_span_context().span_id
 
 
+def test_a_client_over_http_hands_its_trace_on() -> None:
+    from tests.server.support import http, qa, serving
+
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    with serving(qa()) as live:
+        for path in ("/predict", "/predict/stream"):
+            http.post(live.url + path, json={"question": "Why?"}, headers={"traceparent": parent})
+        assert [call.attributes["traceparent"] for call in live.service.calls] == [parent, parent]
+
+
 def test_an_lm_call_outside_of_a_run_is_a_span_of_its_own(
     provider: TracerProvider, spans: InMemorySpanExporter
 ) -> None:

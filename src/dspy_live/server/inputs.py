@@ -38,7 +38,10 @@ def make_call(request: Request, mounted: Mounted, body: dict[str, Any], *, strea
     header = request.header(b"x-config")
     if header is not None:
         config = parse_object(header, "the X-Config header")
-    return new_call(mounted, body, config, request.run_id, request.key, stream=stream)
+    call = new_call(mounted, body, config, request.run_id, request.key, stream=stream)
+    if (parent := request.header(b"traceparent")) is not None:
+        call.attributes["traceparent"] = parent  # the run becomes a part of its client's trace
+    return call
 
 
 def new_call(
