@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from textwrap import dedent
 
 import dspy
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dspy_live.core.errors import ConfigurationError
 from dspy_live.programs.target import load
@@ -206,3 +209,10 @@ def test_two_files_of_one_name_stay_apart(here: Path) -> None:
     first, second = load("a/demo_twice.py:program"), load("b/demo_twice.py:program")
     assert list(first.program.signature.output_fields) == ["first"]
     assert list(second.program.signature.output_fields) == ["second"]
+
+
+@given(st.text(alphabet="zq:./->,[] ()=*~\\\0é\n", max_size=30).map(lambda text: "zz" + text))
+@settings(max_examples=300)
+def test_any_text_is_a_program_or_our_own_error(text: str) -> None:
+    with suppress(ConfigurationError):
+        assert load(text).program is not None

@@ -1,0 +1,70 @@
+"""What a type checker makes of the public names; ``make types`` reads it, nothing runs it.
+
+An ``ignore`` that is not needed is an error, so that each line with one says: this use is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, assert_type
+
+import dspy_live
+from dspy_live.client import AsyncClient, Client, Reply
+from dspy_live.core.call import Call
+from dspy_live.core.events import Event, Token
+from dspy_live.core.service import Receiver, Service
+
+
+async def in_python(program: Any) -> None:
+    ask = dspy_live.asyncify(program, execution="inline", timeout=1.5)
+    await ask(question="x")
+    dspy_live.asyncify(program, execution="sometimes")  # type: ignore[arg-type]
+    dspy_live.asyncify(program, timeout="1 s")  # type: ignore[arg-type]
+    assert_type(dspy_live.batch(program, [{"question": "x"}], concurrency=3), list[Any])
+    assert_type(await dspy_live.abatch(program, [{"question": "x"}]), list[Any])
+    async for item in dspy_live.stream_batch(program, iter([{"question": "x"}])):
+        assert_type(item, dspy_live.BatchItem)
+    with dspy_live.UsageTracker() as tracker:
+        assert_type(tracker, dspy_live.UsageTracker)
+        assert_type(tracker.get_stats(), dict[str, Any])
+    dspy_live.Budget(max_cost="a lot")  # type: ignore[arg-type]
+    dspy_live.emit("progress", {"done": 3})
+    dspy_live.set_default_runtime(dspy_live.Runtime(max_threads=8))
+    dspy_live.Runtime(threads=8)  # type: ignore[call-arg]
+
+
+def tokens(item: dspy_live.StreamToken, void: dspy_live.Restart) -> None:
+    assert_type(item.upper(), str)
+    assert_type(item.signature_field_name, str)
+    assert_type(void.fields, tuple[str, ...])
+
+
+async def over_http() -> None:
+    client = AsyncClient("http://127.0.0.1:8000", api_key="k")
+    assert_type(await client.predict(question="x"), Reply)
+    async with client.stream(question="x") as run:
+        assert_type(run.text("answer"), AsyncIterator[str])
+        assert_type(await run.result(), Reply)
+        async for event in run:
+            assert_type(event, Event)
+    assert_type(Client("http://127.0.0.1:8000").predict({"question": "x"}, timeout=3), Reply)
+    AsyncClient()  # type: ignore[call-arg]
+
+
+async def layers(inner: Service) -> None:
+    service: Service = Doubled(inner)
+    async with service.open(Call({"question": "x"})) as events:
+        assert_type(events, Receiver[Event])
+        for event in await events.receive_many():
+            if isinstance(event, Token):
+                assert_type(event.text, str)
+
+
+class Doubled:
+    """A layer of a user's own is a Service by its shape alone."""
+
+    def __init__(self, inner: Service) -> None:
+        self._inner = inner
+
+    def open(self, call: Call) -> Any:
+        return self._inner.open(call.but(stream=False))
