@@ -48,7 +48,7 @@ class Keys:
         key = _given(scope, query)
         if key is None:
             # In words: an example of a header would be taken for a key, and be put out of sight.
-            raise Unauthorized("an API key is needed, as a bearer token (Authorization) or in the header X-API-Key")
+            raise Unauthorized("an API key is needed, in the header Authorization (Bearer) or in X-API-Key")
         found = ANYONE
         given = self._digest(key)
         for name, digest in self._digests:  # no early end: the time must not tell which key was near
