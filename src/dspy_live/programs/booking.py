@@ -48,6 +48,8 @@ class _Request:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        # A bound method kept on its own object is a cycle.
+        self.__dict__.pop("attach", None)
         try:
             await self._inside.__aexit__(kind, error, traceback)
         finally:

@@ -219,6 +219,9 @@ class _Opening:
         duration = time.monotonic() - run.started
         tell(run.observers, "run_ended", call, failure, duration, run.first)
         channel.close(failure)
+        # What they hold holds the run.
+        run.invocations.clear()
+        run.formatted.clear()
 
     async def _execute(self, run: Run) -> Any:
         service, inputs = self._service, run.call.inputs

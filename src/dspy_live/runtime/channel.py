@@ -69,7 +69,6 @@ class Channel:
         "_times_full",
         "_waiter",
         "_waking",
-        "receiver",
     )
 
     def __init__(self, buffer: Buffer | None = None, loop: asyncio.AbstractEventLoop | None = None) -> None:
@@ -90,7 +89,11 @@ class Channel:
         self._received = 0
         self._discarded = 0
         self._times_full = 0
-        self.receiver = ChannelReceiver(self)
+
+    @property
+    def receiver(self) -> ChannelReceiver:
+        """The receiving end. Not kept here: the two would hold each other, and wait for the garbage collector."""
+        return ChannelReceiver(self)
 
     # The sender's side.
 

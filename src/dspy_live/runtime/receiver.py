@@ -14,11 +14,10 @@ if TYPE_CHECKING:
 class ChannelReceiver:
     """The receiving end: a :class:`~dspy_live.core.service.Receiver` for one reader at a time."""
 
-    __slots__ = ("_channel", "_closed")
+    __slots__ = ("_channel",)
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._closed = False
 
     def __aiter__(self) -> ChannelReceiver:
         return self
@@ -58,14 +57,13 @@ class ChannelReceiver:
 
     def close(self) -> None:
         """Stop reading: what waits is discarded, and the sender is told that nobody reads."""
-        self._closed = True
         self._channel._break()
 
     async def _wait(self) -> bool:
         """Wait until something is there. False at the end, the failure raised."""
         channel = self._channel
         while not channel._queue:
-            if self._closed:
+            if channel._broken:
                 raise Closed("this run's channel was closed by its reader")
             if channel._ended:
                 if channel._exc is not None:

@@ -144,6 +144,8 @@ class Scope:
         if self._leave is not None:
             self._leave()
             self._leave = None
+        # They hold the task, whose context holds the run, which holds this scope.
+        self._callbacks.clear()
 
     async def __aenter__(self) -> Scope:
         if self._error is not None and not self._move_on:
