@@ -8,13 +8,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::de::{Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use tokio::sync::{oneshot, Notify};
 
 use crate::error::{Error, Result, WireFailure};
 use crate::event::StreamEvent;
 use crate::inbox::{Control, Inbox};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Outcome};
 use crate::schema::Schema;
 
 /// What Python's thread is asked to do; `dspy_live.embed.wire` has the other side.
@@ -182,10 +183,29 @@ impl Shared {
     /// Distribute one batch: `[[id, events, end], …]`.
     pub(super) fn deliver(&self, batch: &[u8]) -> Result<()> {
         self.metrics.crossed();
-        let replies: Vec<(u64, Vec<StreamEvent>, End)> =
-            serde_json::from_slice(batch).map_err(|error| Error::value("a batch from Python that can't be read", error))?;
+        match serde_json::from_slice::<Vec<(u64, Vec<StreamEvent>, End)>>(batch) {
+            Ok(replies) => replies.into_iter().for_each(|(id, events, end)| self.deliver_one(id, events, end)),
+            Err(_) => self.deliver_apart(batch)?,
+        }
+        Ok(())
+    }
+
+    /// As [`deliver`](Self::deliver), for a batch with something in it that can't be read, such as a number beyond
+    /// all bounds: that run fails, the others get what is theirs.
+    fn deliver_apart(&self, batch: &[u8]) -> Result<()> {
+        let unreadable = |error| Error::value("what Python sent can't be read", error);
+        let replies: Vec<(u64, &RawValue, &RawValue)> = serde_json::from_slice(batch).map_err(unreadable)?;
         for (id, events, end) in replies {
-            self.deliver_one(id, events, end);
+            match (serde_json::from_str(events.get()), serde_json::from_str(end.get())) {
+                (Ok(events), Ok(end)) => self.deliver_one(id, events, end),
+                (Err(error), _) | (_, Err(error)) => {
+                    self.send(&Command::Cancel { id });
+                    let inbox = lock(&self.tables).runs.get(&id).cloned();
+                    if let Some(inbox) = inbox {
+                        inbox.abandon(Outcome::Failed, Some(unreadable(error)));
+                    }
+                }
+            }
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from typing import Any
@@ -29,8 +30,9 @@ class Odd(dspy.Module):
     """Sends and returns what has no form in JSON."""
 
     async def aforward(self, question: str) -> dspy.Prediction:
-        dspy_live.emit("odd", {"text": "a\ud800b", "huge": 10**400, "when": threading.Lock(), (1, 2): {3}})
-        return dspy.Prediction(answer="a\ud800b", number=float("nan"), threads=names())
+        dspy_live.emit("odd", {"text": "a\ud800b", "when": threading.Lock(), (1, 2): {3}})
+        number = 10**400 if question == "huge" else float("nan")
+        return dspy.Prediction(answer="a\ud800b", number=number)
 
 
 class Blocking(dspy.Module):
@@ -57,18 +59,18 @@ class Stubborn(dspy.Module):
 
 
 class Busy(dspy.Module):
-    """Holds Python for a while, as a program that computes does."""
+    """Holds Python for a while, and hands it to no other thread meanwhile."""
 
     async def aforward(self, question: str) -> dspy.Prediction:
-        until = time.monotonic() + float(question)
-        while time.monotonic() < until:
-            pass
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(60.0)
+        try:
+            until = time.monotonic() + float(question)
+            while time.monotonic() < until:
+                pass
+        finally:
+            sys.setswitchinterval(before)
         return dspy.Prediction(answer="done")
-
-
-def names() -> list[str]:
-    """The threads that Python knows of, those that only visit it among them."""
-    return sorted(thread.name for thread in threading.enumerate())
 
 
 failing = Failing()
