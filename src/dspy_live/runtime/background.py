@@ -30,24 +30,23 @@ class BackgroundLoop:
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self._forked()
+        os.register_at_fork(after_in_child=self._forked)
+
+    def _forked(self) -> None:
+        # Threads do not survive a fork, and the lock may have been held by one of them.
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._pid = 0
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The running loop. A forked child gets a new one: threads do not survive a fork."""
+        """The running loop. A forked child gets a new one."""
         loop = self._loop
-        if loop is not None and self._pid == os.getpid() and not loop.is_closed():
-            return loop
-        return self._start()
+        return loop if loop is not None and not loop.is_closed() else self._start()
 
     def _start(self) -> asyncio.AbstractEventLoop:
-        if self._pid != os.getpid():
-            # The lock may have been held by a thread that the fork did not copy.
-            self._lock = threading.Lock()
         with self._lock:
-            if self._loop is not None and self._pid == os.getpid() and not self._loop.is_closed():
+            if self._loop is not None and not self._loop.is_closed():
                 return self._loop
             loop = new_event_loop()
             ready = threading.Event()
@@ -59,7 +58,7 @@ class BackgroundLoop:
 
             threading.Thread(target=run, name=self._name, daemon=True).start()
             ready.wait()
-            self._loop, self._pid = loop, os.getpid()
+            self._loop = loop
             return loop
 
     def submit(self, coro: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:

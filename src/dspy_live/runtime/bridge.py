@@ -1,15 +1,23 @@
 """From synchronous code to the asynchronous engine: who calls from where decides which loop works.
 
-===========================================  ==================  ==================================
-caller                                        I/O on              who waits
-===========================================  ==================  ==================================
-a sync call in an inline greenlet             the run's loop      the greenlet only
-a sync call in the run's worker thread        the run's loop      that thread
-a sync call on a loop's own thread            the I/O loop        that loop, unavoidably; warned about
-a sync call in any other thread               the I/O loop        that thread
-===========================================  ==================  ==================================
+===================================================  ====================  ========================================
+caller of an LM                                       I/O on                who waits
+===================================================  ====================  ========================================
+``acall`` on any loop                                 that loop             the task
+a sync call in an inline greenlet                     the run's loop        the greenlet only
+a sync call in the run's worker thread                the run's loop        that thread
+the same, after the run's loop was closed             the I/O loop          that thread
+a sync call on a loop's own thread: a notebook, a     the I/O loop          that loop, unavoidably; warned about
+sync submodule in an ``aforward``, in a thread's
+own ``asyncio.run``
+a sync call in any other thread: ``Parallel``, a      the I/O loop          that thread
+user's executor
+a sync call with no loop anywhere                     the I/O loop          the caller
+===================================================  ====================  ========================================
 
-A thread never waits for a loop that may wait for it: the I/O loop runs no code of the user's.
+A thread never waits for a loop that may wait for it: the I/O loop runs no code of the user's. A run that is read
+without a loop (``async_streaming=False``) lives on the run loop, which does its I/O. The user's own coroutines
+(async tools, ``syncify``) never come to the I/O loop (``programs/user_loop.py``). A forked child has new loops.
 """
 
 from __future__ import annotations
