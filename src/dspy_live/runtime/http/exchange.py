@@ -178,6 +178,8 @@ class Exchange:
     ) -> None:
         if not self._ended:
             self._fail(ConnectionBroken(self.where, "the exchange was left before its end", received=self._headed))
+        # The reader usually holds this exchange: the two would wait for the garbage collector.
+        self._inbox.sink = None
         self._pool._left(self)
 
     # For the connection
