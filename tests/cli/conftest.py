@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from unittest import mock
 
@@ -74,6 +74,7 @@ class Commands:
             stderr=subprocess.PIPE,
             text=True,
             preexec_fn=prepare,
+            start_new_session=True,
         )
         self.processes.append(process)
         return process
@@ -102,8 +103,9 @@ class Commands:
 
     def close(self) -> None:
         for process in self.processes:
-            if process.poll() is None:
-                process.kill()
+            # The whole session: a server that reloads has a child.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
 
 

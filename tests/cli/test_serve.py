@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 import urllib.parse
 from typing import TYPE_CHECKING, Any
 
@@ -224,6 +225,30 @@ def test_more_connections_than_a_shell_allows_by_default(live: Commands) -> None
     finally:
         for one in sockets:
             one.close()
+
+
+def described(where: tuple[str, int]) -> str:
+    try:
+        return str(ask(where, "/programs")[2]["programs"][0]["outputs"][0]["name"])
+    except OSError:
+        return ""
+
+
+def test_a_change_is_served_anew_and_a_broken_one_is_waited_out(live: Commands) -> None:
+    live.write("dev.py", "import dspy\nprogram = dspy.Predict('question -> first')\n")
+    process = live.start("serve", "dev.py:program", "--port", "0", "--no-ledger", "--reload")
+    where = address(banner(process))
+    assert described(where) == "first"
+    live.write("dev.py", "import dspy\nprogram = dspy.Predict('question ->\n")
+    assert process.stderr is not None
+    while "dev.py can't be imported" not in (line := process.stderr.readline()):
+        assert line
+    live.write("dev.py", "import dspy\nprogram = dspy.Predict('question -> second')\n")
+    while described(where) != "second":
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
 
 
 def test_the_simulated_lm_as_a_server_answers_a_command(live: Commands) -> None:
