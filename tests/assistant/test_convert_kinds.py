@@ -169,6 +169,12 @@ class TestBadInput:
             convert("async", "import dspy\nclass A(\n")
         assert caught.value.details["line"] == 2
 
+    def test_programs_that_only_functions_make(self) -> None:
+        text = 'import dspy\n\ndef ask(q):\n    return dspy.Predict("q -> a")(q=q)\n'
+        with pytest.raises(NoProgram, match="Nothing in the file runs a program"):
+            convert("streaming", text)
+        assert "async def" not in convert("async", text).new
+
     @pytest.mark.parametrize("text", ["\x00", "x = '\udcff'", "def f(:\n", "   x\n y\n"])
     def test_nothing_but_our_own_error(self, text: str) -> None:
         with pytest.raises(ConvertError):

@@ -18,7 +18,7 @@ from dspy_live.assistant.convert.report import (
     Notes,
     SeveralPrograms,
 )
-from dspy_live.assistant.convert.source import Source
+from dspy_live.assistant.convert.source import Source, check_syntax
 from dspy_live.assistant.convert.to_async import to_async
 from dspy_live.assistant.convert.to_streaming import to_streaming
 from dspy_live.assistant.convert.to_usage import to_caching, to_logging, to_usage
@@ -83,7 +83,7 @@ def convert(kind: str, text: str, *, program: str | None = None, file: str = "pr
     new_file = {"fastapi": f"{stem}_api.py", "tests": f"test_{stem}.py"}.get(kind, "")
     if new == text and not new_file and not any(note.level == "left" for note in notes.items):
         notes.add("left", f"Nothing had to change: the file already is what `convert {kind}` makes of it.")
-    compile(new, file, "exec")
+    check_syntax(new)
     return Conversion(kind, text, new, notes.sorted(), new_file, PurePath(file).name)
 
 

@@ -83,6 +83,11 @@ def choose(source: Source, program: str | None = None) -> Candidate:
                 return candidate
         names = ", ".join(candidate.name for candidate in found) or "none"
         raise NoProgram(f"The file has no program named {program!r}. It has: {names}.")
+    if not found and makes_programs(source):
+        raise NoProgram(
+            "Nothing in the file runs a program at its top level, and no program in it can be run by itself: programs are "
+            'made inside functions or classes. Call one of them under `if __name__ == "__main__":`.'
+        )
     if not found:
         raise NoProgram(no_program_text(source))
     buildable = [candidate for candidate in found if candidate.buildable] or found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -208,9 +210,25 @@ class Source:
         return found[-1] if found else None
 
 
+def check_syntax(text: str) -> None:
+    """Raise ``SyntaxError`` for what this Python can't compile. The user's own syntax warnings are not repeated."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        compile(text, "program.py", "exec", dont_inherit=True)
+
+
 def _parse(text: str) -> cst.Module:
     try:
-        return cst.parse_module(text)
+        module = cst.parse_module(text)
+        check_syntax(text)  # what libcst reads may be of a later Python
+        return module
+    except SyntaxError as error:
+        version = ".".join(map(str, sys.version_info[:2]))
+        raise DoesNotParse(
+            f"The file is not valid Python {version}: line {error.lineno}: {error.msg}",
+            line=error.lineno or 0,
+            column=error.offset or 0,
+        ) from error
     except cst.ParserSyntaxError as error:
         lines = text.splitlines()
         line = lines[error.raw_line - 1].strip() if 0 < error.raw_line <= len(lines) else ""
