@@ -85,8 +85,8 @@ def choose(source: Source, program: str | None = None) -> Candidate:
         raise NoProgram(f"The file has no program named {program!r}. It has: {names}.")
     if not found and makes_programs(source):
         raise NoProgram(
-            "Nothing in the file runs a program at its top level, and no program in it can be run by itself: programs are "
-            'made inside functions or classes. Call one of them under `if __name__ == "__main__":`.'
+            "Nothing in the file runs a program at its top level, and no program in it can be run by itself: they "
+            'are made inside functions or classes. Call one of them under `if __name__ == "__main__":`.'
         )
     if not found:
         raise NoProgram(no_program_text(source))
