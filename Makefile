@@ -17,7 +17,7 @@ CODE := src tests examples scripts bench
 .PHONY: help setup serve test check format lint types floors pytest rust system bench docs soak lock clean
 
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n 's/^# \(make \)/\1/p' Makefile
 
 setup:
 	@bash scripts/setup.sh

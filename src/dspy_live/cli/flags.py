@@ -11,7 +11,7 @@ from cyclopts import Parameter
 Execution = Literal["auto", "native", "thread", "inline"]
 
 
-@Parameter(name="*")
+@Parameter(name="*", group="Program and LM")
 @dataclass(frozen=True)
 class ProgramFlags:
     """How a program is loaded, what LM it asks, and how it is run."""

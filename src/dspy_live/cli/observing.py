@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dspy_live.observe.tracing import Tracing
 
 
-@Parameter(name="*")
+@Parameter(name="*", group="Records and logs")
 @dataclass(frozen=True)
 class ObserveFlags:
     """What is written down, and where."""
