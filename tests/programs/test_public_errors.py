@@ -87,3 +87,14 @@ def test_a_program_that_raises_tells_no_secret(sim: Sim) -> None:
     for text in (reply.text, stream.text):
         assert "hunter2" not in text
         assert "program_failed" in text
+
+
+def test_the_operator_sees_what_the_client_does_not(sim: Sim, caplog: Any) -> None:
+    program = dspy.Predict(QA)
+    program.lm = LM(MODEL, api_base="http://127.0.0.1:9/v1", api_key="sk-secret1", cache=False, num_retries=0)
+    with serving(create_app(program)) as live:
+        reply = httpx.post(f"{live.url}/predict", json={"question": "What?"})
+    lines = [r.getMessage() for r in caplog.records if r.name.startswith("dspy_live.server")]
+    assert any(reply.headers["x-run-id"] in line and "127.0.0.1:9" in line for line in lines), caplog.text
+    assert "127.0.0.1:9" not in reply.text
+    assert "sk-secret1" not in caplog.text

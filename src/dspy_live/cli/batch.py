@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from dspy_live.cli.flags import ProgramFlags
-from dspy_live.core.errors import ConfigurationError, InputError
+from dspy_live.core.errors import ConfigurationError, InputError, LiveError
 from dspy_live.core.schema import Schema
 
 if TYPE_CHECKING:
@@ -44,12 +44,9 @@ def batch(
     """
     from dspy_live.cli.program import open_program, warn_if_simulated
 
-    if source != "-" and not Path(source).is_file():
-        raise ConfigurationError(f"can't read {source}: there is no such file")
-    if output != "-" and Path(output).exists() and Path(output).is_dir():
-        raise ConfigurationError(f"can't write {output}: it is a folder")
-    if source != "-" and output != "-" and Path(output).exists() and Path(output).samefile(source):
-        raise ConfigurationError(f"the output {output} is the input")
+    # A lone dash comes as @-, see app.
+    source, output = ("-" if name == "@-" else name for name in (source, output))
+    _check_files(source, output, checkpoint)
     opened = open_program(program, flags)
     warn_if_simulated(opened.chosen)
     options = {
@@ -62,6 +59,24 @@ def batch(
     return _run(opened.loaded.program, opened.schema, source, output, options)
 
 
+def _check_files(source: str, output: str, checkpoint: str | None) -> None:
+    if source != "-" and Path(source).is_dir():
+        raise ConfigurationError(f"can't read {source}: it is a folder")
+    if source != "-" and not Path(source).exists():
+        raise ConfigurationError(f"can't read {source}: there is no such file")
+    if output != "-" and Path(output).is_dir():
+        raise ConfigurationError(f"can't write {output}: it is a folder")
+    named = {"input": source, "output": output, "checkpoint": checkpoint}
+    places: dict[Path, str] = {}
+    for what, name in named.items():
+        if name in (None, "-"):
+            continue
+        place = Path(str(name)).resolve()
+        if place in places and not place.is_char_device():
+            raise ConfigurationError(f"the {what} {name} is the {places[place]}")
+        places[place] = what
+
+
 def _run(program: Any, schema: Schema, source: str, output: str, options: dict[str, Any]) -> int:
     import asyncio
 
@@ -69,14 +84,16 @@ def _run(program: Any, schema: Schema, source: str, output: str, options: dict[s
     from dspy_live.programs.batch import stream_batch
 
     done = failed = 0
+    began = False
 
     async def write() -> None:
-        nonlocal done, failed
+        nonlocal done, failed, began
         with _writer(output) as file:
             items: Any = stream_batch(program, inputs_of(schema, source), ordered=True, **options)
             try:
                 async for item in items:
-                    file.write(_line(item))
+                    began = True
+                    _write(file, _line(item), output)
                     done += 1
                     failed += item.error is not None
             finally:
@@ -88,7 +105,8 @@ def _run(program: Any, schema: Schema, source: str, output: str, options: dict[s
     except ValueError as exc:
         raise ConfigurationError(str(exc)) from exc
     finally:
-        print(f"dspy-live: {done} rows, {failed} failed", file=sys.stderr)
+        if began or sys.exc_info()[0] is None:
+            print(f"dspy-live: {done} rows, {failed} failed", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -120,6 +138,15 @@ def _line(item: BatchItem) -> bytes:
     else:
         row["output"] = outputs_of(item.result)
     return orjson.dumps(row, default=str) + b"\n"
+
+
+def _write(file: Any, line: bytes, output: str) -> None:
+    try:
+        file.write(line)
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        raise LiveError(f"can't write {output}: {exc.strerror}; what is written so far is whole") from exc
 
 
 def _writer(output: str) -> Any:

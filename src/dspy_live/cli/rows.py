@@ -40,7 +40,8 @@ def _opened(path: str) -> IO[str]:
     if path == "-":
         return sys.stdin
     try:
-        return Path(path).open(encoding="utf-8-sig", newline="", errors="replace")
+        # What is no UTF-8 is kept apart from real characters, so that its row can be told.
+        return Path(path).open(encoding="utf-8-sig", newline="", errors="surrogateescape")
     except OSError as exc:
         raise ConfigurationError(f"can't read {path}: {exc.strerror}") from exc
 
@@ -49,15 +50,30 @@ def _json_rows(file: IO[str]) -> Iterator[dict[str, Any] | BadRow]:
     while line := file.readline(MAX_LINE):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as exc:
-            yield BadRow(line.rstrip("\n")[:2000], f"the line is no JSON: {exc.msg} at column {exc.colno}")
-            continue
-        if isinstance(row, dict):
-            yield row
-        else:
-            yield BadRow(line.rstrip("\n")[:2000], "the line is JSON, but no object with one key per input field")
+        row, problem = _parsed(line)
+        yield BadRow(_readable(line.rstrip("\r\n")[:2000]), problem) if problem else row
+
+
+def _parsed(line: str) -> tuple[Any, str]:
+    if not _is_text(line):
+        return None, "the line is no UTF-8"
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as exc:
+        return None, f"the line is no JSON: {exc.msg} at column {exc.colno}"
+    except (ValueError, RecursionError) as exc:  # a number of thousands of digits, thousands of brackets
+        return None, f"the line is no JSON that can be read: {exc}"
+    return (
+        (row, "") if isinstance(row, dict) else (None, "the line is JSON, but no object with one key per input field")
+    )
+
+
+def _is_text(line: str) -> bool:
+    return line.isascii() or not any("\udc80" <= char <= "\udcff" for char in line)
+
+
+def _readable(line: str) -> str:
+    return line.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _csv_rows(file: IO[str], delimiter: str) -> Iterator[dict[str, Any] | BadRow]:
@@ -70,7 +86,9 @@ def _csv_rows(file: IO[str], delimiter: str) -> Iterator[dict[str, Any] | BadRow
         except csv.Error as exc:
             yield BadRow("", f"line {reader.line_num} is no CSV: {exc}")
             continue
-        if None in row:
+        if not _is_text("".join(cell for cell in row.values() if isinstance(cell, str))):
+            yield BadRow(_readable(delimiter.join(filter(None, row.values()))), f"line {reader.line_num} is no UTF-8")
+        elif None in row:
             yield BadRow(delimiter.join(row[None] or ()), f"line {reader.line_num} has more columns than the header")
         else:
             yield {name: value for name, value in row.items() if value is not None}

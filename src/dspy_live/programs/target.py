@@ -99,9 +99,14 @@ def _named(module: ModuleType, name: str, target: str, path: Path | None) -> Loa
 
 def _inline(signature: str) -> Any:
     try:
-        return dspy.Predict(signature)
+        predictor = dspy.Predict(signature)
     except Exception as exc:
         raise ConfigurationError(f"{signature!r} is no signature: {exc}") from exc
+    if not predictor.signature.output_fields:
+        raise ConfigurationError(
+            f"{signature!r} has no output: name one behind the arrow, such as 'question -> answer'"
+        )
+    return predictor
 
 
 _PREFIX = "_dspy_live_"

@@ -6,6 +6,7 @@ is killed loses nothing that it had finished, and at most half a line, which the
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -69,10 +70,11 @@ class Checkpoint:
         offset = self._file.tell()
         try:
             self._file.write(line)
-        except OSError:
+        except OSError as exc:
             # Half a line would spoil the next one.
-            self._file.truncate(offset)
-            raise
+            with contextlib.suppress(OSError):
+                self._file.truncate(offset)
+            raise OSError(exc.errno, exc.strerror, str(self.path)) from exc
         self._lines[index] = (offset, inputs)
 
     def close(self) -> None:
@@ -84,9 +86,9 @@ class Checkpoint:
             made: BinaryIO = self.path.open("wb", buffering=0)
             try:
                 made.write(orjson.dumps({"checkpoint": _VERSION, "program": self.program}) + b"\n")
-            except OSError:
+            except OSError as exc:
                 made.close()
-                raise
+                raise OSError(exc.errno, exc.strerror, str(self.path)) from exc
             return made
         self._read()
         file: BinaryIO = self.path.open("r+b", buffering=0)

@@ -69,12 +69,16 @@ def redacted(text: str) -> str:
 def public_error(exc: BaseException, run_id: str | None) -> LiveError:
     """Return what may be told of ``exc``, and log what may not be told.
 
-    A ``LiveError`` that is public is returned as it is; every other exception is logged with its
-    traceback under the run's id and becomes a :class:`ProgramFailed` without its text.
+    A ``LiveError`` that is public is returned as it is, and its cause is logged in one line; every other exception
+    is logged with its traceback under the run's id and becomes a :class:`ProgramFailed` without its text.
     """
     if isinstance(exc, Stop):
         exc = exc.error
     if isinstance(exc, LiveError) and exc.public:
+        if exc.__cause__ is not None:
+            # A client is told that the LM failed; whoever runs the server must see how.
+            cause = exc.__cause__
+            log.warning("run %s: %s: %s: %s", run_id, exc.code, type(cause).__name__, redacted(str(cause)))
         return exc
     log.error("run %s failed", run_id, exc_info=exc)
     hidden = ProgramFailed(_HIDDEN)
