@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dspy_live.core.usage import Meter
-from dspy_live.programs.internals import overrides, settings
+from dspy_live.programs.internals import overrides, thread_local_overrides
 from dspy_live.programs.prices_dspy import price_of
 from dspy_live.programs.run import current_run
 from dspy_live.runtime.account import Account, ScopeCarrier, process_account
@@ -30,8 +30,13 @@ class SettingsCarrier:
 
     @contextmanager
     def entering(self, meter: Meter) -> Iterator[None]:
-        with settings.context(**{KEY: (*overrides().get(KEY, ()), meter)}):
+        # Not dspy.context: it freezes every other setting too, and a dspy.configure inside the scope would go unseen.
+        before = overrides()
+        token = thread_local_overrides.set(type(before)({**before, KEY: (*before.get(KEY, ()), meter)}))
+        try:
             yield
+        finally:
+            thread_local_overrides.reset(token)
 
 
 def install(account: Account) -> None:
