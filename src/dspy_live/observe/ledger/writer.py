@@ -10,7 +10,7 @@ from dspy_live.observe.ledger.backend import Backend, Row
 
 logger = logging.getLogger("dspy_live.ledger")
 
-INTERVAL = 0.05
+INTERVAL = 0.25
 """Seconds between two batches: what a kill can cost."""
 BATCH = 2000
 MAX_WAITING = 200_000
