@@ -168,12 +168,15 @@ def _is_import(statement: cst.BaseStatement) -> bool:
 
 
 def _makes_program(plan: Plan, statement: cst.BaseStatement) -> bool:
+    """Tell whether a statement only makes a program: moving it before what runs changes nothing."""
     pattern = m.SimpleStatementLine(body=[m.Assign(targets=[m.AssignTarget(target=m.Name())])])
     if not m.matches(statement, pattern) or waits(plan, statement):
         return False
-    name = next(iter(binds(statement)))
-    value = plan.source.variables.get(name)
-    return value is not None and value.kind is not Kind.OPAQUE
+    value = plan.source.variables.get(next(iter(binds(statement))))
+    if value is None or value.kind in (Kind.OPAQUE, Kind.OBJECT):
+        return False
+    init = plan.definition(value.cls, "__init__") if value.cls else None
+    return init is None or not m.findall(init, m.Call(func=m.Attribute(attr=m.Name("configure"))))
 
 
 def _early_use(running: Running, moved: Sequence[cst.BaseStatement], kept: Sequence[cst.BaseStatement]) -> str:
