@@ -284,7 +284,8 @@ def test_what_waits_is_written_when_the_process_ends(tmp_path: Path) -> None:
 
 def test_a_ledger_that_is_locked_waits_and_loses_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     ledger = open_ledger(tmp_path / "l.db")
-    ledger.backend.read("PRAGMA busy_timeout = 20")
+    backend: Any = ledger.backend
+    backend._connection.execute("PRAGMA busy_timeout = 20")
     other = sqlite3.connect(tmp_path / "l.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     a_run(ledger)
@@ -295,6 +296,28 @@ def test_a_ledger_that_is_locked_waits_and_loses_nothing(tmp_path: Path, caplog:
     assert ledger.flush()
     assert ledger.totals()["runs"] == 1
     assert "written again" in caplog.text
+    ledger.close()
+
+
+def test_a_long_question_does_not_hold_up_the_writer(tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path / "l.db")
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT COUNT(*) FROM n"
+    backend: Any = ledger.backend
+
+    def ask() -> None:
+        with pytest.raises(OSError, match="interrupted"):
+            backend.read(endless)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        a_run(ledger)
+        assert ledger.flush(5.0)
+    finally:
+        while asking.is_alive():
+            backend._reader.interrupt()
+            asking.join(0.02)
+    assert ledger.totals()["runs"] == 1
     ledger.close()
 
 

@@ -60,8 +60,8 @@ def open_ledger(place: str | Path | None = None, *, contents: bool = False) -> L
 class Ledger:
     """A :class:`~dspy_live.core.observer.RunObserver` that writes, and the questions that can be asked.
 
-    A run costs it some microseconds: rows are handed to one thread, which writes four times a second. What was handed over
-    before that is all that a killed process loses.
+    A run costs it some microseconds: rows are handed to one thread, which writes four times a second. What was handed
+    over since is all that a killed process loses.
 
     Args:
         backend: the database.

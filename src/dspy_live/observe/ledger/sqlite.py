@@ -48,6 +48,7 @@ class SQLiteBackend:
         self.path = Path(path)
         self.name = str(path)
         self._lock = threading.Lock()
+        self._reading = threading.Lock()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(self.path, timeout=10.0, isolation_level=None, check_same_thread=False)
@@ -58,6 +59,8 @@ class SQLiteBackend:
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = NORMAL")
             self._migrate()
+            # Questions have a connection of their own: a long one must not hold up the writer.
+            self._reader = sqlite3.connect(self.path, timeout=10.0, isolation_level=None, check_same_thread=False)
         except sqlite3.Error as exc:
             self._connection.close()
             raise ConfigurationError(f"{self.name!r} is no ledger: {exc}") from None
@@ -71,16 +74,17 @@ class SQLiteBackend:
             _insert(connection, "lm_calls", calls)
 
     def read(self, statement: str, parameters: Sequence[Any] = ()) -> list[Row]:
-        with self._lock, self._told():
-            return self._connection.execute(statement, parameters).fetchall()
+        with self._reading, self._told():
+            return self._reader.execute(statement, parameters).fetchall()
 
     def change(self, statement: str, parameters: Sequence[Any] = ()) -> int:
         with self._transaction() as connection:
             return connection.execute(statement, parameters).rowcount
 
     def close(self) -> None:
-        with self._lock:
+        with self._lock, self._reading:
             self._connection.close()
+            self._reader.close()
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
