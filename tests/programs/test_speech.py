@@ -29,7 +29,7 @@ class FakeRun:
         self.events: list[Event] = []
         self.raw = False
         self.call = Call({})
-        self.channel = Channel()
+        self.channel = self.words = Channel()
         self.lifecycle = Lifecycle({"new": dict.fromkeys((Token, Restart, Reasoning), "new")})  # type: ignore[arg-type,dict-item]
 
     def push(self, event: Event) -> None:

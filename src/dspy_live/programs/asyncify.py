@@ -10,6 +10,7 @@ import dspy
 
 from dspy_live.core.call import Call
 from dspy_live.core.service import Service
+from dspy_live.programs.inner_run import around
 from dspy_live.programs.program import ProgramService
 from dspy_live.runtime import door
 from dspy_live.runtime.execution import Execution
@@ -35,6 +36,9 @@ def asyncify(
         timeout: seconds for each call; over it the call ends with :class:`~dspy_live.core.errors.DeadlineExceeded`.
         runtime: layers and account; the process's own by default.
 
+    Called inside a program that runs here already, it is part of that run: its words stream to whoever reads that one,
+    its usage counts against that one's budgets.
+
     A keyword ``config`` of a call sets LM options for it: ``await f(question=..., config={"rollout_id": 7})``.
 
     Raises ``TypeError`` for what is no program, ``ValueError`` for a timeout or an execution that can't work. A
@@ -46,7 +50,13 @@ def asyncify(
     layered = service.with_layers()
 
     async def async_program(*args: Any, **kwargs: Any) -> Any:
-        return await door.run(layered, call_for(service, args, kwargs, timeout=timeout, stream=False))
+        inherited = around()
+        outer = inherited.get("outer")
+        stream, restartable = (outer.call.stream, outer.call.restartable) if outer is not None else (False, True)
+        call = call_for(
+            service, args, kwargs, timeout=timeout, stream=stream, restartable=restartable, attributes=inherited
+        )
+        return await door.run(layered, call)
 
     async_program.__name__ = async_program.__qualname__ = f"asyncified_{service.name}"
     async_program.__doc__ = f"{service.name}, asynchronously."

@@ -32,6 +32,10 @@ class Names:
         self._paths[id(module)] = path
         self._shapes.setdefault(_shape(module), set()).add(path)
 
+    def has(self, module: Any) -> bool:
+        """True for a module that belongs to the program as it was wrapped."""
+        return id(module) in self._paths
+
     def path(self, module: Any) -> str:
         """Return the module's path; 1 µs when it belongs to the program as it was wrapped."""
         found = self._paths.get(id(module))

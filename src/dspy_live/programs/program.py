@@ -17,6 +17,7 @@ from dspy_live.core.errors import Cancelled, LiveError, ProgramFailed, Stop
 from dspy_live.core.events import Event, Predicted, Started
 from dspy_live.core.schema import Schema
 from dspy_live.core.service import Receiver, Service, compose
+from dspy_live.programs.inner_run import InnerRun
 from dspy_live.programs.internals import DEFAULT_CONFIG, overrides, settings
 from dspy_live.programs.live_adapter import live
 from dspy_live.programs.lm import adopt, configured
@@ -123,7 +124,8 @@ def choose_execution(program: Any, execution: Execution) -> Execution:
             f"{type(program).__name__} has no aforward(), so it can't run natively; use execution='thread'"
         )
     if execution == "auto":
-        return "native" if native else "thread"
+        only = isinstance(program, dspy.Module) and not _has_own(program, "forward") and _has_own(program, "aforward")
+        return "native" if native or only else "thread"
     if execution in ("thread", "inline") and native and not isinstance(program, dspy.Module):
         name = getattr(program, "__name__", type(program).__name__)
         raise ValueError(f"{name} is a coroutine function, so it can only run natively")
@@ -167,7 +169,9 @@ class _Opening:
         loop = asyncio.get_running_loop()
         self._scope = scope = Scope(call.deadline, loop=loop)
         channel = Channel(call.buffer, loop)
-        run = self._run = Run(service.runtime, call, service.name, service.names, scope, channel)
+        rest = (service.runtime, call, service.name, service.names, scope, channel)
+        outer = call.attributes.get("outer")
+        run = self._run = Run(*rest) if outer is None else InnerRun(outer, *rest)
         self._task = loop.create_task(self._drive(run), name=f"dspy-live run {call.id}")
         # Whatever becomes of the task, a reader never waits for ever.
         self._task.add_done_callback(lambda task: _close_after(task, run))

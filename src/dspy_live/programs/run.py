@@ -83,6 +83,16 @@ class Run:
         self.started = time.monotonic()
         self.first: float | None = None
 
+    @property
+    def words(self) -> Channel:
+        """The channel that takes what is said; its room is what an LM waits for."""
+        return self.channel
+
+    @property
+    def root(self) -> Run:
+        """The run around all others."""
+        return self
+
     def first_token(self) -> None:
         """Note when the first token was on its way; cheap when it already is."""
         if self.first is None:
@@ -113,8 +123,9 @@ class Run:
         """An LM call is about to be made: say so where status is wanted, and wait while the reader is far behind."""
         if self.status is not None:
             self.status.lm_call_starts(lm, speaker)
-        if self.channel.full and asyncio.get_running_loop() is self.loop and not self.channel.broken:
-            await self.channel.room()
+        words = self.words
+        if words.full and asyncio.get_running_loop() is self.loop and not words.broken:
+            await words.room()
             self.scope.check()
 
 

@@ -21,8 +21,8 @@ class Speech:
     ``on_room`` calls.
     """
 
-    __slots__ = ("_adapter", "_given", "_parser", "_push", "_run", "_said", "_signature", "_thinking", "_thought",
-                 "_verify", "foreign", "length", "lm_call", "predictor")  # fmt: skip
+    __slots__ = ("_adapter", "_channel", "_given", "_parser", "_push", "_run", "_said", "_signature", "_thinking",
+                 "_thought", "_verify", "foreign", "length", "lm_call", "predictor")  # fmt: skip
 
     def __init__(
         self,
@@ -36,6 +36,7 @@ class Speech:
     ) -> None:
         self._run = run
         self._push = run.push
+        self._channel = run.words
         self._adapter = adapter
         self._signature = signature
         self._parser = parser_for(adapter, signature)
@@ -66,7 +67,7 @@ class Speech:
         if parser is not None:
             for event in parser.feed(text):
                 self._emit(event)
-        return self.foreign or not self._run.channel.full
+        return self.foreign or not self._channel.full
 
     def reasoning(self, text: str) -> bool:
         """Take a piece of the model's own reasoning."""
@@ -76,15 +77,15 @@ class Speech:
         if self._thinking is not None and self._thought is not None:
             self._thought.append(text)
             self._push(Token(text, self._thinking, self.predictor, self.lm_call))
-        return self.foreign or not self._run.channel.full
+        return self.foreign or not self._channel.full
 
     def on_room(self, callback: Callable[[], object]) -> None:
         """Call back once when the reader has caught up."""
-        self._run.channel.on_room(callback)
+        self._channel.on_room(callback)
 
     async def room(self) -> None:
         """Wait until the reader has caught up."""
-        await self._run.channel.room()
+        await self._channel.room()
 
     def finish(self, reply: str) -> None:
         """The reply is complete: release what was held back.
@@ -123,7 +124,7 @@ class Speech:
                 f"{reason}, but the beginning of its answer was given out and this door can't take words back; "
                 "ask again, or use a door that understands Restart"
             )
-            self._run.scope.cancel(error)
+            self._run.root.scope.cancel(error)
             raise Stop(error)
         if self._said:
             self._push(Restart(self.predictor, self.lm_call, reason))

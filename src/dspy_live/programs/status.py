@@ -72,8 +72,8 @@ class Watch:
     def over(self, run: Run) -> Iterator[None]:
         """Let the run's tools and status messages be told as events, where there are any."""
         provider = run.call.attributes.get("status")
-        if provider is None and not self.has_tools:
-            yield
+        if provider is None and (run.status is not None or not self.has_tools):
+            yield  # with a status already: a run inside another, whose teller tells of both
             return
         teller = run.status = Teller(run, provider)
         with settings.context(callbacks=[*settings.callbacks, teller]):
