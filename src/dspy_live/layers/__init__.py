@@ -10,6 +10,7 @@ from dspy_live.layers.limit import Limit
 from dspy_live.layers.meter import meter
 from dspy_live.layers.rate import Rate
 from dspy_live.layers.retry import Retry
+from dspy_live.layers.shared_budget import SharedBudget
 from dspy_live.layers.shed import Shed
 from dspy_live.layers.single_flight import SingleFlight
 from dspy_live.layers.timeouts import Timeouts
@@ -25,6 +26,7 @@ __all__ = [
     "Limit",
     "Rate",
     "Retry",
+    "SharedBudget",
     "Shed",
     "SingleFlight",
     "Timeouts",

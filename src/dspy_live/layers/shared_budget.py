@@ -1,0 +1,217 @@
+"""One budget for many processes and machines, kept in Redis or Valkey."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+from dspy_live.core.errors import ConfigurationError
+from dspy_live.core.usage import LMRecord
+from dspy_live.layers.budget import Budget, Unit
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+logger = logging.getLogger("dspy_live.budget")
+
+Period = Literal["hour", "day", "month"]
+
+INTERVAL = 0.2
+"""Seconds between two exchanges with the server, while there is anything to tell or to ask."""
+_STAMPS: dict[str, tuple[str, int]] = {
+    "hour": ("%Y-%m-%dT%H", 2 * 3600),
+    "day": ("%Y-%m-%d", 2 * 86_400),
+    "month": ("%Y-%m", 62 * 86_400),
+}
+
+
+class SharedBudget(Budget):
+    """As :class:`~dspy_live.layers.budget.Budget`, with the spending of all processes that use the same ``name``.
+
+    No LM call waits for the server: spending is told, and that of the others asked for, by a thread five times a
+    second. So the limit can be overshot by what all processes spend in that time, and by what is in flight. While the
+    server is down each process counts alone, with what it knew last; one warning is logged, and what it spent meanwhile
+    is told later. What the server has heard although its answer was lost counts twice: rather too much than too little.
+
+    Args:
+        url: ``redis://host:port`` and so on, as for :class:`~dspy_live.runtime.redis_store.RedisStore`.
+        name: which budget; processes that share it must give the same limits.
+        period: begin anew with each hour, day or month (UTC); by default the budget is spent once.
+        limits: ``max_cost``, ``max_tokens``, ``max_calls`` and the other arguments of ``Budget``.
+
+    Raises :class:`~dspy_live.core.errors.ConfigurationError` as ``Budget`` does, and without the ``redis`` extra.
+    """
+
+    def __init__(self, url: str, name: str, *, period: Period | None = None, **limits: Any) -> None:
+        if period is not None and period not in _STAMPS:
+            raise ConfigurationError(f"period must be 'hour', 'day' or 'month'; got {period!r}")
+        super().__init__(name=name, **limits)
+        self._period = period
+        self._server = _connect(url)
+        self._pending: dict[Unit, float] = _zero()
+        self._key = self._key_now()
+        self._synced = 0.0
+        self._down = False
+        self._syncing = threading.Lock()
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.sync()
+
+    def check(self) -> None:
+        """Raise :class:`~dspy_live.core.errors.BudgetExceeded` when all processes together have reached a limit."""
+        if time.monotonic() - self._synced > INTERVAL:
+            self._ask()
+        super().check()
+
+    def record(self, record: LMRecord) -> None:
+        """Count one exchange here at once, and for the others soon."""
+        if record.cache == "hit":
+            return
+        with self._lock:
+            self._pending["calls"] += 1
+            self._pending["tokens"] += record.usage.total_tokens
+            self._pending["cost"] += record.cost or 0.0
+        super().record(record)
+        self._ask()
+
+    def reset(self) -> None:
+        """Start again from nothing spent, for all processes. Raises ``OSError`` when the server can't be reached."""
+        with self._syncing:
+            _asked(lambda: self._server.delete(self._key))
+            with self._lock:
+                self._pending = _zero()
+        super().reset()
+
+    def sync(self) -> bool:
+        """Exchange figures with the server now, and wait for it. Returns false when it does not answer."""
+        with self._syncing:
+            key = self._key_now()
+            with self._lock:
+                if key != self._key:
+                    self._begin_period(key)
+                told, self._pending = self._pending, _zero()
+            try:
+                totals = self._exchange(key, told)
+            except Exception as exc:
+                with self._lock:
+                    for unit, amount in told.items():
+                        self._pending[unit] += amount
+                self._failed(exc)
+                return False
+            with self._lock:
+                for unit, total in totals.items():
+                    self._spent[unit] = total + self._pending[unit]
+                alerts = self._due()
+        self._answered()
+        for alert in alerts:
+            self._alert(alert)
+        return True
+
+    def close(self) -> None:
+        """Tell the server what it does not know yet, and end the thread."""
+        self._stop.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(2.0)
+        if any(self._pending.values()):
+            self.sync()
+        self._server.close()
+
+    def _begin_period(self, key: str) -> None:
+        # What is told late belongs to the new period: it is money that is spent now.
+        self._key = key
+        self._spent.update(self._pending)
+        self._alerted.clear()
+
+    def _exchange(self, key: str, told: dict[Unit, float]) -> dict[Unit, float]:
+        pipe = self._server.pipeline(transaction=False)
+        pipe.hincrbyfloat(key, "cost", told["cost"])
+        pipe.hincrby(key, "tokens", int(told["tokens"]))
+        pipe.hincrby(key, "calls", int(told["calls"]))
+        if self._period is not None:
+            pipe.expire(key, _STAMPS[self._period][1])
+        cost, tokens, calls = pipe.execute()[:3]
+        return {"cost": float(cost), "tokens": int(tokens), "calls": int(calls)}
+
+    def _key_now(self) -> str:
+        stamp = f":{time.strftime(_STAMPS[self._period][0], time.gmtime())}" if self._period is not None else ""
+        return f"dspy-live:budget:{self.name}{stamp}"
+
+    def _ask(self) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            self._start()
+        self._wake.set()
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._stop.is_set() or (self._thread is not None and self._thread.is_alive()):
+                return
+            self._thread = threading.Thread(
+                target=_work, args=(weakref.ref(self), self._wake, self._stop), name="dspy-live-budget", daemon=True
+            )
+            weakref.finalize(self, _end, self._stop, self._wake)
+            self._thread.start()
+
+    def _failed(self, exc: Exception) -> None:
+        self._synced = time.monotonic()
+        if not self._down:
+            self._down = True
+            logger.warning(
+                "%s can't be shared while its server does not answer (%s): this process counts alone",
+                self.name,
+                type(exc).__name__,
+            )
+
+    def _answered(self) -> None:
+        self._synced = time.monotonic()
+        if self._down:
+            self._down = False
+            logger.warning("%s is shared again", self.name)
+
+
+def _work(budget_of: weakref.ref[SharedBudget], wake: threading.Event, stop: threading.Event) -> None:
+    # It holds the budget only while it works, so that one that nobody uses any more can go.
+    while not stop.is_set():
+        wake.wait()
+        wake.clear()
+        budget = budget_of()
+        if budget is None or stop.is_set():
+            return
+        budget.sync()
+        del budget
+        stop.wait(INTERVAL)
+
+
+def _end(stop: threading.Event, wake: threading.Event) -> None:
+    stop.set()
+    wake.set()
+
+
+def _zero() -> dict[Unit, float]:
+    return {"cost": 0.0, "tokens": 0, "calls": 0}
+
+
+def _asked(function: Callable[[], Any]) -> Any:
+    from redis.exceptions import RedisError
+
+    try:
+        return function()
+    except RedisError as exc:
+        raise OSError(f"the budget's server does not answer: {exc}") from exc
+
+
+def _connect(url: str) -> Redis:
+    try:
+        from redis import Redis
+    except ImportError:
+        raise ConfigurationError("a shared budget needs the extra 'redis': pip install 'dspy-live[redis]'") from None
+    try:
+        client: Redis = Redis.from_url(url, socket_timeout=1.0, socket_connect_timeout=1.0)
+    except ValueError as exc:
+        raise ConfigurationError(f"that is no address of a Redis or Valkey server: {exc}") from None
+    return client
