@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dspy_live.cli.serve import is_loopback
+from dspy_live.cli.serving import base_url, listen
+from dspy_live.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from .conftest import Commands
@@ -136,6 +138,29 @@ def test_another_address_wants_keys_and_a_real_lm(live: Commands) -> None:
 )
 def test_what_is_loopback(host: str, expected: bool) -> None:
     assert is_loopback(host) is expected
+
+
+@pytest.mark.parametrize(
+    ("host", "bound", "shown"),
+    [
+        ("localhost", "127.0.0.1", "http://localhost:"),
+        ("127.0.0.1", "127.0.0.1", "http://127.0.0.1:"),
+        ("0.0.0.0", "0.0.0.0", "http://127.0.0.1:"),
+    ],
+)
+def test_where_it_listens_and_what_it_says_of_it(host: str, bound: str, shown: str) -> None:
+    with listen(host, 0) as listener:
+        assert listener.getsockname()[0] == bound
+        assert base_url(host, listener).startswith(shown)
+
+
+def test_an_address_that_is_none_is_told() -> None:
+    with pytest.raises(ConfigurationError, match="no address to listen on"):
+        listen("no such host", 0)
+    with pytest.raises(ConfigurationError, match="no address to listen on"):
+        listen("a..b", 0)
+    with pytest.raises(ConfigurationError, match="can't listen on 192"):
+        listen("192.0.2.1", 0)
 
 
 def test_a_port_that_is_taken_is_told(live: Commands) -> None:

@@ -126,12 +126,13 @@ class _Timed:
 def listen(host: str, port: int) -> socket.socket:
     """Return a listening socket. Raises :class:`ConfigurationError` that says what is in the way."""
     try:
-        family, kind, proto, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        # localhost is two addresses, and not every client tries the second one.
+        family, kind, proto, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
         listener = socket.socket(family, kind, proto)
-    except OSError as exc:
-        raise ConfigurationError(f"{host!r} is no address to listen on: {exc.strerror or exc}") from exc
+    except (OSError, UnicodeError) as exc:
+        why = getattr(exc, "strerror", None) or exc
+        raise ConfigurationError(f"{host!r} is no address to listen on: {why}") from exc
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
