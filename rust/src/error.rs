@@ -101,9 +101,7 @@ impl Error {
 
     /// The Python traceback, where there is one.
     pub fn traceback(&self) -> Option<&str> {
-        self.failure()
-            .map(|failure| failure.traceback.as_str())
-            .filter(|traceback| !traceback.is_empty())
+        self.failure().map(|failure| failure.traceback.as_str()).filter(|traceback| !traceback.is_empty())
     }
 
     /// How long the other side asked to wait before another try.
@@ -193,7 +191,8 @@ mod tests {
 
     #[test]
     fn only_what_may_go_better_is_tried_again() {
-        for code in ["lm_failed", "lm_timeout", "lm_rate_limited", "lm_bad_reply", "overloaded", "first_token_timeout"] {
+        for code in ["lm_failed", "lm_timeout", "lm_rate_limited", "lm_bad_reply", "overloaded", "first_token_timeout"]
+        {
             assert!(error(code).is_retryable(), "{code}");
         }
         for code in ["program_failed", "lm_refused", "invalid_input", "cancelled", "budget_exceeded"] {

@@ -110,9 +110,7 @@ impl Inbox {
         }
         let waker = state.waker.take();
         drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        wake(waker);
     }
 
     /// The work has ended: give the permits back and tell the reader. The first call counts.
@@ -131,9 +129,7 @@ impl Inbox {
         drop(state);
         drop(permits);
         self.metrics.end(outcome, started, first, tokens);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        wake(waker);
     }
 
     // The reader's side.
@@ -202,9 +198,15 @@ impl Inbox {
         if !over {
             self.control.cancel(self.id);
         }
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        wake(waker);
+    }
+}
+
+/// Wake a reader. A waker is somebody else's code, and what is delivered after it must not suffer from its panic.
+fn wake(waker: Option<Waker>) {
+    let Some(waker) = waker else { return };
+    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake())).is_err() {
+        tracing::error!("a waker panicked; the runs go on");
     }
 }
 

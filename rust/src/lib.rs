@@ -65,9 +65,7 @@ pub use batch::{Batch, BatchStream};
 pub use buffer::Buffer;
 pub use cancel::CancelHandle;
 pub use error::{Error, Failure, Result};
-pub use event::{
-    Custom, Partial, Reasoning, Restart, Started, Status, StreamEvent, Text, Token, Tool, Unknown, Usage,
-};
+pub use event::{Custom, Partial, Reasoning, Restart, Started, Status, StreamEvent, Text, Token, Tool, Unknown, Usage};
 pub use metrics::{Latencies, MetricsSnapshot, Outcome, RunReport};
 pub use predict::Predict;
 pub use prediction::Prediction;

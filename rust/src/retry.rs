@@ -30,12 +30,7 @@ pub struct Retry {
 impl Retry {
     /// At most `attempts` tries, the first one counted, 0.2 s to 10 s apart.
     pub fn new(attempts: u32) -> Self {
-        Self {
-            attempts: attempts.max(1),
-            base: Duration::from_millis(200),
-            most: Duration::from_secs(10),
-            when: None,
-        }
+        Self { attempts: attempts.max(1), base: Duration::from_millis(200), most: Duration::from_secs(10), when: None }
     }
 
     /// The wait before the second try and the longest wait of all.

@@ -50,42 +50,48 @@ async fn world() -> &'static World {
 
 conformance!();
 
-#[tokio::test]
-async fn a_consumer_that_stops() {
-    let _turn = TURN.lock().await;
-    conformance::a_slow_consumer_stops_the_lms_socket(world().await, Duration::from_secs(2)).await;
+#[test]
+fn a_consumer_that_stops() {
+    conformance::run(async {
+        let _turn = TURN.lock().await;
+        conformance::a_slow_consumer_stops_the_lms_socket(world().await, Duration::from_secs(2)).await;
+    });
 }
 
-#[tokio::test]
-async fn what_is_wrong_with_a_server_is_told() {
-    world().await;
-    let url = &SERVER.get().unwrap().url;
-    let error = Runtime::remote(url).connect().await.unwrap_err();
-    assert_eq!(error.code(), "unauthorized", "{error}");
-    let error = Runtime::remote("http://127.0.0.1:9").connect().await.unwrap_err();
-    assert!(matches!(error, Error::Connection(_)) && error.is_retryable(), "{error}");
-    for wrong in ["127.0.0.1:8000", "ftp://x", "http://"] {
-        assert!(matches!(Runtime::remote(wrong).connect().await, Err(Error::Setup(_))), "{wrong}");
-    }
-    let error = world().await.runtime.program("nothing").await.unwrap_err();
-    assert!(error.to_string().contains("predict, typed, failing"), "{error}");
-}
-
-#[tokio::test]
-async fn a_shutdown_waits_and_then_cancels() {
-    let _turn = TURN.lock().await;
-    world().await;
-    let runtime = Runtime::remote(&SERVER.get().unwrap().url).api_key("secret").connect().await.unwrap();
-    let program = runtime.program("predict").await.unwrap();
-    let mut stream = program.stream(json!({"question": "Shutdown? [sim ttft=60]"})).start().await.unwrap();
-    let report = runtime.shutdown(Duration::from_millis(100)).await;
-    assert_eq!((report.cancelled, report.clean), (1, true));
-    let error = loop {
-        match stream.recv().await {
-            Ok(event) => assert!(event.is_some()),
-            Err(error) => break error,
+#[test]
+fn what_is_wrong_with_a_server_is_told() {
+    conformance::run(async {
+        world().await;
+        let url = &SERVER.get().unwrap().url;
+        let error = Runtime::remote(url).connect().await.unwrap_err();
+        assert_eq!(error.code(), "unauthorized", "{error}");
+        let error = Runtime::remote("http://127.0.0.1:9").connect().await.unwrap_err();
+        assert!(matches!(error, Error::Connection(_)) && error.is_retryable(), "{error}");
+        for wrong in ["127.0.0.1:8000", "ftp://x", "http://"] {
+            assert!(matches!(Runtime::remote(wrong).connect().await, Err(Error::Setup(_))), "{wrong}");
         }
-    };
-    assert_eq!(error, Error::Cancelled);
-    assert_eq!(program.predict(json!({"question": "Late?"})).await.unwrap_err(), Error::Shutdown);
+        let error = world().await.runtime.program("nothing").await.unwrap_err();
+        assert!(error.to_string().contains("predict, typed, failing"), "{error}");
+    });
+}
+
+#[test]
+fn a_shutdown_waits_and_then_cancels() {
+    conformance::run(async {
+        let _turn = TURN.lock().await;
+        world().await;
+        let runtime = Runtime::remote(&SERVER.get().unwrap().url).api_key("secret").connect().await.unwrap();
+        let program = runtime.program("predict").await.unwrap();
+        let mut stream = program.stream(json!({"question": "Shutdown? [sim ttft=60]"})).start().await.unwrap();
+        let report = runtime.shutdown(Duration::from_millis(100)).await;
+        assert_eq!((report.cancelled, report.clean), (1, true));
+        let error = loop {
+            match stream.recv().await {
+                Ok(event) => assert!(event.is_some()),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error, Error::Cancelled);
+        assert_eq!(program.predict(json!({"question": "Late?"})).await.unwrap_err(), Error::Shutdown);
+    });
 }

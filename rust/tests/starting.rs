@@ -43,16 +43,19 @@ async fn from_a_wrong_venv_to_a_shutdown_with_work_left() {
         .lm("openai/simulated")
         .api_base(&sim.url)
         .api_key("any")
-        .max_in_flight(3)
+        .max_in_flight(2)
         .start()
         .await
         .unwrap();
     let program = runtime.program("rust_programs:predict").await.unwrap();
 
     // One that ends within the grace period, one that must be cancelled, one that waits for a slot.
-    let short = tokio::spawn(program.predict(json!({"question": "Short? [sim ttft=0.5]"})).into_future());
-    let long = tokio::spawn(program.predict(json!({"question": "Long? [sim ttft=60]"})).into_future());
     let mut unread = program.stream(json!({"question": "Unread? [sim length=5]"})).start().await.unwrap();
+    while runtime.metrics().succeeded == 0 {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let short = tokio::spawn(program.predict(json!({"question": "Short? [sim ttft=1]"})).into_future());
+    let long = tokio::spawn(program.predict(json!({"question": "Long? [sim ttft=60]"})).into_future());
     sim.until("requests", |n| n == 3).await;
     let waiting = tokio::spawn(program.predict(json!({"question": "Waiting? [sim ttft=60]"})).into_future());
     tokio::time::sleep(Duration::from_millis(50)).await;

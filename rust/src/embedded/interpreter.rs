@@ -57,7 +57,9 @@ fn python_of(venv: &Path) -> Result<PathBuf> {
     }
     let shown = venv.display();
     Err(Error::Setup(if venv.is_dir() {
-        format!("{shown} is no virtual environment: it has no bin/python. Make one with: python{LINKED} -m venv {shown}")
+        format!(
+            "{shown} is no virtual environment: it has no bin/python. Make one with: python{LINKED} -m venv {shown}"
+        )
     } else {
         format!("there is no virtual environment at {shown}. Make one with: python{LINKED} -m venv {shown}")
     }))

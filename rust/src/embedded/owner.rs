@@ -106,12 +106,17 @@ fn import<'py>(py: Python<'py>, found: &Interpreter, settings: &Settings) -> PyR
 
 /// `take()`: the commands that wait.
 fn take<'py>(py: Python<'py>, shared: Arc<Shared>) -> PyResult<Bound<'py, PyCFunction>> {
-    PyCFunction::new_closure(py, Some(c"take"), None, move |args: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| {
-        PyBytes::new(args.py(), &shared.take()).unbind()
-    })
+    PyCFunction::new_closure(
+        py,
+        Some(c"take"),
+        None,
+        move |args: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| {
+            PyBytes::new(args.py(), &shared.take()).unbind()
+        },
+    )
 }
 
-/// `deliver(batch)`: what runs have produced. Wakers run here; none of their panics reaches Python.
+/// `deliver(batch)`: what runs have produced. No panic reaches Python, where it would end the loop.
 fn deliver<'py>(py: Python<'py>, shared: Arc<Shared>) -> PyResult<Bound<'py, PyCFunction>> {
     PyCFunction::new_closure(
         py,
@@ -123,7 +128,7 @@ fn deliver<'py>(py: Python<'py>, shared: Arc<Shared>) -> PyResult<Bound<'py, PyC
             match catch_unwind(AssertUnwindSafe(|| shared.deliver(batch))) {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::error!(%error, "a batch is lost"),
-                Err(_) => tracing::error!("a waker panicked; the loop goes on"),
+                Err(_) => tracing::error!("delivering a batch panicked; the loop goes on"),
             }
             Ok(())
         },

@@ -97,7 +97,9 @@ struct Runs {
 }
 
 impl Runs {
-    fn live(&self) -> std::sync::MutexGuard<'_, std::collections::HashMap<u64, (AbortHandle, Arc<Semaphore>, Arc<Inbox>)>> {
+    fn live(
+        &self,
+    ) -> std::sync::MutexGuard<'_, std::collections::HashMap<u64, (AbortHandle, Arc<Semaphore>, Arc<Inbox>)>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -68,7 +68,10 @@ impl Server {
     pub fn request(&self, method: &str, path: &str, body: &Value) -> Value {
         let mut socket = TcpStream::connect(self.address()).expect("it listens");
         let body = body.to_string();
-        let head = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
         socket.write_all((head + &body).as_bytes()).expect("it reads");
         socket.set_read_timeout(Some(Duration::from_secs(10))).expect("a time");
         let mut reader = BufReader::new(socket);
