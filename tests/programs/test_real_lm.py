@@ -25,7 +25,7 @@ def lm_of(server: LMServer, fields: Any = ("answer",), words: int = 40, **option
 
 @pytest.mark.parametrize("way", ["native", "thread", "inline"])
 async def test_a_program_runs_and_streams(lm_server: LMServer, way: Any) -> None:
-    with dspy.context(lm=lm_of(lm_server, seed=3)):
+    with dspy.context(lm=lm_of(lm_server, words=150, seed=3)):
         whole = await asyncify(dspy.Predict("question -> answer"), execution=way)(question="What?")
         stream = streamify(dspy.Predict("question -> answer"), execution=way)
         items = [item async for item in stream(question="What?")]
