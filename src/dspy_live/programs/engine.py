@@ -214,7 +214,8 @@ class _Exchange:
         except BudgetExceeded as exc:
             if self.run is None:
                 raise
-            # A tool, BestOfN or dspy.Parallel that swallows Exception must not go on spending.
+            # A tool, BestOfN or dspy.Parallel that swallows Exception must not go on spending, nor gather() hide it.
+            self.run.scope.cancel(exc)
             raise Stop(exc) from exc
 
 

@@ -101,7 +101,10 @@ class Scope:
         return max(0.0, self.deadline - self._now())
 
     def check(self) -> None:
-        """Raise :class:`~dspy_live.core.errors.Stop` with the reason when it was cancelled."""
+        """Raise :class:`~dspy_live.core.errors.Stop` with the reason when it was cancelled or its time is up."""
+        if self._error is None and self.deadline is not None and self._now() >= self.deadline:
+            # The timer may be late, or never come while code blocks the loop.
+            self.cancel(self._late(self.deadline))
         if self._error is not None:
             raise Stop(self._error)
 
@@ -202,14 +205,15 @@ class Scope:
             self._timer = self._loop.call_later(left, self._look_at_the_clock, deadline)
             return
         self._timer = None
+        self.cancel(self._late(deadline))
+
+    def _late(self, deadline: float) -> LiveError:
         had = deadline - self._started
         if self._on_deadline is not None:
-            error = self._on_deadline
-        elif had > 0:
-            error = DeadlineExceeded(f"the deadline passed: it was {had:.3g} s after the start")
-        else:
-            error = DeadlineExceeded(f"the deadline had passed {-had:.3g} s before the start")
-        self.cancel(error)
+            return self._on_deadline
+        if had > 0:
+            return DeadlineExceeded(f"the deadline passed: it was {had:.3g} s after the start")
+        return DeadlineExceeded(f"the deadline had passed {-had:.3g} s before the start")
 
 
 class Guard:

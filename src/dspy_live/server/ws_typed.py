@@ -38,6 +38,9 @@ COUNTED = (Token, Partial, Reasoning, TextDelta)
 RUNS = 256
 """Runs at once on one socket; each is a task and a buffer."""
 
+_LONGEST_ID = 256
+"""Characters of a run's id, which stands in each of its frames."""
+
 
 class TypedSession:
     """The runs of one socket."""
@@ -57,7 +60,11 @@ class TypedSession:
             run_id = frame.get("id")
             if not _is_id(run_id):
                 run_id = None
-                raise InputError("'id' must be a string or a whole number", field="id", expected="str | int")
+                raise InputError(
+                    f"'id' must be a string of at most {_LONGEST_ID} characters or a whole number",
+                    field="id",
+                    expected="str | int",
+                )
             self._carry_out(frame, run_id)
         except LiveError as exc:
             error = dumps(error_object(exc, None)).decode()
@@ -169,7 +176,7 @@ class TypedRun:
 
 
 def _is_id(value: Any) -> TypeGuard[str | int]:
-    return isinstance(value, (str, int)) and not isinstance(value, bool)
+    return (isinstance(value, str) and len(value) <= _LONGEST_ID) or type(value) is int
 
 
 def _credit(value: Any, field: str) -> int:
