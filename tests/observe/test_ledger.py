@@ -282,6 +282,38 @@ def test_what_waits_is_written_when_the_process_ends(tmp_path: Path) -> None:
     ledger.close()
 
 
+_FORKS = """
+import os, sys
+from dspy_live.core.call import Call
+from dspy_live.observe.ledger import open_ledger
+ledger = open_ledger(sys.argv[1])
+
+def run():
+    call = Call({})
+    ledger.run_started(call, "P")
+    ledger.run_ended(call, None, 0.1, None)
+
+run()
+ledger.flush()
+run()
+child = os.fork()
+run()
+if not ledger.flush(5):
+    os._exit(3)
+if child == 0:
+    os._exit(0)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_forked_process_writes_its_own_runs_and_only_those(place: str) -> None:
+    done = subprocess.run([sys.executable, "-c", _FORKS, place], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    ledger = open_ledger(place)
+    assert ledger.totals()["runs"] == len(ledger.runs()) == 4
+    ledger.close()
+
+
 def test_a_ledger_that_is_locked_waits_and_loses_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     ledger = open_ledger(tmp_path / "l.db")
     backend: Any = ledger.backend

@@ -359,6 +359,23 @@ asyncio.run(main())
     assert sum(_count(shard) for shard in tmp_path.glob("0*")) == 50
 
 
+def test_a_forked_process_keeps_replies_too(tmp_path: Path) -> None:
+    code = f"""
+import asyncio, dspy, os, sys
+from dspy_live.programs.cache_store import cache
+asyncio.run(cache.put({{"n": 0}}, {json.dumps(a_record())}))
+child = os.fork()
+asyncio.run(cache.put({{"n": 1 + (child == 0)}}, {json.dumps(a_record())}))
+cache.flush()
+if child == 0:
+    os._exit(len(cache._pending))
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    environ = {**os.environ, "DSPY_CACHEDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], env=environ, check=True, timeout=30)
+    assert sum(_count(shard) for shard in tmp_path.glob("0*")) == 3
+
+
 def _count(shard: Path) -> int:
     db = sqlite3.connect(shard / "cache.db")
     try:

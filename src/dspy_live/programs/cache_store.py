@@ -13,6 +13,7 @@ import logging
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
@@ -52,6 +53,9 @@ class ResponseCache:
         self._writer: ThreadPoolExecutor | None = None
         self._pending: dict[str, tuple[Any, Future[None]]] = {}
         self._lock = threading.Lock()
+        if hasattr(os, "register_at_fork"):
+            method = weakref.WeakMethod(self._forked)
+            os.register_at_fork(after_in_child=lambda: (bound := method()) and bound())
 
     def use(self, store: Store | None) -> None:
         """Keep replies in ``store`` instead of on DSPy's disk; ``None`` goes back to it. DSPy's memory stays in front.
@@ -233,6 +237,10 @@ class ResponseCache:
             future = self._writer.submit(write)
             self._pending[key] = (record, future)
         return future
+
+    def _forked(self) -> None:
+        # The writing thread, and what waits for it, are the parent's.
+        self._writer, self._pending, self._lock = None, {}, threading.Lock()
 
     def _where(self) -> str:
         if self._store is not None:

@@ -31,6 +31,10 @@ class Backend(Protocol):
         """Carry out one statement and return how many rows it touched."""
         ...
 
+    def reopen(self) -> None:
+        """Leave the connections to the parent of this forked process and use new ones."""
+        ...
+
     def close(self) -> None:
         """Close all connections."""
         ...

@@ -31,6 +31,8 @@ _CALLS = insert_json("lm_calls", CALL_COLUMNS)
 _MIGRATING = 0x64737079
 """The advisory lock that replicas which start together take turns by."""
 
+_inherited: list[Any] = []
+
 
 class PostgresBackend:
     """One database. A connection that is lost is made anew at the next use.
@@ -81,6 +83,12 @@ class PostgresBackend:
     def change(self, statement: str, parameters: Sequence[Any] = ()) -> int:
         with self._lock, self._connected() as connection:
             return connection.execute(_marked(statement), parameters).rowcount
+
+    def reopen(self) -> None:
+        # Not closed: the farewell would go to the server over the parent's socket.
+        _inherited.append(self._connection)
+        self._lock = threading.Lock()
+        self._connection = None
 
     def close(self) -> None:
         with self._lock:

@@ -31,6 +31,8 @@ _INSERTS = {
     for table, columns in (("runs", RUN_COLUMNS), ("lm_calls", CALL_COLUMNS))
 }
 
+_inherited: list[tuple[sqlite3.Connection, sqlite3.Connection]] = []
+
 
 class SQLiteBackend:
     """One file, for any number of processes on one machine.
@@ -51,16 +53,14 @@ class SQLiteBackend:
         self._reading = threading.Lock()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(self.path, timeout=10.0, isolation_level=None, check_same_thread=False)
+            self._connection = self._connect()
         except (OSError, sqlite3.Error) as exc:
             raise ConfigurationError(f"the ledger {self.name!r} can't be opened: {exc}") from None
         try:
-            # NORMAL: a commit survives the end of the process; after a power cut the last ones may be gone.
             self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = NORMAL")
             self._migrate()
             # Questions have a connection of their own: a long one must not hold up the writer.
-            self._reader = sqlite3.connect(self.path, timeout=10.0, isolation_level=None, check_same_thread=False)
+            self._reader = self._connect()
         except sqlite3.Error as exc:
             self._connection.close()
             raise ConfigurationError(f"{self.name!r} is no ledger: {exc}") from None
@@ -81,10 +81,22 @@ class SQLiteBackend:
         with self._transaction() as connection:
             return connection.execute(statement, parameters).rowcount
 
+    def reopen(self) -> None:
+        # Not closed: SQLite forbids a child every use of its parent's connections, closing them too.
+        _inherited.append((self._connection, self._reader))
+        self._lock, self._reading = threading.Lock(), threading.Lock()
+        self._connection, self._reader = self._connect(), self._connect()
+
     def close(self) -> None:
         with self._lock, self._reading:
             self._connection.close()
             self._reader.close()
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, timeout=10.0, isolation_level=None, check_same_thread=False)
+        # NORMAL: a commit survives the end of the process; after a power cut the last ones may be gone.
+        connection.execute("PRAGMA synchronous = NORMAL")
+        return connection
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

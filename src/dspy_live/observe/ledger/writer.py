@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
+import weakref
 from collections import deque
+from collections.abc import Callable
 
 from dspy_live.observe.ledger.backend import Backend, Row
 
@@ -39,6 +42,7 @@ class Writer:
         self.lost = 0
         self._thread: threading.Thread | None = None
         self._start_lock = threading.Lock()
+        _after_fork(weakref.WeakMethod(self._forked))
 
     def run(self, row: Row) -> None:
         """Take a row of ``runs``."""
@@ -74,6 +78,14 @@ class Writer:
         self._wake.set()
         if self._thread is not None:
             self._thread.join(timeout)
+
+    def _forked(self) -> None:
+        # The thread, and what waits for it, are the parent's; the child begins with a database of its own.
+        self._runs.clear()
+        self._calls.clear()
+        self._thread, self._asleep, self._failing = None, True, False
+        self._wake, self._idle, self._start_lock = threading.Event(), threading.Condition(), threading.Lock()
+        self._backend.reopen()
 
     def _rouse(self) -> None:
         self._asleep = False
@@ -149,3 +161,13 @@ class Writer:
             while len(rows) > MAX_WAITING // 2:
                 rows.pop()
                 self.lost += 1
+
+
+def _after_fork(method: weakref.WeakMethod[Callable[[], None]]) -> None:
+    def call() -> None:
+        bound = method()
+        if bound is not None:
+            bound()
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=call)
