@@ -127,6 +127,23 @@ def test_a_new_file_runs(kind: str, folder: Path) -> None:
     assert proof.outcome.lm_calls > 0
 
 
+def test_a_file_that_runs_nothing_is_run_once_with_made_up_inputs() -> None:
+    text = """import dspy
+
+class QA(dspy.Module):
+    def __init__(self):
+        self.p = dspy.Predict("question -> answer")
+
+    def forward(self, question: str):
+        return self.p(question=question)
+"""
+    proof = prove(convert("async", text))
+    assert proof.ok, proof.outcome.error
+    assert 'It ran QA()(question="What is DSPy?") against the simulated LM: 1 LM call' in proof.verdict
+    needs_more = text.replace("return self.p", "assert question.startswith('#')\n        return self.p")
+    assert "It was loaded and asked no LM" in prove(convert("async", needs_more)).verdict
+
+
 def test_examples_are_run_once_and_failures_are_told_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[str] = []
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from dspy_live.assistant.convert import Conversion
+from dspy_live.assistant.convert import Conversion, candidates
 from dspy_live.assistant.convert.new_files import importable
-from dspy_live.assistant.convert.source import Source
+from dspy_live.assistant.convert.source import ClassFacts, Source
+from dspy_live.assistant.convert.values import Kind
 from dspy_live.assistant.trial import Outcome, run_trial
 
 
@@ -18,10 +19,12 @@ class Proof:
     Args:
         outcome: how the converted program ended.
         original: how the original ended, where the converted one did not run through; else ``None``.
+        example: the call that was added for the trial, since the file itself runs nothing; else empty.
     """
 
     outcome: Outcome
     original: Outcome | None = None
+    example: str = ""
 
     @property
     def ok(self) -> bool:
@@ -34,6 +37,12 @@ class Proof:
         outcome = self.outcome
         if outcome.ok:
             calls = f"{outcome.lm_calls} LM call{'' if outcome.lm_calls == 1 else 's'}"
+            if self.example:
+                return f"It ran {self.example} against the simulated LM: {calls}, {outcome.seconds:.1f} s."
+            if not outcome.lm_calls:
+                return (
+                    f"It was loaded and asked no LM, {outcome.seconds:.1f} s: nothing in it runs a program by itself."
+                )
             return f"It ran against the simulated LM: {calls}, {outcome.seconds:.1f} s."
         said = f"It did not run: {outcome.reason}."
         if self.original is not None and self.original.status == outcome.status == "timed out":
@@ -59,9 +68,33 @@ def prove(conversion: Conversion, folder: Path | None = None, *, timeout: float 
         outcome = run_trial(source, folder=folder, file=conversion.new_file, files=files, timeout=timeout)
     else:
         outcome = run_trial(conversion.new, folder=folder, file=conversion.old_file, timeout=timeout)
+    if outcome.ok and not outcome.lm_calls and not conversion.new_file:
+        return _with_example(conversion, outcome, folder, timeout)
     if outcome.ok:
         return Proof(outcome)
     return Proof(outcome, run_trial(conversion.old, folder=folder, file=conversion.old_file, timeout=timeout))
+
+
+def _with_example(conversion: Conversion, loaded: Outcome, folder: Path | None, timeout: float) -> Proof:
+    """A file that only defines programs: run the first of them once, with made-up inputs, in the trial alone.
+
+    Where the original fails on such inputs as well, they are to blame: then it only counts that the file loads.
+    """
+    source = Source(conversion.new)
+    found = [c for c in candidates(source) if c.buildable and c.inputs is not None]
+    if not found:
+        return Proof(loaded)
+    arguments = found[0].sample_call()
+    call = f"{found[0].expression}({arguments})"
+    awaited = f"__import__('asyncio').run({found[0].expression}.acall({arguments}))"
+    made = source.variables.get(found[0].name) or source.classes.get(found[0].name)
+    kind = source.kind_of(made) if isinstance(made, ClassFacts) else made.kind if made is not None else Kind.MODULE
+    new = awaited if conversion.kind == "async" and kind is Kind.NATIVE else call
+    outcome = run_trial(f"{conversion.new}\nprint({new})\n", folder=folder, file=conversion.old_file, timeout=timeout)
+    if outcome.ok:
+        return Proof(outcome, None, call)
+    before = run_trial(f"{conversion.old}\nprint({call})\n", folder=folder, file=conversion.old_file, timeout=timeout)
+    return Proof(outcome, before, call) if before.ok else Proof(loaded)
 
 
 def _pytest(name: str) -> str:
