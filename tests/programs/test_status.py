@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 import time
+import warnings
 from typing import Any
 
 import dspy
@@ -17,6 +18,7 @@ from tests.programs.programs import Gather, InParallel, Rag
 from dspy_live import StatusMessageProvider, Tool, asyncify, streamify
 from dspy_live.core.events import Custom
 from dspy_live.core.events import Tool as ToolEvent
+from dspy_live.runtime.blocked import BlockingCodeWarning
 
 QA = "question -> answer"
 WAYS = ("native", "thread", "inline")
@@ -313,3 +315,38 @@ async def test_a_run_inside_a_run_tells_its_own(sim: Sim) -> None:
 async def test_asyncify_asks_nobody(sim: Sim) -> None:
     with dspy.context(lm=sim.lm()):
         assert (await asyncify(dspy.Predict(QA))(question="?")).answer
+
+
+@pytest.mark.parametrize("kind", ["theirs", "ours", "async", "later", "quick"])
+async def test_a_tool_that_holds_the_loop_up_is_named_once(sim: Sim, kind: str) -> None:
+    """A plain ``dspy.Tool`` calls its synchronous function on the loop when it is awaited (#10335)."""
+
+    def blocks(n: int) -> int:
+        """Block."""
+        if kind != "quick":
+            time.sleep(0.1)
+        return n
+
+    async def waits(n: int) -> int:
+        """Wait."""
+        await asyncio.sleep(0.1)
+        return n
+
+    functions: dict[str, Any] = {"async": waits, "later": lambda n: waits(n)}
+
+    class Uses(dspy.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.tool = (Tool if kind == "ours" else dspy.Tool)(functions.get(kind, blocks), name=f"t_{kind}")
+
+        async def aforward(self, question: str) -> Any:
+            for n in range(2):
+                await self.tool.acall(n=n)
+            return dspy.Prediction(answer=question)
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        await asyncify(Uses())(question="?")
+    told = [str(w.message) for w in caught if w.category is BlockingCodeWarning]
+    assert len(told) == (1 if kind == "theirs" else 0)
+    assert all("'t_theirs' held the event loop up" in line and "dspy_live.Tool" in line for line in told)

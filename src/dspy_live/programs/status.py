@@ -6,22 +6,29 @@ tools, or somebody has asked for status messages.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 import time
 import uuid
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import dspy
+import greenlet
 from pydantic_core import to_jsonable_python
 
 from dspy_live.core.events import Status, Tool
 from dspy_live.programs.internals import ACTIVE_CALL_ID, BaseCallback, settings
 from dspy_live.programs.run import Run, current_run
+from dspy_live.runtime.blocked import TOO_LONG, BlockingCodeWarning
+from dspy_live.runtime.bridge import InlineGreenlet
 
 logger = logging.getLogger("dspy_live.status")
+
+_warned_tools: set[str] = set()
 
 
 class StatusMessageProvider:
@@ -90,7 +97,7 @@ class Teller(BaseCallback):
         self._run = run
         self._provider = provider
         # By DSPy's id of the call: a module may run many times at once, in any thread.
-        self._tools: dict[str, tuple[str, str, str, float]] = {}
+        self._tools: dict[str, tuple[str, str, str, float, list[bool]]] = {}
         self._modules: dict[str, str] = {}
         self._idle: set[str] = set()
         self._parents: dict[str, str | None] = {}
@@ -105,7 +112,14 @@ class Teller(BaseCallback):
         identity = uuid.uuid4().hex[:12]
         callers = settings.caller_modules
         module = run.names.path(callers[-1]) if callers else ""
-        self._tools[call_id] = (identity, instance.name, module, time.monotonic())
+        # Stays empty where the loop gets no turn until the tool has returned.
+        turns: list[bool] = []
+        loop = asyncio._get_running_loop()
+        if loop is None or isinstance(greenlet.getcurrent(), InlineGreenlet):
+            turns.append(True)
+        else:
+            loop.call_soon(turns.append, True)
+        self._tools[call_id] = (identity, instance.name, module, time.monotonic(), turns)
         run.push(Tool(instance.name, "call", identity, _jsonable(arguments), module=module))
         if instance.name != "finish":
             self._say(run, self._ask("tool_start_status_message", instance, inputs))
@@ -113,10 +127,13 @@ class Teller(BaseCallback):
     def on_tool_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
         run = self._here()
         self._parents.pop(call_id, None)
-        identity, name, module, started = self._tools.pop(call_id, ("", "", "", 0.0))
+        identity, name, module, started, turns = self._tools.pop(call_id, ("", "", "", 0.0, []))
         if run is None or not identity:
             return
-        took = round((time.monotonic() - started) * 1000, 3)
+        seconds = time.monotonic() - started
+        took = round(seconds * 1000, 3)
+        if seconds > TOO_LONG and not turns:
+            _warn_of_blocking(name, seconds)
         if exception is not None:
             run.push(Tool(name, "error", identity, {}, f"{type(exception).__name__}: {exception}", took, module))
             return
@@ -198,6 +215,19 @@ class Teller(BaseCallback):
     def _say(run: Run, message: str | None, module: str = "", stage: Any = None) -> None:
         if message:
             run.push(Status(message, module, stage))
+
+
+def _warn_of_blocking(name: str, seconds: float) -> None:
+    """A plain ``dspy.Tool`` that is awaited calls its synchronous function on the loop; that can't be mended here."""
+    if name in _warned_tools:
+        return
+    _warned_tools.add(name)
+    warnings.warn(
+        f"the tool {name!r} held the event loop up for {seconds * 1000:.0f} ms, and with it every other "
+        "run; make it a dspy_live.Tool, which runs in a thread when it is awaited",
+        BlockingCodeWarning,
+        stacklevel=1,
+    )
 
 
 def _has_tools(program: Any) -> bool:
