@@ -136,6 +136,18 @@ async def test_drop_oldest_drops_and_counts_and_the_result_is_whole(sim: Sim) ->
     assert len(text) < len(items[-1].answer) == BIG // 4
 
 
+async def test_statistics_through_layers(sim: Sim) -> None:
+    from dspy_live import Runtime
+    from dspy_live.layers import Limit, Retry
+
+    runtime = Runtime(layers=[Retry(), Limit(5)])
+    with dspy.context(lm=sim.lm()):
+        stream = streamify(dspy.Predict(QA), runtime=runtime)(question="?")
+        items = [item async for item in stream]
+    # What was received here: all items, and the start and usage that this stream does not show.
+    assert stream.statistics().received >= len(items)
+
+
 def test_through_the_servers_event_stream(sim: Sim) -> None:
     program = dspy.Predict(QA)
     program.set_lm(sim.lm(num_retries=0))

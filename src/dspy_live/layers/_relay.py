@@ -55,6 +55,14 @@ class Relay:
             raise AttributeError("attach")
         return lambda sink: self._attached(inner, sink)
 
+    @property
+    def statistics(self) -> Callable[[], Any]:
+        """The inner receiver's own; there are none (``AttributeError``) where it has none."""
+        inner: Callable[[], Any] | None = getattr(self._inner, "statistics", None)
+        if inner is None:
+            raise AttributeError("statistics")
+        return inner
+
     async def _next_batch(self) -> list[Event]:
         raise NotImplementedError
 

@@ -140,6 +140,7 @@ class Stream:
         self._items: deque[Any] = deque()
         self._spoke = False
         self._ended = False
+        self._statistics: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def __aiter__(self) -> Stream:
@@ -181,11 +182,14 @@ class Stream:
             await self._leave(GeneratorExit())
 
     def statistics(self) -> Any:
-        """Return the statistics of the run's channel, ``None`` before the first step."""
+        """Return the statistics of the run's channel, the last ones after its end, ``None`` before the first step."""
+        if self._ended:
+            return self._statistics
         channel = getattr(self._receiver, "statistics", None)
         return channel() if channel is not None else None
 
     async def _leave(self, exc: BaseException | None) -> None:
+        self._statistics = self.statistics()
         self._ended = True
         door, self._door = self._door, None
         if door is None:
