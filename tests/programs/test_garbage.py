@@ -6,11 +6,11 @@ import gc
 
 import dspy
 import pytest
+from tests.programs.conftest import Sim
 
 from dspy_live.core.call import Call
 from dspy_live.programs.program import ProgramService
 from dspy_live.runtime import door
-from tests.programs.conftest import Sim
 
 
 @pytest.mark.parametrize("stream", [False, True])
