@@ -170,11 +170,19 @@ async def test_a_stream_that_is_left_ends_the_program(paced: Sim, make: Any, way
     assert leaving() == paced.server.stats.active == 0
 
 
+@pytest.mark.parametrize("layers", [[], [Deadline(0.4)]], ids=["timeout", "layer"])
 @pytest.mark.parametrize("make", [InThreads, ModuleBatch])
-async def test_dspys_own_parallel_blocks_an_inline_run_yet_ends_with_its_time(paced: Sim, make: Any) -> None:  # noqa: F811
+async def test_dspys_own_parallel_blocks_an_inline_run_yet_ends_with_its_time(
+    paced: Sim,  # noqa: F811
+    make: Any,
+    layers: Any,
+) -> None:
     """DSPy's own waits on the loop's thread: no timer fires meanwhile, so its threads look at the clock themselves."""
     with dspy.context(lm=paced.lm(num_retries=0)), pytest.raises(DeadlineExceeded):
-        await asyncify(make(), execution="inline", timeout=0.4)(question="Why?")
+        await asyncify(make(), execution="inline", timeout=0.4, runtime=Runtime(layers=layers))(question="Why?")
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0, "the caller's own task is intact"
     assert paced.server.stats.requests <= 6, "two rounds of three threads at the most"
 
 

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from dspy_live.core.call import Call
+from dspy_live.core.errors import LiveError
 from dspy_live.core.events import Event, Predicted
 from dspy_live.core.service import Receiver, Service
 
@@ -52,7 +53,13 @@ class Door(Generic[T]):
         task = asyncio.ensure_future(self._inside.__aexit__(kind, error, traceback))
         _leaving.add(task)
         task.add_done_callback(_left)
-        await asyncio.wait([task], timeout=self._patience)
+        try:
+            await asyncio.wait([task], timeout=self._patience)
+        except asyncio.CancelledError as exc:
+            if not (exc.args and isinstance(exc.args[0], LiveError)):
+                raise
+            # A scope inside ran out of time while its caller was leaving already; its exit takes this back.
+            await asyncio.wait([task], timeout=self._patience)
         # A layer inside may turn what we leave with into its own: a deadline does so with its cancellation.
         return task.result() if task.done() else None
 

@@ -231,9 +231,9 @@ class Guard:
         self.remove: Callable[[], None] = lambda: None
 
     def cancel(self, error: LiveError) -> None:
-        """Cancel the task; on its loop's thread only."""
+        """Cancel the task; on its loop's thread only. The error goes along: it tells this cancellation from others."""
         self.sent = True
-        self.task.cancel(error.message)
+        self.task.cancel(error)
 
     async def settle(self) -> bool:
         """Take our cancellation back. True when no other one is under way."""
