@@ -100,9 +100,28 @@ def test_threads_and_processes_lose_nothing(purse: Purse) -> None:
     assert budgets[0].spent == {"cost": 1250.0, "tokens": 7500, "calls": 2500}
 
 
+def test_what_is_spent_while_figures_are_exchanged_counts_at_once(
+    purse: Purse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget = purse(max_calls=10)
+    budget._stop.set()  # no thread: this test exchanges by hand
+    exchange = budget._exchange
+
+    def slow(key: str, told: Any) -> Any:
+        totals = exchange(key, told)
+        budget.record(used())
+        return totals
+
+    monkeypatch.setattr(budget, "_exchange", slow)
+    budget.record(used())
+    budget.sync()
+    assert budget.spent["calls"] == 2
+
+
 def test_a_day_begins_anew(purse: Purse, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time()
-    budget = purse(max_calls=1, period="day")
+    heard: list[BudgetAlert] = []
+    budget = purse(max_calls=1, period="day", on_alert=heard.append)
     budget.record(used())
     budget.sync()
     with pytest.raises(BudgetExceeded):
@@ -112,6 +131,8 @@ def test_a_day_begins_anew(purse: Purse, monkeypatch: pytest.MonkeyPatch) -> Non
     budget.sync()
     budget.check()
     assert budget.spent["calls"] == 0
+    budget.record(used())
+    assert len(heard) == 2, "each day has its alert"
     with redis.Redis.from_url(purse.url) as raw:
         keys = raw.keys("dspy-live:budget:team:*")
         assert len(keys) == 2

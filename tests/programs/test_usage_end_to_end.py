@@ -279,6 +279,7 @@ async def test_an_lm_of_the_users_own_class_is_counted_inside_of_a_run(streaming
     stats = usage.get_stats()
     assert (lm.asked, stats["api_calls"], stats["total_tokens"], stats["total_cost"]) == (1, 1, 10, 7.0)
     assert stats["by_model"]["own/model"]["completion_tokens"] == 3
+    assert stats["cache_hits"] == 0
     with dspy.context(lm=lm), Budget(max_tokens=10), pytest.raises(BudgetExceeded):
         await asyncify(Swallows(), execution="thread")(question="Why?")
     assert lm.asked == 2
