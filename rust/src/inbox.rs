@@ -45,6 +45,7 @@ struct State {
     started: Instant,
     first_token: Option<Instant>,
     tokens: u64,
+    predicted: bool,
 }
 
 impl Inbox {
@@ -71,6 +72,7 @@ impl Inbox {
             started: Instant::now(),
             first_token: None,
             tokens: 0,
+            predicted: false,
         };
         Arc::new(Self { id, buffer, control, metrics, state: Mutex::new(state) })
     }
@@ -95,9 +97,13 @@ impl Inbox {
         }
         let before = state.queue.len();
         for event in events {
-            if matches!(event, StreamEvent::Token(_)) {
-                state.tokens += 1;
-                state.first_token.get_or_insert_with(Instant::now);
+            match event {
+                StreamEvent::Token(_) => {
+                    state.tokens += 1;
+                    state.first_token.get_or_insert_with(Instant::now);
+                }
+                StreamEvent::Prediction(_) => state.predicted = true,
+                _ => {}
             }
             state.queue.push_back(event);
         }
@@ -190,7 +196,8 @@ impl Inbox {
             return;
         }
         let discarded = std::mem::take(&mut state.queue);
-        state.unwanted = Some(outcome);
+        // A reader that has the result need not wait for the end to have succeeded.
+        state.unwanted = Some(if state.predicted { Outcome::Succeeded } else { outcome });
         state.end = error.map(Err);
         let (over, waker) = (state.over, state.waker.take());
         drop(state);
@@ -281,6 +288,15 @@ mod tests {
         assert!(matches!(take(&inbox), Poll::Ready(Some(Err(Error::Shutdown)))));
         assert!(matches!(take(&inbox), Poll::Ready(None)));
         assert_eq!(metrics.snapshot().failed, 1);
+    }
+
+    #[test]
+    fn leaving_with_the_result_is_a_success() {
+        let (inbox, _, metrics) = inbox(4);
+        inbox.deliver([StreamEvent::Prediction(crate::Prediction::default())]);
+        inbox.abandon(Outcome::Cancelled, None);
+        inbox.finish(Err(Error::Cancelled));
+        assert_eq!(metrics.snapshot().succeeded, 1);
     }
 
     #[test]

@@ -24,8 +24,10 @@ pub struct Retry {
     attempts: u32,
     base: Duration,
     most: Duration,
-    when: Option<Arc<dyn Fn(&Error) -> bool + Send + Sync>>,
+    when: Option<Decide>,
 }
+
+type Decide = Arc<dyn Fn(&Error) -> bool + Send + Sync>;
 
 impl Retry {
     /// At most `attempts` tries, the first one counted, 0.2 s to 10 s apart.

@@ -104,6 +104,12 @@ async fn no_thread_of_tokio_waits_for_python() {
 }
 
 #[tokio::test]
+async fn those_who_leave_keep_their_slot_until_their_work_has_ended() {
+    let _turn = TURN.lock().await;
+    conformance::limited(world().await, true).await;
+}
+
+#[tokio::test]
 async fn a_permit_is_held_until_the_work_has_ended() {
     let _turn = TURN.lock().await;
     let world = world().await;

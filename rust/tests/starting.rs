@@ -43,6 +43,7 @@ async fn from_a_wrong_venv_to_a_shutdown_with_work_left() {
         .lm("openai/simulated")
         .api_base(&sim.url)
         .api_key("any")
+        .lm_option("cache", false)
         .max_in_flight(2)
         .start()
         .await

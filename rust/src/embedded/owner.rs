@@ -105,7 +105,7 @@ fn import<'py>(py: Python<'py>, found: &Interpreter, settings: &Settings) -> PyR
 }
 
 /// `take()`: the commands that wait.
-fn take<'py>(py: Python<'py>, shared: Arc<Shared>) -> PyResult<Bound<'py, PyCFunction>> {
+fn take(py: Python<'_>, shared: Arc<Shared>) -> PyResult<Bound<'_, PyCFunction>> {
     PyCFunction::new_closure(
         py,
         Some(c"take"),
@@ -117,7 +117,7 @@ fn take<'py>(py: Python<'py>, shared: Arc<Shared>) -> PyResult<Bound<'py, PyCFun
 }
 
 /// `deliver(batch)`: what runs have produced. No panic reaches Python, where it would end the loop.
-fn deliver<'py>(py: Python<'py>, shared: Arc<Shared>) -> PyResult<Bound<'py, PyCFunction>> {
+fn deliver(py: Python<'_>, shared: Arc<Shared>) -> PyResult<Bound<'_, PyCFunction>> {
     PyCFunction::new_closure(
         py,
         Some(c"deliver"),

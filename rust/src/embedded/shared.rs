@@ -124,25 +124,21 @@ impl Shared {
     pub(super) fn expect_load(&self, id: u64) -> Result<oneshot::Receiver<Result<Schema>>> {
         let (answer, answered) = oneshot::channel();
         let mut tables = lock(&self.tables);
-        match &tables.dead {
-            Some(error) => Err(error.clone()),
-            None => {
-                tables.loads.insert(id, answer);
-                Ok(answered)
-            }
+        if let Some(error) = &tables.dead {
+            return Err(error.clone());
         }
+        tables.loads.insert(id, answer);
+        Ok(answered)
     }
 
     /// Have what a run produces delivered to `inbox`.
     pub(super) fn expect_run(&self, id: u64, inbox: Arc<Inbox>) -> Result<()> {
         let mut tables = lock(&self.tables);
-        match &tables.dead {
-            Some(error) => Err(error.clone()),
-            None => {
-                tables.runs.insert(id, inbox);
-                Ok(())
-            }
+        if let Some(error) = &tables.dead {
+            return Err(error.clone());
         }
+        tables.runs.insert(id, inbox);
+        Ok(())
     }
 
     /// Runs whose work has not ended.

@@ -3,8 +3,9 @@
 mod events;
 mod http;
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -88,18 +89,19 @@ struct Server {
     metrics: Arc<Metrics>,
 }
 
+/// Each run's task, the room that its reader has, and where its events go.
+type Live = HashMap<u64, (AbortHandle, Arc<Semaphore>, Arc<Inbox>)>;
+
 /// Runs whose reply has not ended.
 #[derive(Default)]
 struct Runs {
     next: AtomicU64,
-    live: Mutex<std::collections::HashMap<u64, (AbortHandle, Arc<Semaphore>, Arc<Inbox>)>>,
+    live: Mutex<Live>,
     idle: Notify,
 }
 
 impl Runs {
-    fn live(
-        &self,
-    ) -> std::sync::MutexGuard<'_, std::collections::HashMap<u64, (AbortHandle, Arc<Semaphore>, Arc<Inbox>)>> {
+    fn live(&self) -> MutexGuard<'_, Live> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -196,7 +196,7 @@ pub async fn dropping_a_stream_closes_the_lms_connection(world: &World) {
     }
     println!("the LM saw the disconnect of a dropped stream within {longest:?}");
     world.sim.reset();
-    let call = tokio::spawn(program.predict(&json!({"question": "Drop? [sim ttft=30]"})).into_future());
+    let call = tokio::spawn(program.predict(json!({"question": "Drop? [sim ttft=30]"})).into_future());
     world.sim.until("active", |n| n == 1).await;
     call.abort();
     let took = world.sim.until("active", |n| n == 0).await;
@@ -263,14 +263,18 @@ pub async fn a_batch_in_order_and_as_completed(world: &World) {
 }
 
 pub async fn a_limited_handle_never_has_more_at_the_lm(world: &World) {
+    limited(world, false).await;
+}
+
+/// With `leaving`, some leave early: their slot must not be free before their work has ended.
+pub async fn limited(world: &World, leaving: bool) {
     let program = world.runtime.program("rust_programs:predict").await.unwrap().with_concurrency(2);
     world.sim.reset();
     let calls = (0..8).map(|n| {
         let program = program.clone();
         tokio::spawn(async move {
             let ask = json!({"question": format!("Limit {n}? [sim ttft=0.1]")});
-            // Some leave early: their slot must not be free before their work has ended.
-            let after = Duration::from_millis(if n % 2 == 0 { 50 } else { 5000 });
+            let after = Duration::from_millis(if leaving && n % 2 == 0 { 50 } else { 5000 });
             program.predict(ask).timeout(after).await
         })
     });
