@@ -115,7 +115,7 @@ class TestExplain:
         assert main(["explain", "streaming", "--example"]) == 0
         shown = capsys.readouterr().out
         assert "dspy_live.streamify(" in shown
-        assert "# It ran against the simulated LM just now (1 LM calls" in shown
+        assert "# It ran against the simulated LM just now (1 LM call," in shown
 
     def test_what_is_not_known(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["explain", "streeming"]) == 2

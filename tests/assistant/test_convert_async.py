@@ -451,6 +451,38 @@ class TestWhatRuns:
         assert "asyncio.run(main())" in new
 
 
+def test_a_library_gets_twins_of_what_others_call() -> None:
+    conversion = to_async(
+        source("""
+        import dspy, typer
+
+        app = typer.Typer()
+        qa = dspy.Predict("q -> a")
+
+        def ask(q):
+            return qa(q=q).a
+
+        def pure(q):
+            return q
+
+        class Service:
+            def ask(self, q):
+                return qa(q=q).a
+
+        @app.command()
+        def command(q: str):
+            print(qa(q=q).a)
+
+        if __name__ == "__main__":
+            app()
+        """)
+    )
+    assert "async def ask_async(q):\n    return (await qa.acall(q=q)).a" in conversion.new
+    assert "    async def ask_async(self, q):" in conversion.new
+    assert conversion.new.count("async def") == 2
+    assert "command() stays synchronous: it is decorated with @app.command(), made for functions" in left(conversion)
+
+
 def test_synchronous_tools_stay_and_are_named() -> None:
     conversion = convert("async", NESTED.read_text())
     advice = [note for note in conversion.notes if note.level == "advice"]

@@ -173,7 +173,6 @@ class TestBadInput:
         text = 'import dspy\n\ndef ask(q):\n    return dspy.Predict("q -> a")(q=q)\n'
         with pytest.raises(NoProgram, match="Nothing in the file runs a program"):
             convert("streaming", text)
-        assert "async def" not in convert("async", text).new
 
     @pytest.mark.parametrize("text", ["\x00", "x = '\udcff'", "def f(:\n", "   x\n y\n"])
     def test_nothing_but_our_own_error(self, text: str) -> None:

@@ -94,8 +94,9 @@ def show_example(guide: Guide, out: TextIO) -> bool:
         print(f"The example of {guide.name!r} does not run on this installation: {outcome.reason}", file=out)
         return False
     show_code(code, out)
+    calls = f"{outcome.lm_calls} LM call{'' if outcome.lm_calls == 1 else 's'}"
     print(
-        f"\n# It ran against the simulated LM just now ({outcome.lm_calls} LM calls, {outcome.seconds:.1f} s):",
+        f"\n# It ran against the simulated LM just now ({calls}, {outcome.seconds:.1f} s):",
         file=out,
     )
     for line in outcome.output.rstrip().splitlines()[:15]:

@@ -11,7 +11,7 @@ from dspy_live.assistant.convert.names import dotted
 from dspy_live.assistant.convert.obstacles import explain, obstacles_of
 from dspy_live.assistant.convert.report import Notes
 from dspy_live.assistant.convert.source import ClassFacts, Source
-from dspy_live.assistant.convert.swap import with_live_lm
+from dspy_live.assistant.convert.swap import uses, with_live_lm
 from dspy_live.assistant.convert.twins import (
     Edits,
     add_imports,
@@ -35,6 +35,7 @@ def to_async(text: str, notes: Notes) -> str:
         _add_aforward(plan, edits, facts)
     in_existing_async(plan, edits)
     _routes(plan, edits)
+    _library(plan, edits)
     make_requested(plan, edits)
     module = edits.apply(source.module)
     if plan.imports:
@@ -131,6 +132,24 @@ class _Tools(cst.CSTVisitor):
         for arg in node.args:
             if isinstance(arg.value, cst.List) and (arg.keyword is None or arg.keyword.value == "tools"):
                 self.names |= {dotted(element.value) or "" for element in arg.value.elements}
+
+
+def _library(plan: Plan, edits: Edits) -> None:
+    """In a file that runs nothing, others call its functions: those that wait get an asynchronous twin."""
+    source = plan.source
+    if running_part(plan) is not None or uses(source, "asyncio.run"):
+        return
+    methods = [(f.name, name, node) for f in source.classes.values() for name, node in f.methods.items()]
+    plain = [each for each in methods if not source.is_program(source.classes[each[0]])]
+    for cls, name, function in [*(("", name, node) for name, node in source.functions.items()), *plain]:
+        if function.asynchronous is not None or function in edits.instead or name.startswith("__"):
+            continue
+        waits, can_have_twin = plan.waits(cls, name)
+        if waits and can_have_twin:
+            plan.twins.add((cls, name))
+        elif waits:
+            reasons = explain(obstacles_of(function) or plan.try_body(function, source.classes.get(cls)).obstacles)
+            plan.notes.add("left", f"{name}() stays synchronous: {reasons}.", source.line(function))
 
 
 def _routes(plan: Plan, edits: Edits) -> None:
