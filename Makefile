@@ -12,7 +12,7 @@ BIN := .venv/bin
 TARGET ?= examples/demo.py:program
 ARGS ?=
 SOAK_SECONDS ?= 300
-CODE := src tests examples scripts bench
+CODE := src tests examples scripts bench rust
 
 .PHONY: help setup serve test check format lint types floors pytest rust system bench docs soak lock clean
 
