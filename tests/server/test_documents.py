@@ -134,6 +134,19 @@ def test_metrics_and_usage_come_from_their_hooks() -> None:
     assert asked == [{"by": "model", "day": "1"}]
 
 
+def test_a_key_sees_its_own_usage_only() -> None:
+    asked: list[Mapping[str, str]] = []
+
+    def usage(query: Mapping[str, str]) -> object:
+        asked.append(query)
+        return {}
+
+    with serving(qa(), api_keys={"ann": "secret-of-ann", "bob": "secret-of-bob"}, usage=usage) as live:
+        for wanted in ("", "?key=bob", "?by=key"):
+            http.get(live.url + f"/usage{wanted}", headers={"Authorization": "Bearer secret-of-ann"})
+    assert [query["key"] for query in asked] == ["ann"] * 3
+
+
 def test_usage_without_a_ledger_is_not_found(live: Live) -> None:
     assert http.get(live.url + "/usage").status_code == 404
 

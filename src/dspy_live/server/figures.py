@@ -34,11 +34,14 @@ async def stats(request: Request) -> None:
 
 
 async def usage(request: Request) -> None:
-    """Reply with what the usage hook returns for the query parameters."""
+    """Reply with what the usage hook returns for the query parameters; a key sees its own usage only."""
     hook = request.app.usage
     if hook is None:
         raise NotFound("this server keeps no ledger of usage")
-    result = hook(dict(parse_qsl(request.scope["query_string"].decode("latin-1"))))
+    query = dict(parse_qsl(request.scope["query_string"].decode("latin-1")))
+    if request.key:
+        query["key"] = request.key
+    result = hook(query)
     if inspect.isawaitable(result):
         result = await result
     await request.reply_json(result)
