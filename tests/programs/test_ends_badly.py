@@ -14,7 +14,7 @@ from tests.programs.conftest import Sim
 
 from dspy_live import Parallel, Runtime, Tool, asyncify, streamify
 from dspy_live.core.errors import DeadlineExceeded, ProgramFailed
-from dspy_live.layers import Limit
+from dspy_live.layers import Deadline, Limit
 from dspy_live.runtime.door import leaving
 
 WAYS = ("native", "thread", "inline")
@@ -91,6 +91,29 @@ async def test_a_timeout_comes_in_time_though_the_program_blocks() -> None:
     while leaving():  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     assert limit.statistics().active == 0
+
+
+@pytest.mark.parametrize("meanwhile", [False, True], ids=["running", "leaving"])
+async def test_a_deadline_around_a_program_that_blocks_is_no_cancellation_of_its_caller(meanwhile: bool) -> None:
+    """The layer ends the call by a cancellation of its own; nobody else may see it, however long the program takes."""
+    release = threading.Event()
+
+    def blocks(question: str) -> str:
+        release.wait(10)
+        return question
+
+    # With a timeout just before the layer's, the caller is leaving already when the layer's time is up.
+    ask = asyncify(blocks, timeout=0.1 if meanwhile else None, runtime=Runtime(layers=[Deadline(0.25)]))
+    task = asyncio.current_task()
+    assert task is not None
+    with pytest.raises(DeadlineExceeded):
+        await ask(question="x")
+    assert task.cancelling() == 0
+    await asyncio.sleep(0.2)
+    release.set()
+    while leaving():  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    assert task.cancelling() == 0
 
 
 @pytest.mark.parametrize("way", WAYS)

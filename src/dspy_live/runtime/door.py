@@ -12,9 +12,9 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from dspy_live.core.call import Call
-from dspy_live.core.errors import LiveError
 from dspy_live.core.events import Event, Predicted
 from dspy_live.core.service import Receiver, Service
+from dspy_live.runtime.scope import sent_by
 
 T = TypeVar("T")
 
@@ -53,15 +53,24 @@ class Door(Generic[T]):
         task = asyncio.ensure_future(self._inside.__aexit__(kind, error, traceback))
         _leaving.add(task)
         task.add_done_callback(_left)
+        sent = sent_by(error)
         try:
             await asyncio.wait([task], timeout=self._patience)
         except asyncio.CancelledError as exc:
-            if not (exc.args and isinstance(exc.args[0], LiveError)):
+            # A scope inside may have run out of time while its caller was leaving already.
+            sent = sent_by(exc)
+            if sent is None:
                 raise
-            # A scope inside ran out of time while its caller was leaving already; its exit takes this back.
             await asyncio.wait([task], timeout=self._patience)
-        # A layer inside may turn what we leave with into its own: a deadline does so with its cancellation.
-        return task.result() if task.done() else None
+        if task.done():
+            # A layer inside may turn what we leave with into its own: a deadline does so with its cancellation.
+            return task.result()
+        if sent is not None:
+            # It can't in time, and the caller must not be left with a cancellation that nobody of its own has sent.
+            sent.take_back()
+            if sent_by(error) is sent:
+                raise sent.error from error
+        return None
 
 
 def _left(task: asyncio.Task[Any]) -> None:

@@ -231,9 +231,9 @@ class Guard:
         self.remove: Callable[[], None] = lambda: None
 
     def cancel(self, error: LiveError) -> None:
-        """Cancel the task; on its loop's thread only. The error goes along: it tells this cancellation from others."""
+        """Cancel the task; on its loop's thread only."""
         self.sent = True
-        self.task.cancel(error)
+        self.task.cancel(Sent(error, self))
 
     async def settle(self) -> bool:
         """Take our cancellation back. True when no other one is under way."""
@@ -249,6 +249,34 @@ class Guard:
                     self.task.uncancel()
                     raise
         return self.task.uncancel() <= self.before
+
+
+class Sent:
+    """What goes along with a scope's own cancellation, and tells it from others."""
+
+    __slots__ = ("_guard", "error")
+
+    def __init__(self, error: LiveError, guard: Guard) -> None:
+        self.error = error
+        self._guard = guard
+
+    def __str__(self) -> str:
+        return self.error.message
+
+    __repr__ = __str__
+
+    def take_back(self) -> None:
+        """The task has heard of it in another way; the scope's exit need not take it back any more."""
+        if self._guard.sent:
+            self._guard.sent = False
+            self._guard.task.uncancel()
+
+
+def sent_by(exc: BaseException | None) -> Sent | None:
+    """Return what a scope has sent along with a cancellation, ``None`` for one of somebody else's."""
+    if isinstance(exc, asyncio.CancelledError) and exc.args and isinstance(exc.args[0], Sent):
+        return exc.args[0]
+    return None
 
 
 def fail_after(seconds: float, *, error: LiveError | None = None, parent: Scope | None = None) -> Scope:
