@@ -102,4 +102,4 @@ async def test_it_waits_for_a_slow_end_of_the_work() -> None:
 async def test_the_inner_receiver_is_handed_through() -> None:
     script = ScriptedService([Completion({})])
     async with Deadline(5)(script).open(Call({})) as receiver:
-        assert receiver is script.openings[0].channel.receiver
+        assert receiver._channel is script.openings[0].channel

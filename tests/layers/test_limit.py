@@ -195,7 +195,7 @@ async def test_the_limit_can_be_moved() -> None:
 async def test_the_inner_receiver_is_handed_through() -> None:
     script = ScriptedService([Completion({})])
     async with Limit(1)(script).open(Call({})) as receiver:
-        assert receiver is script.openings[0].channel.receiver
+        assert receiver._channel is script.openings[0].channel
 
 
 async def test_it_holds_across_event_loops() -> None:

@@ -144,4 +144,4 @@ async def test_tokens_that_were_overspent_make_the_next_wait() -> None:
 async def test_without_a_token_limit_the_inner_receiver_is_handed_through() -> None:
     script = ScriptedService([Wait(1), Completion({})])
     async with Rate(requests_per_minute=1)(script).open(Call({})) as receiver:
-        assert receiver is script.openings[0].channel.receiver
+        assert receiver._channel is script.openings[0].channel

@@ -244,7 +244,7 @@ def test_bad_rows_fail_alone(sim: Sim, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     assert rows[0]["input"] == {"question": "What, is it?", "gold": "1"}
     assert "more columns than the header" in rows[1]["error"]["message"]
-    for wrong, says in (("missing.jsonl", "no such file"), (str(tmp_path), "no such file")):
+    for wrong, says in (("missing.jsonl", "no such file"), (str(tmp_path), "it is a folder")):
         refused = subprocess.run(
             [*command[:4], wrong, *command[5:]], env=environment, capture_output=True, text=True, timeout=50
         )
