@@ -22,4 +22,6 @@ export PYO3_PYTHON VIRTUAL_ENV LD_LIBRARY_PATH LITELLM_LOCAL_MODEL_COST_MAP=true
 cd rust
 cargo fmt --all --check
 cargo clippy --quiet --all-targets --all-features -- -D warnings
+# A user of the remote runtime alone needs no Python to build.
+cargo check --quiet --no-default-features --features remote
 cargo test --quiet --all-features

@@ -17,6 +17,9 @@ use serde_json::{json, Value};
 const WAYS: [&str; 3] = ["dspy-live", "spawn_blocking", "pyo3-async-runtimes"];
 /// Calls in flight, and calls in all.
 const LOADS: [(usize, usize); 3] = [(1, 40), (32, 800), (500, 2000)];
+/// What one reply has. A busy Python finds several at once on its socket and hands them on as one piece of text, so
+/// the pieces are no measure.
+const TOKENS: u64 = 64;
 /// The LM's pace: 64 tokens, 20 ms to the first, then 500 a second: 0.15 s for a call that nothing holds up.
 const PACE: [&str; 8] = ["--ttft", "0.02", "--tps", "500", "--jitter", "0", "--length", "64"];
 
@@ -32,6 +35,7 @@ fn compare() {
     println!("| in flight | way | calls/s | CPU per token | longest stall of a timer |");
     println!("|---|---|---|---|---|");
     for (flight, calls) in LOADS {
+        let mut said = None;
         for way in WAYS {
             let sim = Server::simulator(&PACE);
             let output = std::process::Command::new(std::env::current_exe().unwrap())
@@ -42,12 +46,11 @@ fn compare() {
                 .output()
                 .unwrap();
             match serde_json::from_slice::<Value>(&output.stdout) {
-                Ok(r) => println!(
-                    "| {flight} | {way} | {:.1} | {:.1} µs | {:.1} ms |",
-                    number(&r, "rate"),
-                    number(&r, "cpu"),
-                    number(&r, "stall")
-                ),
+                Ok(r) => {
+                    assert_eq!(*said.get_or_insert_with(|| r["letters"].clone()), r["letters"], "{way} lost something");
+                    let (rate, cpu, stall) = (number(&r, "rate"), number(&r, "cpu"), number(&r, "stall"));
+                    println!("| {flight} | {way} | {rate:.1} | {cpu:.1} µs | {stall:.1} ms |");
+                }
                 Err(_) => println!("| {flight} | {way} | failed | | |"),
             }
         }
@@ -120,35 +123,35 @@ where
         .map(|_| {
             let (next, call) = (next.clone(), call.clone());
             tokio::spawn(async move {
-                let mut tokens = 0;
+                let mut letters = 0;
                 loop {
                     let n = next.fetch_add(1, Ordering::Relaxed);
                     if n >= calls as u64 {
-                        return tokens;
+                        return letters;
                     }
-                    tokens += call(format!("Number {n}?")).await;
+                    letters += call(format!("Number {n}?")).await;
                 }
             })
         })
         .collect();
-    let mut tokens = 0;
+    let mut letters = 0;
     for worker in workers {
-        tokens += worker.await.unwrap();
+        letters += worker.await.unwrap();
     }
     let (took, used) = (start.elapsed().as_secs_f64(), cpu_seconds() - cpu);
     stop.store(true, Ordering::Relaxed);
     timer.await.unwrap();
     let stall = longest.load(Ordering::Relaxed) as f64 / 1e3;
-    json!({"rate": calls as f64 / took, "cpu": used / tokens as f64 * 1e6, "stall": stall, "tokens": tokens})
+    json!({"rate": calls as f64 / took, "cpu": used / (calls as u64 * TOKENS) as f64 * 1e6, "stall": stall, "letters": letters})
 }
 
 async fn ours(program: dspy_live::Program, question: String) -> u64 {
     let mut stream = program.stream(json!({"question": question})).start().await.unwrap();
-    let mut tokens = 0;
+    let mut letters = 0;
     while let Some(event) = stream.recv().await.unwrap() {
-        tokens += u64::from(event.token().is_some_and(|token| !token.text.is_empty()));
+        letters += event.token().map_or(0, |token| token.text.len() as u64);
     }
-    tokens
+    letters
 }
 
 async fn blocking(question: String) -> u64 {
@@ -162,12 +165,12 @@ async fn blocking(question: String) -> u64 {
             }
         });
     });
-    let mut tokens = 0;
+    let mut letters = 0;
     while let Some(token) = receive.recv().await {
-        tokens += u64::from(!token.is_empty());
+        letters += token.len() as u64;
     }
     call.await.unwrap();
-    tokens
+    letters
 }
 
 static EVENT_LOOP: std::sync::OnceLock<Py<PyAny>> = std::sync::OnceLock::new();
@@ -179,7 +182,7 @@ async fn awaiting(question: String) -> u64 {
         let locals = TaskLocals::new(EVENT_LOOP.get().unwrap().bind(py).clone());
         (py.import("plain").unwrap().call_method1("Tokens", (question,)).unwrap().unbind(), locals)
     });
-    let mut tokens = 0;
+    let mut letters = 0;
     loop {
         let next = Python::attach(|py| {
             into_future_with_locals(&locals, stream.bind(py).call_method0("next").unwrap()).unwrap()
@@ -187,8 +190,8 @@ async fn awaiting(question: String) -> u64 {
         let token = next.await.unwrap();
         let token: Option<String> = Python::attach(|py| token.extract(py).unwrap());
         match token {
-            Some(token) => tokens += u64::from(!token.is_empty()),
-            None => return tokens,
+            Some(token) => letters += token.len() as u64,
+            None => return letters,
         }
     }
 }
@@ -199,9 +202,9 @@ fn attach_by_hand(url: &str) {
         let site = py.import("site").unwrap();
         let folder = venv().join("lib");
         let python = std::fs::read_dir(folder).unwrap().next().unwrap().unwrap().path();
-        site.call_method1("addsitedir", (python.join("site-packages"),)).unwrap();
+        site.call_method1("addsitedir", (python.join("site-packages").display().to_string(),)).unwrap();
         let path = py.import("sys").unwrap().getattr("path").unwrap();
-        path.call_method1("insert", (0, root().join("rust/benches"))).unwrap();
+        path.call_method1("insert", (0, root().join("rust/benches").display().to_string())).unwrap();
         py.import("plain").unwrap().call_method1("configure", (url,)).unwrap();
     });
 }

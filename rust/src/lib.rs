@@ -38,6 +38,14 @@
     clippy::return_self_not_must_use
 )]
 
+#[cfg(all(doctest, feature = "embedded"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
+#[cfg(all(doctest, feature = "embedded"))]
+#[doc = include_str!("../../docs/guides/rust.md")]
+struct Guide;
+
 mod backend;
 mod batch;
 mod buffer;

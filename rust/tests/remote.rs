@@ -42,7 +42,7 @@ async fn world() -> &'static World {
                     server
                 })
                 .await;
-            let runtime = Runtime::remote(&server.url).api_key("secret").connect().await.unwrap();
+            let runtime = Runtime::remote(&server.url).api_key("secret").start().await.unwrap();
             World { runtime, sim }
         })
         .await
@@ -63,12 +63,12 @@ fn what_is_wrong_with_a_server_is_told() {
     conformance::run(async {
         world().await;
         let url = &SERVER.get().unwrap().url;
-        let error = Runtime::remote(url).connect().await.unwrap_err();
+        let error = Runtime::remote(url).start().await.unwrap_err();
         assert_eq!(error.code(), "unauthorized", "{error}");
-        let error = Runtime::remote("http://127.0.0.1:9").connect().await.unwrap_err();
+        let error = Runtime::remote("http://127.0.0.1:9").start().await.unwrap_err();
         assert!(matches!(error, Error::Connection(_)) && error.is_retryable(), "{error}");
         for wrong in ["127.0.0.1:8000", "ftp://x", "http://"] {
-            assert!(matches!(Runtime::remote(wrong).connect().await, Err(Error::Setup(_))), "{wrong}");
+            assert!(matches!(Runtime::remote(wrong).start().await, Err(Error::Setup(_))), "{wrong}");
         }
         let error = world().await.runtime.program("nothing").await.unwrap_err();
         assert!(error.to_string().contains("predict, typed, failing"), "{error}");
@@ -80,7 +80,7 @@ fn a_shutdown_waits_and_then_cancels() {
     conformance::run(async {
         let _turn = TURN.lock().await;
         world().await;
-        let runtime = Runtime::remote(&SERVER.get().unwrap().url).api_key("secret").connect().await.unwrap();
+        let runtime = Runtime::remote(&SERVER.get().unwrap().url).api_key("secret").start().await.unwrap();
         let program = runtime.program("predict").await.unwrap();
         let mut stream = program.stream(json!({"question": "Shutdown? [sim ttft=60]"})).start().await.unwrap();
         let report = runtime.shutdown(Duration::from_millis(100)).await;

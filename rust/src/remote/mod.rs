@@ -28,7 +28,7 @@ use http::Http;
 /// # async fn example() -> dspy_live::Result<()> {
 /// use dspy_live::Runtime;
 ///
-/// let runtime = Runtime::remote("http://127.0.0.1:8000").api_key("secret").max_in_flight(100).connect().await?;
+/// let runtime = Runtime::remote("http://127.0.0.1:8000").api_key("secret").max_in_flight(100).start().await?;
 /// let program = runtime.program("file.py:program").await?;
 /// # Ok(()) }
 /// ```
@@ -74,7 +74,7 @@ impl RemoteBuilder {
     /// # Errors
     /// [`Error::Setup`] for an address that is none, [`Error::Connection`] where nothing answers, and what the server
     /// says, such as `unauthorized`.
-    pub async fn connect(self) -> Result<Runtime> {
+    pub async fn start(self) -> Result<Runtime> {
         let (limits, metrics) = (self.common.limits()?, self.common.metrics());
         let http = Arc::new(Http::new(&self.url, self.key)?);
         let server = Server { http, runs: Arc::default(), metrics: metrics.clone() };
