@@ -256,7 +256,7 @@ async def test_leaving_the_for(sim: Sim) -> None:
 @THEIRS
 def test_leaving_a_synchronous_stream(sim: Sim) -> None:
     """#10406: a synchronous stream that is abandoned runs on, and the tokens are paid for."""
-    sim.server.set_options(tps=60, length=40)
+    sim.server.set_options(tps=60, length=300)
 
     def leave(stream: Any) -> None:
         for _ in stream(question="?"):
