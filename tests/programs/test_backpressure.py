@@ -183,14 +183,15 @@ def _rest(reader: socket.socket) -> bytes:
 
 def _parsed(reply: bytes) -> tuple[str, Any]:
     """The tokens joined, and the prediction, of a chunked reply of server-sent events."""
-    _, _, rest = reply.partition(b"\r\n\r\n")
-    body = bytearray()
-    while rest:
-        size, _, rest = rest.partition(b"\r\n")
-        body += rest[: int(size, 16)]
-        rest = rest[int(size, 16) + 2 :]
+    at = reply.index(b"\r\n\r\n") + 4
+    parts = []
+    while at < len(reply):
+        end = reply.index(b"\r\n", at)
+        size = int(reply[at:end], 16)
+        parts.append(reply[end + 2 : end + 2 + size])
+        at = end + size + 4
     text, outputs, name = [], None, b""
-    for line in bytes(body).splitlines():
+    for line in b"".join(parts).splitlines():
         if line.startswith(b"event: "):
             name = line[7:]
         elif line.startswith(b"data: ") and name == b"token":
