@@ -123,6 +123,14 @@ def test_another_address_wants_keys_and_a_real_lm(live: Commands) -> None:
     assert ask(where, "/predict", {"question": "a"}, Authorization="Bearer key1")[0] == 200
 
 
+@pytest.mark.parametrize("command", [("serve", "qa.py:program"), ("sim",)])
+def test_a_port_that_is_none_is_told(live: Commands, command: tuple[str, ...]) -> None:
+    """The system takes what is left over: 70000 was 4464."""
+    done = live.main(*command, "--port", "70000")
+    assert done.returncode == 2
+    assert "a port is a number from 0 to 65535; got 70000" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("host", "expected"),
     [

@@ -112,7 +112,7 @@ def usage_of(ledger: Ledger) -> Callable[[Mapping[str, str]], Awaitable[Any]]:
                 raise InputError(f"{name!r} must be Unix seconds", field=name, expected="number") from None
         filter_ = Filter(**chosen)
         if by is None:
-            return await asyncio.to_thread(ledger.totals, filter_)
+            return {name: value for name, value in (await asyncio.to_thread(ledger.totals, filter_)).items() if name}
         return {"by": by, "rows": await asyncio.to_thread(ledger.summary, by, filter_)}
 
     return usage

@@ -125,6 +125,10 @@ class _Timed:
 
 def listen(host: str, port: int) -> socket.socket:
     """Return a listening socket. Raises :class:`ConfigurationError` that says what is in the way."""
+    if not 0 <= port <= 65_535:
+        raise ConfigurationError(
+            f"a port is a number from 0 to 65535; got {port}"
+        )  # getaddrinfo takes what is left over
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         # localhost is two addresses, and not every client tries the second one.

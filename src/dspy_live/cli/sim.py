@@ -45,6 +45,8 @@ def sim(
     from dspy_live.core.errors import ConfigurationError
     from dspy_live.simulator import Simulator
 
+    if not 0 <= port <= 65_535:
+        raise ConfigurationError(f"a port is a number from 0 to 65535; got {port}")
     try:
         simulator = Simulator(
             seed,
