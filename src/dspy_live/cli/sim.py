@@ -20,7 +20,7 @@ def sim(
     jitter: float = 0.2,
     length: int | None = None,
     fast: Annotated[bool, Parameter(negative="")] = False,
-    fault: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    fault: Annotated[tuple[str, ...], Parameter(negative="", negative_iterable="")] = (),
     api_key: str | None = None,
 ) -> int:
     """Start the simulated LM as an OpenAI-compatible server, until Ctrl-C.
