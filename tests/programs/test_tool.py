@@ -182,17 +182,27 @@ async def test_a_stopped_run_calls_no_further_tool() -> None:
     assert len(calls) <= seen + 1
 
 
-async def test_tools_that_call_tools_do_not_wait_for_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tools_that_call_tools_do_not_wait_for_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
     from dspy_live import syncify
     from dspy_live.programs import tool as module
 
+    # Both on the run loop, whose one place the outer tool has taken.
     monkeypatch.setattr(module, "MAX_TOOL_THREADS", 1)
-    inner = Tool(slow)
+    module._limiters.clear()
 
-    class Inner(dspy.Module):  # type: ignore[misc]
+    class Calls(dspy.Module):  # type: ignore[misc]
+        def __init__(self, tool: Any) -> None:
+            super().__init__()
+            self.tool = tool
+
         async def aforward(self) -> Any:
-            return await inner.acall(n=3)
+            return await self.tool.acall(n=3)
 
-    program = syncify(Inner())
-    async with asyncio.timeout(3):
-        assert await Tool(lambda n: program(), name="outer").acall(n=1) == "3 False nobody"
+    inner = syncify(Calls(Tool(slow)))
+    outer = syncify(Calls(Tool(lambda n: inner(), name="outer")))
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.append(outer()), daemon=True)
+    thread.start()
+    thread.join(3)
+    module._limiters.clear()
+    assert results == ["3 False nobody"]
