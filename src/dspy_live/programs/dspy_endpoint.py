@@ -19,12 +19,11 @@ from dspy.clients.engines.stream_guard import achecked_stream
 from dspy.clients.execution import _engine, _result
 
 from dspy_live.core.call import Call
-from dspy_live.core.events import Event
 from dspy_live.core.sink import Sink
 from dspy_live.programs.internals import CallResult, PreparedCall, combine, error_boundary, settings
 from dspy_live.programs.run import current_run
 from dspy_live.runtime.execution import to_thread
-from dspy_live.runtime.reading import Reading, attached
+from dspy_live.runtime.reading import Readable
 
 if TYPE_CHECKING:
     from dspy_live.programs.lm import LM
@@ -45,12 +44,12 @@ class DspyEndpoint:
         return _Opened(self, call)
 
 
-class _Opened:
+class _Opened(Readable):
     def __init__(self, endpoint: DspyEndpoint, call: Call) -> None:
         self._lm = endpoint.lm
         self._prepared = endpoint.prepared
         self._call = call
-        self._reading: Reading | None = None
+        self._reading = None
 
     async def __aenter__(self) -> _Opened:
         return self
@@ -106,23 +105,6 @@ class _Opened:
             if text:
                 sink.text(text)
         return result
-
-    # As a receiver of events, for layers that look at each.
-
-    def __aiter__(self) -> Reading:
-        return self._events()
-
-    async def __anext__(self) -> Event:
-        return await self._events().__anext__()
-
-    async def receive_many(self) -> list[Event]:
-        """Wait once and take all that is there; an empty list is the end."""
-        return await self._events().receive_many()
-
-    def _events(self) -> Reading:
-        if self._reading is None:
-            self._reading = attached(self.attach, self._call.buffer)
-        return self._reading
 
 
 async def _in_thread(fn: Callable[[], Any]) -> Any:

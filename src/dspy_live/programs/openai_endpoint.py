@@ -11,11 +11,10 @@ from typing import Any
 import pydantic
 
 from dspy_live.core.call import Call
-from dspy_live.core.events import Event
 from dspy_live.core.sink import Sink
 from dspy_live.programs.internals import _strict_json_schema
 from dspy_live.programs.lm_errors import http_error
-from dspy_live.runtime.reading import Reading, attached
+from dspy_live.runtime.reading import Readable
 from dspy_live.runtime.transport import Exchange, Timeouts, TransportError, pool_for_running_loop
 from dspy_live.sansio.openai import Delta, StreamParser, chat_body, parse_reply, refuses_stream_options
 
@@ -48,10 +47,10 @@ class OpenAIEndpoint:
         return _Request(self, call)
 
 
-class _Request:
+class _Request(Readable):
     """One request: a context manager, and the receiver that it gives."""
 
-    __slots__ = ("_call", "_endpoint", "_exchange", "_linger", "_paused", "_reading", "_sink", "_wire")
+    __slots__ = ("_call", "_endpoint", "_exchange", "_linger", "_paused", "_sink", "_wire")
 
     def __init__(self, endpoint: OpenAIEndpoint, call: Call) -> None:
         self._endpoint = endpoint
@@ -61,7 +60,7 @@ class _Request:
         self._linger: asyncio.TimerHandle | None = None
         self._wire: StreamParser | None = None
         self._sink: Sink | None = None
-        self._reading: Reading | None = None
+        self._reading = None
 
     async def __aenter__(self) -> _Request:
         await self._send(usage=self._endpoint.url not in _without_usage)
@@ -145,23 +144,6 @@ class _Request:
         self._paused = False
         if self._exchange is not None:
             self._exchange.resume()
-
-    # As a receiver of events, for layers that look at each.
-
-    def __aiter__(self) -> Reading:
-        return self._events()
-
-    async def __anext__(self) -> Event:
-        return await self._events().__anext__()
-
-    async def receive_many(self) -> list[Event]:
-        """Wait once and take all that is there; an empty list is the end."""
-        return await self._events().receive_many()
-
-    def _events(self) -> Reading:
-        if self._reading is None:
-            self._reading = attached(self.attach, self._call.buffer)
-        return self._reading
 
 
 def _wire(inputs: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from dspy_live.core.call import Buffer
+from dspy_live.core.call import Buffer, Call
 from dspy_live.core.events import Completion, Event, Reasoning, TextDelta
 from dspy_live.core.sink import Sink
 from dspy_live.runtime.channel import Channel
@@ -68,6 +69,36 @@ class Reading:
             channel.close(exc)
         else:
             channel.close()
+
+
+class Readable(ABC):
+    """An LM call that has the short way, read as a receiver of events by layers that look at each.
+
+    A subclass sets ``_call``, and closes ``_reading`` where it is left.
+    """
+
+    __slots__ = ("_reading",)
+    _call: Call
+    _reading: Reading | None
+
+    @abstractmethod
+    async def attach(self, sink: Sink) -> Any:
+        """Hand the words to ``sink`` and return the whole reply."""
+
+    def __aiter__(self) -> Reading:
+        return self._events()
+
+    async def __anext__(self) -> Event:
+        return await self._events().__anext__()
+
+    async def receive_many(self) -> list[Event]:
+        """Wait once and take all that is there; an empty list is the end."""
+        return await self._events().receive_many()
+
+    def _events(self) -> Reading:
+        if self._reading is None:
+            self._reading = attached(self.attach, self._call.buffer)
+        return self._reading
 
 
 def attached(attach: Callable[[Sink], Awaitable[Any]], buffer: Buffer) -> Reading:
