@@ -428,3 +428,36 @@ async def until(condition: Any, seconds: float = 3.0) -> None:
             return
         await asyncio.sleep(0.01)
     raise AssertionError("it did not come to pass")
+
+
+class Shouts(dspy.ChatAdapter):  # type: ignore[misc]
+    """A user's own: it changes what it reads."""
+
+    def parse(self, signature: Any, completion: str) -> Any:
+        return {name: value.upper() for name, value in super().parse(signature, completion).items()}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("adapter", "text"),
+    [
+        (dspy.JSONAdapter, '{"answer": "say "hi" now"}'),
+        (dspy.JSONAdapter, "Here you are: {'answer': 'in single quotes'}"),
+        (Shouts, "[[ ## answer ## ]]\nquiet words\n\n[[ ## completed ## ]]"),
+    ],
+)
+async def test_what_the_adapter_makes_of_a_reply_is_what_was_streamed(
+    sim: Sim, way: Any, adapter: Any, text: str
+) -> None:
+    """When the reply is parsed the two are compared; what was said otherwise is said again."""
+    sim.server.next(text=text)
+    with dspy.context(lm=sim.lm(), adapter=adapter()):
+        items = [i async for i in streamify(dspy.Predict(QA), execution=way)(question="?")]
+    heard = ""
+    for item in items[:-1]:
+        heard = "" if isinstance(item, Restart) else heard + item
+    assert heard == items[-1].answer
+    assert sim.server.stats.requests == 1
+    if adapter is Shouts:
+        assert heard == "QUIET WORDS"
+        assert any(isinstance(i, Restart) and i.fields == ("answer",) for i in items)
