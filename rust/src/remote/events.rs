@@ -146,8 +146,7 @@ mod tests {
 
     #[test]
     fn an_event_without_end_is_refused() {
-        let mut parser = Parser::default();
-        parser.most = 1000;
+        let mut parser = Parser { most: 1000, ..Parser::default() };
         parser.feed(&[b'x'; 1000]);
         assert!(parser.next().unwrap().is_none());
         parser.feed(b"x");
