@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import time
 from typing import Any
 
 import pytest
@@ -82,3 +84,26 @@ def test_what_can_not_work_is_one_line(live: Commands, words: tuple[str, ...], s
     assert "Traceback" not in done.stderr
     assert "0 rows" not in done.stderr or status == 1
     assert (live.folder / "in.jsonl").read_text() == before
+
+
+def test_ctrl_c_ends_it_cleanly_and_a_rerun_does_the_rest(live: Commands) -> None:
+    count = 60
+    live.write("in.jsonl", "".join(f'{{"question":"q{n}"}}\n' for n in range(count)))
+    words = (*BATCH, "in.jsonl", "-o", "out.jsonl", "--checkpoint", "done.jsonl", "--concurrency", "4")
+    process = live.start(*words, DSPY_LIVE_SIM="ttft=0.1 tps=none jitter=0")
+    done, end = live.folder / "done.jsonl", time.monotonic() + 30
+    while not (done.exists() and done.read_bytes().count(b"\n") > 8) and time.monotonic() < end:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert "interrupted" in err
+    assert "Traceback" not in err
+    kept = rows((live.folder / "out.jsonl").read_text())
+    assert 0 < len(kept) < count
+    assert [row["index"] for row in kept] == list(range(len(kept))), "what is written is whole and in order"
+    again = live.run(*words)
+    assert again.returncode == 0, again.stderr
+    out = rows((live.folder / "out.jsonl").read_text())
+    assert [row["input"]["question"] for row in out] == [f"q{n}" for n in range(count)]
+    assert out[: len(kept)] == kept
