@@ -26,6 +26,9 @@ REST = 0.6
 TOPIC = 2.0
 """What a term adds that is one of the page's own topics, for a topic that only this page has."""
 
+NAMED = 3.0
+"""What a term adds that is the page's own name."""
+
 ASKED, DOUBT, LITERAL = 2.0, 2.0, 0.6
 """How much a clue counts that people use when they ask about a page, how many uses it takes to believe that, and what
 a word or a pair of words as written counts beside a term."""
@@ -223,7 +226,8 @@ class Index:
     def _topic(self, page: str, wanted: frozenset[str]) -> float:
         """What the question's terms add that are the page's topic, each by how rare it is."""
         own = self._topics.get(page, {})
-        return sum(own[term] * max(1.0, self._rarity.get(term, 1.0)) for term in wanted if term in own)
+        named = NAMED * len(wanted & set(terms(page)))
+        return named + sum(own[term] * max(1.0, self._rarity.get(term, 1.0)) for term in wanted if term in own)
 
 
 def clues(question: str) -> dict[str, float]:
