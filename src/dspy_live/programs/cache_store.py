@@ -15,7 +15,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -40,6 +40,10 @@ MAX_PENDING = 1000
 """Writes that may wait for the disk; the next one makes its caller wait."""
 
 
+FORK_PATIENCE = 5.0
+"""Seconds that a fork waits for replies that are being written."""
+
+
 class ResponseCache:
     """Replies of LMs by request. ``dspy_live.cache`` is the process's own."""
 
@@ -54,8 +58,10 @@ class ResponseCache:
         self._pending: dict[str, tuple[Any, Future[None]]] = {}
         self._lock = threading.Lock()
         if hasattr(os, "register_at_fork"):
-            method = weakref.WeakMethod(self._forked)
-            os.register_at_fork(after_in_child=lambda: (bound := method()) and bound())
+            before, after = weakref.WeakMethod(self._forks), weakref.WeakMethod(self._forked)
+            os.register_at_fork(
+                before=lambda: (bound := before()) and bound(), after_in_child=lambda: (bound := after()) and bound()
+            )
 
     def use(self, store: Store | None) -> None:
         """Keep replies in ``store`` instead of on DSPy's disk; ``None`` goes back to it. DSPy's memory stays in front.
@@ -237,6 +243,12 @@ class ResponseCache:
             future = self._writer.submit(write)
             self._pending[key] = (record, future)
         return future
+
+    def _forks(self) -> None:
+        # A write that is under way holds locks inside SQLite, which nobody in the child would ever let go.
+        with self._lock:
+            futures = [future for _, future in self._pending.values()]
+        wait(futures, timeout=FORK_PATIENCE)
 
     def _forked(self) -> None:
         # The writing thread, and what waits for it, are the parent's.
