@@ -48,8 +48,11 @@ system:
 rust: setup
 	@bash scripts/check_rust.sh
 
+# Tests with real sockets, processes and browsers can lose to a busy machine. What fails runs once more, alone: a
+# test that is broken fails again, and one that is not has both of its results in the log.
 pytest: setup system
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(ARGS) || { echo "these have failed; once more, alone:"; \
+	  $(BIN)/python -m pytest --last-failed --last-failed-no-failures=none $(ARGS); }
 
 bench: setup
 	$(BIN)/python bench/run.py $(ARGS)
