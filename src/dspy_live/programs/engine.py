@@ -50,7 +50,7 @@ async def answer(lm: LM, call: PreparedCall, run: Run | None, speaker: Speaker) 
         run.scope.check()
         if speaker.speech is not None:
             speaker.speech.foreign = asyncio.get_running_loop() is not run.loop
-        await run.lm_call_starts(lm, speaker)
+        await run.caught_up()
     use: CacheUse = "off"
     if call.cache:
         cached = await cache_access.lookup(lm, call)

@@ -24,7 +24,7 @@ from dspy_live.sansio.lifecycle import Lifecycle
 
 if TYPE_CHECKING:
     from dspy_live.programs.names import Names
-    from dspy_live.programs.speaker import Invocation, Speaker
+    from dspy_live.programs.speaker import Invocation
 
 KEY = "dspy_live_run"
 
@@ -119,10 +119,8 @@ class Run:
         self.given = lm_call
         return True
 
-    async def lm_call_starts(self, lm: Any, speaker: Speaker) -> None:
-        """An LM call is about to be made: say so where status is wanted, and wait while the reader is far behind."""
-        if self.status is not None:
-            self.status.lm_call_starts(lm, speaker)
+    async def caught_up(self) -> None:
+        """Wait, before an LM call is made, while the reader is far behind."""
         words = self.words
         if words.full and asyncio.get_running_loop() is self.loop and not words.broken:
             await words.room()

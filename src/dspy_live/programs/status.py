@@ -177,9 +177,6 @@ class Teller(BaseCallback):
         if run is not None and self._provider is not None and exception is None:
             self._say(run, self._ask("lm_end_status_message", outputs))
 
-    def lm_call_starts(self, lm: Any, speaker: Any) -> None:
-        """Asked by the engine; what there is to say is said in ``on_lm_start``."""
-
     def _here(self) -> Run | None:
         """The run, where this is its code: a run inside another has a teller of its own."""
         run = current_run()
