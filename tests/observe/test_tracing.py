@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,7 +18,7 @@ from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
 from opentelemetry.trace import SpanKind, StatusCode
 
 from dspy_live.core.call import Call
-from dspy_live.core.errors import ConfigurationError, DeadlineExceeded
+from dspy_live.core.errors import Cancelled, ConfigurationError, DeadlineExceeded
 from dspy_live.core.usage import LMRecord, LMUsage
 from dspy_live.observe import semconv
 from dspy_live.observe.tracing import Tracing, setup_tracing, tracing_is_configured
@@ -154,6 +155,83 @@ def test_a_client_over_http_hands_its_trace_on() -> None:
         for path in ("/predict", "/predict/stream"):
             http.post(live.url + path, json={"question": "Why?"}, headers={"traceparent": parent})
         assert [call.attributes["traceparent"] for call in live.service.calls] == [parent, parent]
+
+
+def names(spans: InMemorySpanExporter) -> list[str]:
+    found = [span.name for span in spans.get_finished_spans()]
+    spans.clear()
+    return found
+
+
+RUN, LM = "invoke_workflow Rag", f"chat {MODEL}"
+
+
+def test_a_busy_server_traces_a_share_and_says_so_once(
+    provider: TracerProvider, spans: InMemorySpanExporter, caplog: pytest.LogCaptureFixture
+) -> None:
+    account = Account()
+    tracing = setup_tracing(provider=provider, account=account, per_second=0.001)
+    a_run(tracing, account, Call({}))
+    assert names(spans) == [LM, RUN]
+    for _ in range(3):
+        a_run(tracing, account, Call({}))
+    assert names(spans) == []
+    assert tracing.left_out == 3
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "more than 0.001 runs a second" in caplog.text
+
+
+def test_failed_runs_have_a_share_of_their_own_and_are_whole(
+    provider: TracerProvider, spans: InMemorySpanExporter
+) -> None:
+    account = Account()
+    tracing = setup_tracing(provider=provider, account=account, per_second=0.001)
+    for failure in (None, None, Cancelled("client gone"), ValueError("x"), ValueError("y")):
+        a_run(tracing, account, Call({}), failure)
+    kept = [attributes(span).get("error.type") for span in spans.get_finished_spans() if span.name == RUN]
+    assert kept == [None, "ValueError"]
+    assert names(spans) == [LM, RUN] * 2
+
+
+def test_a_callers_sampled_trace_is_never_left_out(provider: TracerProvider, spans: InMemorySpanExporter) -> None:
+    account = Account()
+    tracing = setup_tracing(provider=provider, account=account, per_second=0.001)
+    a_run(tracing, account, Call({}))
+    names(spans)
+    for flags, expected in (("01", [LM, RUN]), ("00", [])):
+        parent = f"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-{flags}"
+        for _ in range(2):
+            a_run(tracing, account, Call({}, attributes={"traceparent": parent}))
+            assert names(spans) == expected
+
+
+def test_all_are_traced_where_that_is_asked_for(provider: TracerProvider, spans: InMemorySpanExporter) -> None:
+    account = Account()
+    tracing = setup_tracing(provider=provider, account=account, per_second=math.inf)
+    for _ in range(500):
+        a_run(tracing, account, Call({}))
+    assert len(names(spans)) == 1000
+    assert tracing.left_out == 0
+
+
+@pytest.mark.parametrize("wrong", [0, -1, math.nan])
+def test_a_share_that_is_none_is_refused(provider: TracerProvider, wrong: float) -> None:
+    with pytest.raises(ConfigurationError, match=r"per_second must be above 0.*math\.inf"):
+        setup_tracing(provider=provider, account=Account(), per_second=wrong)
+
+
+def test_a_long_run_has_its_first_lm_calls_only(
+    provider: TracerProvider, spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dspy_live.observe.tracing.MAX_LM_CALLS", 2)
+    account = Account()
+    tracing = setup_tracing(provider=provider, account=account)
+    call = Call({})
+    tracing.run_started(call, "Rag")
+    for n in range(3):
+        account.record(LMRecord(model=MODEL, run=call.id, lm_call=n))
+    tracing.run_ended(call, None, 1.0, None)
+    assert names(spans) == [LM, LM, RUN]
 
 
 def test_an_lm_call_outside_of_a_run_is_a_span_of_its_own(

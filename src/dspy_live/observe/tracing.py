@@ -1,25 +1,33 @@
-"""OpenTelemetry spans: one per run, one per LM call inside it. Off until :func:`setup_tracing` is called."""
+"""OpenTelemetry spans: one per run, one per LM call inside it. Off until :func:`setup_tracing` is called.
+
+A span takes its library some 20 microseconds to make and as long again to send, a good part of what a small run takes.
+So where a server is busy a share of the runs is traced, all that failed among them as far as they fit.
+"""
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from opentelemetry import trace
+from opentelemetry import context, trace
 from opentelemetry.context import Context
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvider
+from opentelemetry.trace import SpanKind, Status, StatusCode, TracerProvider
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from dspy_live.core.call import Call
-from dspy_live.core.errors import ConfigurationError
+from dspy_live.core.errors import Cancelled, ConfigurationError
 from dspy_live.core.usage import LMRecord
 from dspy_live.observe import semconv
 from dspy_live.observe.redact import redact
 from dspy_live.runtime.account import Account, process_account
+from dspy_live.sansio.bucket import Bucket
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider as SDKProvider
@@ -29,6 +37,14 @@ TRACEPARENT = "traceparent"
 MAX_CONTENT = 20_000
 """Characters of inputs and of outputs that a span holds, where contents are chosen."""
 
+PER_SECOND = 100.0
+"""Runs a second that are traced unless it is said otherwise; 2,500 a second, all traced, cost a fifth of a core."""
+MAX_LM_CALLS = 1_000
+"""LM calls of one run that get a span; of a longer run the first ones."""
+
+logger = logging.getLogger("dspy_live.tracing")
+
+_PROPAGATOR = TraceContextTextMapPropagator()
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
@@ -45,108 +61,165 @@ def setup_tracing(
     provider: TracerProvider | None = None,
     service_name: str | None = None,
     contents: bool = False,
+    per_second: float = PER_SECOND,
     account: Account | None = None,
 ) -> Tracing:
-    """Send a span for every run and LM call to a collector, from now on; :meth:`Tracing.close` ends it.
+    """Send spans of runs and their LM calls to a collector, from now on; :meth:`Tracing.close` ends it.
 
     Args:
         endpoint: the base address of a collector that takes OTLP over HTTP, such as ``http://127.0.0.1:4318``; by
             default what ``OTEL_EXPORTER_OTLP_ENDPOINT`` says.
-        provider: a tracer provider of your own in place of all that; you shut it down.
+        provider: a tracer provider of your own in place of all that; you shut it down. Its sampler has the last word.
         service_name: ``OTEL_SERVICE_NAME``, else ``dspy-live``, by default.
         contents: also send inputs and outputs, the first 20,000 characters of each, keys taken out.
+        per_second: how many runs a second are traced at most, 100 by default; ``math.inf`` for all. As many failed
+            ones come on top, and a run whose caller's trace is sampled always does: it is the caller's choice.
         account: whose runs; the process's own by default.
 
-    Raises :class:`~dspy_live.core.errors.ConfigurationError` when no collector is named, or without the ``otel``
-    extra.
+    Raises :class:`~dspy_live.core.errors.ConfigurationError` when no collector is named, for a ``per_second`` that is
+    not above 0, or without the ``otel`` extra.
     """
     owned = None
+    if not per_second > 0:
+        raise ConfigurationError(f"per_second must be above 0, and is {per_second!r}; math.inf traces every run")
     if provider is None:
         if endpoint is None and not tracing_is_configured():
             raise ConfigurationError("tracing needs a collector: give endpoint=, or set OTEL_EXPORTER_OTLP_ENDPOINT")
         provider = owned = _provider(endpoint, service_name)
-    return Tracing(provider, contents=contents, account=account, owned=owned)
+    return Tracing(provider, contents=contents, per_second=per_second, account=account, owned=owned)
+
+
+@dataclass(slots=True)
+class _Run:
+    """A run under way: what its spans are made of when it has ended."""
+
+    call: Call
+    program: str
+    started: int
+    parent: Context
+    lm_calls: list[tuple[LMRecord, int]] = field(default_factory=list)
 
 
 class Tracing:
-    """A :class:`~dspy_live.core.observer.RunObserver` that makes spans; :func:`setup_tracing` makes it."""
+    """A :class:`~dspy_live.core.observer.RunObserver` that makes spans; :func:`setup_tracing` makes it.
+
+    While a run goes on, its records are kept and nothing more; spans are made when it ends. So one that failed can be
+    traced whole, whatever the limit, and one that is not traced costs next to nothing.
+    """
 
     def __init__(
         self,
         provider: TracerProvider,
         *,
         contents: bool = False,
+        per_second: float = PER_SECOND,
         account: Account | None = None,
         owned: SDKProvider | None = None,
     ) -> None:
         self._tracer = provider.get_tracer("dspy_live")
         self._contents = contents
         self._owned = owned
-        self._spans: dict[str, Span] = {}
+        self._per_second = per_second
+        self._running: dict[str, _Run] = {}
         self._lock = threading.Lock()
+        self._shares: dict[bool, Bucket] = {}
+        if not math.isinf(per_second):
+            now, room = time.monotonic(), max(1.0, per_second)
+            self._shares = {failed: Bucket(per_second, room, now) for failed in (False, True)}
+        self.left_out = 0
         self._stop: Callable[[], None] = (account or process_account()).observe(self)
 
     def close(self) -> None:
-        """Hear of no more runs, end the spans that are open, and send what waits."""
+        """Hear of no more runs, make the spans of those under way, and send what waits."""
         self._stop()
-        with self._lock:
-            spans, self._spans = list(self._spans.values()), {}
-        for span in spans:
-            span.end()
+        for run in list(self._running.values()):
+            if self._running.pop(run.call.id, None) is not None:
+                self._make(run, None, (time.time_ns() - run.started) / 1e9, None)
         if self._owned is not None:
             self._owned.shutdown()
 
     # A RunObserver.
 
     def run_started(self, call: Call, program: str) -> None:
-        attributes: dict[str, Any] = {
-            semconv.OPERATION: semconv.INVOKE_WORKFLOW,
-            semconv.WORKFLOW: program,
-            semconv.RUN: call.id,
-        }
-        if key := call.attributes.get("key"):
-            attributes[semconv.KEY] = str(key)
-        if self._contents:
-            attributes[semconv.INPUTS] = _content(call.inputs)
-        span = self._tracer.start_span(
-            f"{semconv.INVOKE_WORKFLOW} {program}", _parent(call), SpanKind.INTERNAL, attributes
-        )
-        with self._lock:
-            self._spans[call.id] = span
+        self._running[call.id] = _Run(call, program, time.time_ns(), context.get_current())
 
     def first_token(self, call: Call) -> None:
-        span = self._spans.get(call.id)
-        if span is not None:
-            span.add_event(semconv.FIRST_TOKEN)
+        """Nothing: the end of the run tells it."""
 
     def lm_call_ended(self, record: LMRecord) -> None:
         ended = time.time_ns()
-        run = self._spans.get(record.run)
+        run = self._running.get(record.run)
+        if run is None:
+            if not record.run and self._is_chosen(context.get_current(), record.error is not None):
+                self._make_lm_call(record, ended, None)
+        elif len(run.lm_calls) < MAX_LM_CALLS:
+            run.lm_calls.append((record, ended))
+
+    def run_ended(self, call: Call, error: BaseException | None, duration: float, ttft: float | None) -> None:
+        run = self._running.pop(call.id, None)
+        if run is None:
+            return
+        if traceparent := call.attributes.get(TRACEPARENT):
+            run.parent = _PROPAGATOR.extract({TRACEPARENT: str(traceparent)}, run.parent)
+        if self._is_chosen(run.parent, error is not None and not isinstance(error, Cancelled)):
+            self._make(run, error, duration, ttft)
+
+    def _is_chosen(self, parent: Context, failed: bool) -> bool:
+        """Whether to trace what has ended: all that the caller traces, and of the rest so many a second."""
+        if not self._shares or trace.get_current_span(parent).get_span_context().trace_flags.sampled:
+            return True
+        with self._lock:
+            now = time.monotonic()
+            if self._shares[failed].level(now) >= 1:
+                self._shares[failed].take(now, 1)
+                return True
+            self.left_out += 1
+            first = self.left_out == 1
+        if first:
+            logger.warning(
+                "more than %g runs a second: further ones of that second are not traced (metrics, usage and the ledger "
+                "have them all)", self._per_second,
+            )  # fmt: skip
+        return False
+
+    def _make(self, run: _Run, error: BaseException | None, duration: float, ttft: float | None) -> None:
+        attributes: dict[str, Any] = {
+            semconv.OPERATION: semconv.INVOKE_WORKFLOW,
+            semconv.WORKFLOW: run.program,
+            semconv.RUN: run.call.id,
+        }
+        if key := run.call.attributes.get("key"):
+            attributes[semconv.KEY] = str(key)
+        if self._contents:
+            attributes[semconv.INPUTS] = _content(run.call.inputs)
+            if (outputs := run.call.attributes.get("outputs")) is not None:
+                attributes[semconv.OUTPUTS] = _content(outputs)
+        if ttft is not None:
+            attributes[semconv.TIME_TO_FIRST_CHUNK] = ttft
+        if error is not None:
+            # The class only: a program's message may quote what the user asked.
+            attributes[semconv.ERROR_TYPE] = type(error).__name__
         span = self._tracer.start_span(
-            f"{semconv.CHAT} {record.model}",
-            trace.set_span_in_context(run) if run is not None else None,
-            SpanKind.CLIENT,
-            _attributes(record),
+            f"{semconv.INVOKE_WORKFLOW} {run.program}", run.parent, SpanKind.INTERNAL, attributes,
+            start_time=run.started,
+        )  # fmt: skip
+        if ttft is not None:
+            span.add_event(semconv.FIRST_TOKEN, timestamp=run.started + int(ttft * 1e9))
+        if error is not None:
+            span.set_status(Status(StatusCode.ERROR, type(error).__name__))
+        inside = trace.set_span_in_context(span)
+        for record, ended in run.lm_calls:
+            self._make_lm_call(record, ended, inside)
+        span.end(run.started + int(duration * 1e9))
+
+    def _make_lm_call(self, record: LMRecord, ended: int, parent: Context | None) -> None:
+        span = self._tracer.start_span(
+            f"{semconv.CHAT} {record.model}", parent, SpanKind.CLIENT, _attributes(record),
             start_time=ended - int(record.latency * 1e9),
-        )
+        )  # fmt: skip
         if record.error is not None:
             span.set_status(Status(StatusCode.ERROR, record.error))
         span.end(ended)
-
-    def run_ended(self, call: Call, error: BaseException | None, duration: float, ttft: float | None) -> None:
-        with self._lock:
-            span = self._spans.pop(call.id, None)
-        if span is None:
-            return
-        if self._contents and (outputs := call.attributes.get("outputs")) is not None:
-            span.set_attribute(semconv.OUTPUTS, _content(outputs))
-        if ttft is not None:
-            span.set_attribute(semconv.TIME_TO_FIRST_CHUNK, ttft)
-        if error is not None:
-            # The class only: a program's message may quote what the user asked.
-            span.set_attribute(semconv.ERROR_TYPE, type(error).__name__)
-            span.set_status(Status(StatusCode.ERROR, type(error).__name__))
-        span.end()
 
 
 def _attributes(record: LMRecord) -> dict[str, Any]:
@@ -176,13 +249,6 @@ def _attributes(record: LMRecord) -> dict[str, Any]:
     if record.cost is not None and record.cache != "hit":
         attributes[semconv.COST] = record.cost
     return attributes
-
-
-def _parent(call: Call) -> Context | None:
-    traceparent = call.attributes.get(TRACEPARENT)
-    if not traceparent:
-        return None
-    return TraceContextTextMapPropagator().extract({TRACEPARENT: str(traceparent)})
 
 
 def _content(value: Any) -> str:
