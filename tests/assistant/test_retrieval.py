@@ -1,4 +1,4 @@
-"""Questions in plain words find their page: those that it knows, and twenty in three wordings each that it does not."""
+"""Questions in plain words find their page: those that it knows, and sixty in three wordings each that it does not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from dspy_live.assistant import retrieval
 from dspy_live.assistant.guides import ALIASES, find_guide, guides, parse
-from dspy_live.assistant.retrieval import TOPICS, Index, index, read_asked
+from dspy_live.assistant.retrieval import SHARES, Index, index, read_asked
 from dspy_live.assistant.words import stem, terms
 from dspy_live.core.errors import NotFound
 
@@ -34,26 +34,24 @@ def test_a_known_question_finds_its_page_first() -> None:
     assert share(rows, 1) >= 0.95, wrong
 
 
-def test_a_new_question_finds_its_page_among_the_first_three() -> None:
-    """Nine in ten have it first. An answer shows one page and names the next two."""
+def test_a_new_question_finds_its_page_first() -> None:
     rows = found(HELD_OUT)
     wrong = [row for row in rows if row[2][:1] != [row[1]]]
-    assert share(rows, 1) >= 0.85, wrong
-    assert share(rows, 3) >= 0.95, wrong
+    assert share(rows, 1) >= 0.95, wrong
+    assert share(rows, 3) >= 0.98, wrong
 
 
 def test_no_question_is_held_out_that_is_known() -> None:
     known, held = ({wording.lower() for wording, _ in questions(path)} for path in (KNOWN, HELD_OUT))
-    assert len(held) == 60
-    assert len(known) >= 360
+    assert len(questions(HELD_OUT)) == 180
+    assert len(known) >= 5000
     assert not known & held
 
 
-def test_every_page_of_the_questions_and_topics_exists() -> None:
+def test_every_page_has_questions_and_every_question_a_page() -> None:
     pages = {guide.name for guide in guides()}
-    asked = {page for path in (KNOWN, HELD_OUT) for _, page in questions(path)}
-    assert asked <= pages
-    assert set(TOPICS) == pages
+    for path in (KNOWN, HELD_OUT):
+        assert {page for _, page in questions(path)} == pages
     assert set(ALIASES.values()) <= pages
 
 
@@ -61,6 +59,19 @@ def test_a_hit_says_why() -> None:
     hit = index().passages("how do I limit concurrent calls?")[0]
     assert hit.score == pytest.approx(sum(hit.why.values()))
     assert set(hit.why) <= set(terms("how do I limit concurrent calls?"))
+
+
+def test_an_answer_is_made_from_the_best_pages_most_of_all_from_the_first() -> None:
+    question = "how do I limit concurrent calls?"
+    pages = [hit.page for hit in index().search(question)]
+    assert [hit.passage.page for hit in index().passages(question)] == [pages[0]] * SHARES[0] + pages[1:]
+
+
+def test_a_page_without_questions_is_found_by_its_own_words() -> None:
+    guide = parse("heating", "# Heating\n\nTurn the boiler on.\n\n## Radiators\n\nBleed them in autumn.\n")
+    found = Index([*guides(), guide], [asked for group in read_asked(KNOWN.read_text("utf-8")) for asked in group])
+    (best, *_) = found.search("how do I bleed radiators?")
+    assert (best.page, best.hits[0].passage.heading) == ("heating", "Radiators")
 
 
 def test_what_the_guides_do_not_know_finds_nothing() -> None:

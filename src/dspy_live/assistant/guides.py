@@ -78,6 +78,11 @@ class Passage:
         """The section without its code blocks."""
         return _FENCE.sub("", self.text).strip()
 
+    @property
+    def paragraphs(self) -> list[str]:
+        """The heading, and the prose: a paragraph (or list, or table) each."""
+        return [self.heading, *(part for part in re.split(r"\n\s*\n", self.prose) if part.strip())]
+
 
 @dataclass(frozen=True, slots=True)
 class Guide:
