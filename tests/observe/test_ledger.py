@@ -318,6 +318,50 @@ def test_a_forked_process_writes_its_own_runs_and_only_those(place: str) -> None
     ledger.close()
 
 
+_FORKS_AMID_WRITES = """
+import os, sys, threading, time
+from dspy_live.core.usage import LMRecord
+from dspy_live.observe.ledger import open_ledger
+
+ledger = open_ledger(sys.argv[1])
+stop = threading.Event()
+
+def write():
+    while not stop.is_set():
+        ledger.backend.write([], [tuple([""] * 6 + [0.0, 0.0, None, None, ""] + [0] * 8)] * 200)
+        time.sleep(0.002)
+
+def ask():
+    while not stop.is_set():
+        ledger.runs(limit=10)
+        time.sleep(0.002)
+
+threads = [threading.Thread(target=write), threading.Thread(target=ask)]
+for thread in threads:
+    thread.start()
+failed = 0
+for _ in range(40):
+    child = os.fork()
+    if child == 0:
+        ledger.lm_call_ended(LMRecord(model="child"))
+        os._exit(0 if ledger.flush(5) else 3)
+    failed += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0
+stop.set()
+for thread in threads:
+    thread.join()
+print(failed)
+"""
+
+
+def test_a_fork_amid_writes_leaves_a_child_that_writes(tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", _FORKS_AMID_WRITES, str(tmp_path / "l.db")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.stdout, done.stderr) == ("0\n", "")
+    ledger = open_ledger(tmp_path / "l.db")
+    assert [row["api_calls"] for row in ledger.summary("model") if row["model"] == "child"] == [40]
+    ledger.close()
+
+
 def test_a_ledger_that_is_locked_waits_and_loses_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     ledger = open_ledger(tmp_path / "l.db")
     backend: Any = ledger.backend
@@ -368,6 +412,10 @@ def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch, caplog: pytest.L
 
         def write(self, runs: Any, calls: Any) -> None:
             raise OSError("down")
+
+        def pause(self) -> None: ...
+
+        def resume(self) -> None: ...
 
     it = writer.Writer(Down())  # type: ignore[arg-type]
     for n in range(100):

@@ -41,6 +41,9 @@ class ObserveFlags:
     log_rotate: str | None = None
     "Start a new log file at a size (10 MB) or a time (daily, hourly)."
 
+    traces_per_second: float = 100.0
+    "Runs a second that get spans at most, where OTEL_EXPORTER_OTLP_ENDPOINT names a collector; inf for all."
+
     hide_prompts: Annotated[bool, Parameter(negative="")] = False
     "Keep inputs and outputs out of the log."
 
@@ -87,7 +90,8 @@ def observe(flags: ObserveFlags) -> Observers:
         prompts="hide" if flags.hide_prompts else "show",
     )
     ledger = None if flags.no_ledger else open_ledger(flags.ledger).attach()
-    return Observers(Metrics(), ledger, setup_tracing() if tracing_is_configured() else None)
+    tracing = setup_tracing(per_second=flags.traces_per_second) if tracing_is_configured() else None
+    return Observers(Metrics(), ledger, tracing)
 
 
 def usage_of(ledger: Ledger) -> Callable[[Mapping[str, str]], Awaitable[Any]]:

@@ -31,6 +31,14 @@ class Backend(Protocol):
         """Carry out one statement and return how many rows it touched."""
         ...
 
+    def pause(self) -> None:
+        """The process is about to fork: wait, a few seconds at most, for what is under way, and let nothing begin."""
+        ...
+
+    def resume(self) -> None:
+        """The process has forked, and this is the parent: go on."""
+        ...
+
     def reopen(self) -> None:
         """Leave the connections to the parent of this forked process and use new ones."""
         ...

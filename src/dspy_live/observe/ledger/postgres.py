@@ -84,6 +84,12 @@ class PostgresBackend:
         with self._lock, self._connected() as connection:
             return connection.execute(_marked(statement), parameters).rowcount
 
+    def pause(self) -> None:
+        """Nothing: the child shares no lock with this connection, and a slow server must not hold up a fork."""
+
+    def resume(self) -> None:
+        """Nothing."""
+
     def reopen(self) -> None:
         # Not closed: the farewell would go to the server over the parent's socket.
         _inherited.append(self._connection)

@@ -31,6 +31,9 @@ _INSERTS = {
     for table, columns in (("runs", RUN_COLUMNS), ("lm_calls", CALL_COLUMNS))
 }
 
+FORK_PATIENCE = 5.0
+"""Seconds that a fork waits for what is being written, and as long for what is being read."""
+
 _inherited: list[tuple[sqlite3.Connection, sqlite3.Connection]] = []
 
 
@@ -51,6 +54,7 @@ class SQLiteBackend:
         self.name = str(path)
         self._lock = threading.Lock()
         self._reading = threading.Lock()
+        self._paused: list[threading.Lock] = []
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = self._connect()
@@ -81,10 +85,19 @@ class SQLiteBackend:
         with self._transaction() as connection:
             return connection.execute(statement, parameters).rowcount
 
+    def pause(self) -> None:
+        # A statement that is under way holds locks inside SQLite, which nobody in the child would ever let go.
+        self._paused = [lock for lock in (self._lock, self._reading) if lock.acquire(timeout=FORK_PATIENCE)]
+
+    def resume(self) -> None:
+        for lock in self._paused:
+            lock.release()
+        self._paused = []
+
     def reopen(self) -> None:
         # Not closed: SQLite forbids a child every use of its parent's connections, closing them too.
         _inherited.append((self._connection, self._reader))
-        self._lock, self._reading = threading.Lock(), threading.Lock()
+        self._lock, self._reading, self._paused = threading.Lock(), threading.Lock(), []
         self._connection, self._reader = self._connect(), self._connect()
 
     def close(self) -> None:

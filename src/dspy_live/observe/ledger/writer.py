@@ -42,7 +42,12 @@ class Writer:
         self.lost = 0
         self._thread: threading.Thread | None = None
         self._start_lock = threading.Lock()
-        _after_fork(weakref.WeakMethod(self._forked))
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(
+                before=_weakly(backend.pause),
+                after_in_parent=_weakly(backend.resume),
+                after_in_child=_weakly(self._forked),
+            )
 
     def run(self, row: Row) -> None:
         """Take a row of ``runs``."""
@@ -163,11 +168,7 @@ class Writer:
                 self.lost += 1
 
 
-def _after_fork(method: weakref.WeakMethod[Callable[[], None]]) -> None:
-    def call() -> None:
-        bound = method()
-        if bound is not None:
-            bound()
-
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=call)
+def _weakly(method: Callable[[], None]) -> Callable[[], None]:
+    """Return what calls a method for as long as its object is in use: hooks of a fork are never taken back."""
+    weak = weakref.WeakMethod(method)
+    return lambda: (bound := weak()) and bound()
