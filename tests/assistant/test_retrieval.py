@@ -1,4 +1,4 @@
-"""Questions in plain words find their page: those that it knows, and a hundred in three wordings each that it does not."""
+"""Questions in plain words find their page: those that it knows, and a hundred of which it does not know the words."""
 
 from __future__ import annotations
 
