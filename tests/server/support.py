@@ -20,7 +20,7 @@ from dspy_live.core.call import Call
 from dspy_live.core.events import Event, Predicted, Started, Token, Usage
 from dspy_live.core.schema import Field, Schema
 from dspy_live.server import App, LiveServer, Mounted, create_app
-from dspy_live.server.serve import bind
+from dspy_live.server.address import listen
 
 http = httpx.Client(verify=False, trust_env=False, timeout=10)
 """One client for all tests: each of its own would load certificates that nobody needs here."""
@@ -223,7 +223,7 @@ def serving(app: App | Mounted, *, wrap: ASGIApp | None = None, **kw: Any) -> It
     """Serve an app in a thread of its own, on a free port of 127.0.0.1."""
     if isinstance(app, Mounted):
         app = create_app(app, **kw)
-    sock = bind("127.0.0.1", 0)
+    sock = listen("127.0.0.1", 0)
     loops: list[asyncio.AbstractEventLoop] = []
     started = threading.Event()
     server = QuickServer(wrap or app, app, drain=0, on_ready=started.set)

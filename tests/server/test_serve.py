@@ -18,7 +18,6 @@ from websockets.sync.client import connect
 
 from dspy_live.core.errors import ConfigurationError
 from dspy_live.server import create_app, serve
-from dspy_live.server.serve import address, bind, is_loopback
 
 ROOT = Path(__file__).parents[2]
 
@@ -114,18 +113,3 @@ def test_another_address_than_loopback_needs_a_key_or_a_word() -> None:
         serve(create_app(qa(simulated=True), api_keys=["k"]), "0.0.0.0", 0)
     with pytest.raises(ConfigurationError, match="simulated"):
         serve(create_app(qa(simulated=True)), "0.0.0.0", 0, no_auth=True)
-
-
-def test_which_hosts_are_loopback() -> None:
-    assert all(is_loopback(h) for h in ("127.0.0.1", "127.8.9.1", "::1", "[::1]", "localhost"))
-    assert not any(is_loopback(h) for h in ("0.0.0.0", "::", "10.0.0.1", "localhost.example", ""))
-
-
-def test_a_port_in_use_says_so() -> None:
-    with bind("127.0.0.1", 0) as sock:
-        port = sock.getsockname()[1]
-        assert address(sock) == f"http://127.0.0.1:{port}"
-        with pytest.raises(ConfigurationError, match=f"127.0.0.1:{port}.*in use"):
-            bind("127.0.0.1", port)
-    with pytest.raises(ConfigurationError):
-        bind("127.0.0.1", 99_999)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,13 +58,15 @@ def serve(
     """
     flags = flags or ProgramFlags()
     keys = _keys(key, os.environ.get(_KEYS, ""))
+    from dspy_live.server.address import is_loopback, listen
+
     loopback = is_loopback(host)
     if not loopback and not keys and not no_auth:
         raise ConfigurationError(
             f"{host} can be reached from elsewhere: give --key (or {_KEYS}), or --no-auth to serve without keys"
         )
 
-    from dspy_live.cli.serving import ServeOptions, listen, open_programs, serve_process
+    from dspy_live.cli.serving import ServeOptions, open_programs, serve_process
 
     app = {"origins": origin, "max_active": max_active, "max_body": max_body, "grace": grace, "title": title}
     options = ServeOptions((target, *more), flags, host, keys, app, observe or ObserveFlags(), drain)
@@ -84,16 +85,6 @@ def serve(
         for listener in sockets:
             listener.close()
     return 0
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach a server on ``host``."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _keys(given: tuple[str, ...], variable: str) -> dict[str, str]:

@@ -123,32 +123,6 @@ class _Timed:
         return self._inner.open(call.but(deadline=min(deadline, call.deadline or deadline)))
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket. Raises :class:`ConfigurationError` that says what is in the way."""
-    if not 0 <= port <= 65_535:
-        raise ConfigurationError(
-            f"a port is a number from 0 to 65535; got {port}"
-        )  # getaddrinfo takes what is left over
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        # localhost is two addresses, and not every client tries the second one.
-        family, kind, proto, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
-        listener = socket.socket(family, kind, proto)
-    except (OSError, UnicodeError) as exc:
-        why = getattr(exc, "strerror", None) or exc
-        raise ConfigurationError(f"{host!r} is no address to listen on: {why}") from exc
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as exc:
-        listener.close()
-        raise ConfigurationError(
-            f"can't listen on {host} port {port}: {exc.strerror or exc}; --port takes another"
-        ) from exc
-    listener.set_inheritable(True)
-    return listener
-
-
 def base_url(host: str, listener: socket.socket) -> str:
     """Return where a browser on this machine finds the server."""
     port = listener.getsockname()[1]

@@ -38,7 +38,7 @@ MAX_CONTENT = 20_000
 """Characters of inputs and of outputs that a span holds, where contents are chosen."""
 
 PER_SECOND = 100.0
-"""Runs a second that are traced unless it is said otherwise. To trace all of 1,200 a second took a quarter of a core."""
+"""Runs a second that are traced unless it is said otherwise. All of 1,200 a second took a quarter of a core."""
 MAX_LM_CALLS = 1_000
 """LM calls of one run that get a span; of a longer run the first ones."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import ipaddress
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Generator, Sequence
@@ -15,10 +14,10 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from dspy_live.core.errors import ConfigurationError
+from dspy_live.server.address import BACKLOG, is_loopback, listen, url_of
 from dspy_live.server.app import App
 from dspy_live.server.protocol import Protocol
 
-BACKLOG = 4096
 GC_THRESHOLDS = (50_000, 20, 100)
 """A stream makes and drops many small objects; collecting every 700 of them cost a p99 of 138 ms against 12."""
 
@@ -147,9 +146,9 @@ def serve(
     """
     if sockets is None:
         check_address(app, host, no_auth=no_auth, allow_simulated=allow_simulated)
-        sockets = [bind(host, port)]
+        sockets = [listen(host, port)]
     app.origins.local_only = is_loopback(sockets[0].getsockname()[0]) and not app.keys
-    url = address(sockets[0], tls=ssl_certfile is not None)
+    url = url_of(sockets[0], tls=ssl_certfile is not None)
 
     def ready() -> None:
         _settle_memory()
@@ -182,34 +181,6 @@ def check_address(app: App, host: str, *, no_auth: bool, allow_simulated: bool) 
             f"{host} can be reached from other machines, and the LM is the simulated one: configure a real LM, "
             "or ask for the simulated one explicitly"
         )
-
-
-def is_loopback(host: str) -> bool:
-    """True for an address that only this machine reaches."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Return a listening socket; raise :class:`ConfigurationError` that says why there can't be one."""
-    if not 0 <= port <= 65_535:
-        raise ConfigurationError(f"a port is a number from 0 to 65535; got {port}")
-    name = host.strip("[]")
-    family = socket.AF_INET6 if ":" in name else socket.AF_INET
-    try:
-        return socket.create_server((name, port), family=family, backlog=BACKLOG)
-    except OSError as exc:
-        raise ConfigurationError(f"can't listen on {host}:{port}: {exc.strerror or exc}") from None
-
-
-def address(sock: socket.socket, *, tls: bool = False) -> str:
-    """Return the URL of a listening socket."""
-    host, port = sock.getsockname()[:2]
-    return f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 async def _until_signal(server: LiveServer, sockets: list[socket.socket]) -> signal.Signals | None:
