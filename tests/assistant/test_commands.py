@@ -117,6 +117,12 @@ class TestExplain:
         assert "dspy_live.streamify(" in shown
         assert "# It ran against the simulated LM just now (1 LM call," in shown
 
+    def test_another_page_is_named_only_where_it_may_be_meant(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["explain", "how", "do", "I", "use", "async", "in", "DSPy?"]) == 0
+        assert "See also" not in capsys.readouterr().out
+        assert main(["explain", "limit", "concurrent", "calls"]) == 0
+        assert "See also async: " in capsys.readouterr().out
+
     def test_what_is_not_known(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["explain", "streeming"]) == 2
         assert "did you mean 'streaming'" in capsys.readouterr().err

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 THEME = "ansi_dark"
 """Highlighting in the terminal's own colours."""
 
+NEAR = 0.5
+"""From what part of the best page's score on another page is named beside it."""
+
 _MARKS = {"changed": "+", "left": "-", "advice": "!"}
 
 
@@ -138,7 +141,8 @@ def show_answer(question: str, out: TextIO) -> None:
     show_markdown(f"## {title}\n\n{best.text}", out)
     print(f"\nFrom the guide {best.page!r}; `explain {best.page}` shows all of it.", file=out)
     for page in pages[1:]:
-        print(f"See also {page.page}: {find_guide(page.page).summary}", file=out)
+        if page.score >= pages[0].score * NEAR:
+            print(f"See also {page.page}: {find_guide(page.page).summary.rstrip(':')}", file=out)
 
 
 def _warn_of_failures(codes: Sequence[str], out: TextIO) -> None:
