@@ -350,3 +350,28 @@ async def test_a_tool_that_holds_the_loop_up_is_named_once(sim: Sim, kind: str) 
     told = [str(w.message) for w in caught if w.category is BlockingCodeWarning]
     assert len(told) == (1 if kind == "theirs" else 0)
     assert all("'t_theirs' held the event loop up" in line and "dspy_live.Tool" in line for line in told)
+
+
+async def test_where_warnings_are_errors_the_tools_end_is_told_all_the_same(sim: Sim) -> None:
+    def blocks_here(n: int) -> int:
+        """Block."""
+        time.sleep(0.1)
+        return n
+
+    class Uses(dspy.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.tool = dspy.Tool(blocks_here)
+
+        async def aforward(self, question: str) -> Any:
+            await self.tool.acall(n=1)
+            return dspy.Prediction(answer=question)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        stream = streamify(Uses(), status_message_provider=StatusMessageProvider())(question="?")
+        items = [item async for item in stream]
+    assert [i.message for i in items[:-1]] == [
+        "Calling tool blocks_here...",
+        "Tool calling finished! Querying the LLM with tool calling results...",
+    ]

@@ -115,7 +115,8 @@ class Teller(BaseCallback):
         # Stays empty where the loop gets no turn until the tool has returned.
         turns: list[bool] = []
         loop = asyncio._get_running_loop()
-        if loop is None or isinstance(greenlet.getcurrent(), InlineGreenlet):
+        awaited = inspect.iscoroutinefunction(instance.func)  # not called on the loop but awaited there
+        if awaited or loop is None or isinstance(greenlet.getcurrent(), InlineGreenlet):
             turns.append(True)
         else:
             loop.call_soon(turns.append, True)
@@ -132,14 +133,14 @@ class Teller(BaseCallback):
             return
         seconds = time.monotonic() - started
         took = round(seconds * 1000, 3)
-        if seconds > TOO_LONG and not turns:
-            _warn_of_blocking(name, seconds)
         if exception is not None:
             run.push(Tool(name, "error", identity, {}, f"{type(exception).__name__}: {exception}", took, module))
-            return
-        run.push(Tool(name, "result", identity, {}, _jsonable(outputs), took, module))
-        if name != "finish":
-            self._say(run, self._ask("tool_end_status_message", outputs))
+        else:
+            run.push(Tool(name, "result", identity, {}, _jsonable(outputs), took, module))
+            if name != "finish":
+                self._say(run, self._ask("tool_end_status_message", outputs))
+        if seconds > TOO_LONG and not turns:  # last, since some make warnings errors
+            _warn_of_blocking(name, seconds)
 
     def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         run = self._here()
