@@ -39,6 +39,7 @@ impl Runtime {
     }
 
     /// Set up a connection to `dspy-live serve` at `url`, such as `http://127.0.0.1:8000`; everything else is the same.
+    /// An address with `https` needs the feature `tls`.
     #[cfg(feature = "remote")]
     pub fn remote(url: impl Into<String>) -> crate::remote::RemoteBuilder {
         crate::remote::RemoteBuilder::new(url.into())

@@ -4,11 +4,11 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::{Method, Response, Uri};
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Map, Value};
 
+use super::connector::{connector, Connector};
 use crate::error::{Error, Result, WireFailure};
 
 pub(super) type Request = hyper::Request<Full<Bytes>>;
@@ -17,23 +17,17 @@ pub(super) type Request = hyper::Request<Full<Bytes>>;
 const MOST_ERROR: usize = 1 << 20;
 
 pub(super) struct Http {
-    client: Client<HttpConnector, Full<Bytes>>,
+    client: Client<Connector, Full<Bytes>>,
     base: String,
     key: Option<String>,
 }
 
 impl Http {
-    pub(super) fn new(url: &str, key: Option<String>) -> Result<Self> {
+    pub(super) fn new(url: &str, key: Option<String>, roots: &[Vec<u8>]) -> Result<Self> {
         let base = url.trim_end_matches('/').to_owned();
         let uri: Uri = base.parse().map_err(|error| Error::Setup(format!("{url:?} is no address: {error}")))?;
-        if uri.scheme_str() != Some("http") || uri.host().is_none() {
-            return Err(Error::Setup(format!(
-                "{url:?} must be http://HOST:PORT; for TLS put a proxy in front, as for any service inside a network"
-            )));
-        }
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        Ok(Self { client: Client::builder(TokioExecutor::new()).build(connector), base, key })
+        let client = Client::builder(TokioExecutor::new()).build(connector(&uri, roots)?);
+        Ok(Self { client, base, key })
     }
 
     fn request(&self, method: Method, path: &str, body: Vec<u8>, config: Option<String>) -> Result<Request> {

@@ -1,5 +1,6 @@
 //! Python behind `dspy-live serve`, over HTTP and server-sent events.
 
+mod connector;
 mod events;
 mod http;
 
@@ -37,17 +38,26 @@ use http::Http;
 pub struct RemoteBuilder {
     url: String,
     key: Option<String>,
+    roots: Vec<Vec<u8>>,
     common: Common,
 }
 
 impl RemoteBuilder {
     pub(crate) fn new(url: String) -> Self {
-        Self { url, key: None, common: Common::default() }
+        Self { url, key: None, roots: Vec::new(), common: Common::default() }
     }
 
     /// A key that the server was given with `--key`.
     pub fn api_key(mut self, key: impl Into<String>) -> Self {
         self.key = Some(key.into());
+        self
+    }
+
+    /// Certificates, in PEM, to trust beside the system's, for a server whose own authority signs its certificate;
+    /// may be given several times.
+    #[cfg(feature = "tls")]
+    pub fn root_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.roots.push(pem.into());
         self
     }
 
@@ -72,11 +82,11 @@ impl RemoteBuilder {
     /// See that the server answers.
     ///
     /// # Errors
-    /// [`Error::Setup`] for an address that is none, [`Error::Connection`] where nothing answers, and what the server
-    /// says, such as `unauthorized`.
+    /// [`Error::Setup`] for an address or a certificate that is none, [`Error::Connection`] where nothing answers or its
+    /// certificate is not trusted, and what the server says, such as `unauthorized`.
     pub async fn start(self) -> Result<Runtime> {
         let (limits, metrics) = (self.common.limits()?, self.common.metrics());
-        let http = Arc::new(Http::new(&self.url, self.key)?);
+        let http = Arc::new(Http::new(&self.url, self.key, &self.roots)?);
         let server = Server { http, runs: Arc::default(), metrics: metrics.clone() };
         server.programs().await?;
         Ok(Runtime::new(Arc::new(server), limits, metrics))
