@@ -7,6 +7,8 @@ import copy
 import json
 import pickle
 import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import dspy
@@ -24,6 +26,7 @@ from dspy.utils.exceptions import (
 )
 from tests.programs.conftest import MODEL, Sim
 
+import dspy_live
 from dspy_live import LM, asyncify
 from dspy_live.programs.lm import EngineMark, adopt
 from dspy_live.simulator import Faults
@@ -188,6 +191,68 @@ def test_n_gives_n_outputs(sim: Sim) -> None:
     with dspy.context(lm=sim.lm()):
         prediction = dspy.Predict(QA, n=2)(question="What is Rust?")
     assert len(prediction.completions) == 2
+
+
+@asynccontextmanager
+async def endpoint(
+    reply: Callable[[dict[str, Any]], tuple[int, Any]],
+) -> AsyncIterator[tuple[str, list[dict[str, Any]]]]:
+    """An endpoint that answers each body with what ``reply`` makes of it; its URL, and the bodies so far."""
+    bodies: list[dict[str, Any]] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        size = int(head.partition(b"content-length:")[2].split()[0])
+        bodies.append(json.loads(await reader.readexactly(size)))
+        status, made = reply(bodies[-1])
+        body = json.dumps(made).encode()
+        await asyncio.sleep(0.01)  # so that requests made at once are all here before the first is answered
+        writer.write(b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\n" % status)
+        writer.write(b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", bodies
+
+
+def one_choice(body: dict[str, Any]) -> tuple[int, Any]:
+    choice = {"index": 0, "message": {"role": "assistant", "content": "hello"}, "finish_reason": "stop"}
+    return 200, {"id": "x", "model": "m", "choices": [choice], "usage": {"prompt_tokens": 2, "completion_tokens": 1}}
+
+
+def refusing(name: str) -> Callable[[dict[str, Any]], tuple[int, Any]]:
+    return lambda body: (
+        (400, {"error": {"message": f"'{name}' is not supported"}}) if name in body else one_choice(body)
+    )
+
+
+async def test_an_endpoint_that_knows_no_n_is_asked_for_each_completion() -> None:
+    """Ollama and others ignore ``n``: the program got one completion where plain DSPy gives it three."""
+    async with endpoint(one_choice) as (url, bodies):
+        lm = LM(MODEL, api_base=url, api_key="k", cache=False)
+        with dspy_live.UsageTracker() as used:
+            assert await lm.acall("hello", n=3) == ["hello"] * 3
+    assert [body.get("n") for body in bodies] == [3, None, None]
+    assert used.get_stats()["api_calls"] == 3
+    assert lm.history[-1]["usage"]["prompt_tokens"] == 6
+
+
+async def test_an_endpoint_that_refuses_n_is_asked_for_each_completion() -> None:
+    """Groq answers 400 to any ``n`` over 1; so do older servers of llama.cpp."""
+    async with endpoint(refusing("n")) as (url, bodies):
+        lm = LM(MODEL, api_base=url, api_key="k", cache=False)
+        answers = await asyncio.gather(*(lm.acall("hello", n=2) for _ in range(3)))
+    assert answers == [["hello"] * 2] * 3
+    assert [body.get("n") for body in bodies[3:]] == [None] * 6
+
+
+async def test_calls_made_at_once_are_all_served_without_stream_options() -> None:
+    """What the first refusal had taught was taken for what the second request was sent with: it failed."""
+    async with endpoint(refusing("stream_options")) as (url, bodies):
+        lm = LM(MODEL, api_base=url, api_key="k", cache=False, stream="always", num_retries=0)
+        answers = await asyncio.gather(*(lm.acall("hello") for _ in range(5)))
+    assert answers == [["hello"]] * 5
+    assert len(bodies) == 10
 
 
 def test_a_pydantic_response_format_is_sent_as_a_strict_schema(sim: Sim) -> None:

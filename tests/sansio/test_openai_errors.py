@@ -16,6 +16,7 @@ from dspy_live.sansio.openai import (
     ReplyError,
     error_from_reply,
     parse_reply,
+    refuses_n,
     refuses_stream_options,
     reply_deltas,
     retry_after,
@@ -198,3 +199,11 @@ def test_who_refuses_stream_options() -> None:
     assert refuses_stream_options(422, b'{"detail":[{"loc":["body","stream_options","include_usage"]}]}')
     assert not refuses_stream_options(500, b"stream_options")
     assert not refuses_stream_options(400, b"unknown model")
+
+
+def test_who_refuses_n() -> None:
+    assert refuses_n(400, b'{"error":{"message":"\'n\' : number must be at most 1"}}')
+    assert refuses_n(400, b'{"error":{"message":"Only one completion choice is allowed"}}')
+    assert refuses_n(422, b'{"detail":[{"loc":["body","n"],"msg":"must be 1"}]}')
+    assert not refuses_n(500, b'"n"')
+    assert not refuses_n(400, b'{"error":{"message":"This model\'s maximum context length is 8192 tokens."}}')

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dspy_live.core.call import Call
@@ -23,6 +24,7 @@ from dspy_live.programs.internals import (
     PreparedCall,
     _account_failed_call,
     _hint_responses_api,
+    combine,
     is_retryable_lm_error,
 )
 from dspy_live.programs.lm_errors import as_dspy_error
@@ -101,6 +103,19 @@ class _Exchange:
         self.cost: float | None = None
 
     async def complete(self) -> CallResult:
+        """Return as many completions as were asked for.
+
+        An endpoint that answers with fewer, as those do that don't know ``n``, is asked again for each of the others.
+        """
+        results = [await self._tried()]
+        missing = self.call.n - len(results[0].outputs)
+        if missing > 0 and results[0].outputs:
+            self.call = _without_n(self.call)
+            self.speech = None  # the first completion is the one that streams
+            results += [await self._tried() for _ in range(missing)]
+        return results[0] if len(results) == 1 else combine(results, model_type=self.lm.model_type)
+
+    async def _tried(self) -> CallResult:
         retries = (
             0 if any(getattr(layer, "retries", False) for layer in self.runtime.lm_layers) else self.lm.num_retries
         )
@@ -217,6 +232,10 @@ class _Exchange:
             # A tool, BestOfN or dspy.Parallel that swallows Exception must not go on spending, nor gather() hide it.
             self.run.scope.cancel(exc)
             raise Stop(exc) from exc
+
+
+def _without_n(call: PreparedCall) -> PreparedCall:
+    return replace(call, legacy={k: v for k, v in call.legacy.items() if k != "n"}, n=1)
 
 
 class Ticket:

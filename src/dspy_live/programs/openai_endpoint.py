@@ -16,7 +16,7 @@ from dspy_live.programs.internals import _strict_json_schema
 from dspy_live.programs.lm_errors import http_error
 from dspy_live.runtime.reading import Readable
 from dspy_live.runtime.transport import Exchange, Timeouts, TransportError, pool_for_running_loop
-from dspy_live.sansio.openai import Delta, StreamParser, chat_body, parse_reply, refuses_stream_options
+from dspy_live.sansio.openai import Delta, StreamParser, chat_body, parse_reply, refuses_n, refuses_stream_options
 
 _ERROR_BODY = 64 << 10
 
@@ -25,6 +25,8 @@ _LINGER = 0.25
 
 # Endpoints that refused ``stream_options`` once are not asked again; bounded by the number of endpoints.
 _without_usage: set[str] = set()
+# The same for those that refuse more than one completion a request: the LM is asked once for each.
+_without_n: set[str] = set()
 
 
 class OpenAIEndpoint:
@@ -50,7 +52,7 @@ class OpenAIEndpoint:
 class _Request(Readable):
     """One request: a context manager, and the receiver that it gives."""
 
-    __slots__ = ("_call", "_endpoint", "_exchange", "_linger", "_paused", "_sink", "_wire")
+    __slots__ = ("_call", "_endpoint", "_exchange", "_linger", "_n", "_paused", "_sink", "_usage", "_wire")
 
     def __init__(self, endpoint: OpenAIEndpoint, call: Call) -> None:
         self._endpoint = endpoint
@@ -63,7 +65,7 @@ class _Request(Readable):
         self._reading = None
 
     async def __aenter__(self) -> _Request:
-        await self._send(usage=self._endpoint.url not in _without_usage)
+        await self._send()
         return self
 
     async def __aexit__(
@@ -78,9 +80,14 @@ class _Request(Readable):
             if self._exchange is not None:
                 await self._exchange.__aexit__(kind, error, traceback)
 
-    async def _send(self, *, usage: bool) -> None:
+    async def _send(self) -> None:
+        """Send the request in the shape that the endpoint takes, as far as is known by now."""
         endpoint, call = self._endpoint, self._call
-        body = chat_body(_wire(call.inputs), stream=call.stream, usage=usage, model=endpoint.model)
+        # What this request was sent with: others to the same endpoint may learn meanwhile what it refuses.
+        self._usage = call.stream and endpoint.url not in _without_usage
+        inputs = call.inputs if endpoint.url not in _without_n else {**call.inputs, "n": None}
+        self._n = inputs.get("n") or 1
+        body = chat_body(_wire(inputs), stream=call.stream, usage=self._usage, model=endpoint.model)
         headers = {**endpoint.headers, "Accept": "text/event-stream"} if call.stream else endpoint.headers
         exchange = pool_for_running_loop().exchange("POST", endpoint.url, headers, body, endpoint.timeouts)
         self._exchange = await exchange.__aenter__()
@@ -92,11 +99,10 @@ class _Request(Readable):
         await exchange.headers_received()
         if exchange.status >= 400:
             body = await exchange.read(_ERROR_BODY, truncate=True)
-            asked = self._call.stream and self._endpoint.url not in _without_usage
-            if asked and refuses_stream_options(exchange.status, body):
-                _without_usage.add(self._endpoint.url)
+            if (refused := self._refused(exchange.status, body)) is not None:
+                refused.add(self._endpoint.url)
                 await exchange.__aexit__(None, None, None)
-                await self._send(usage=False)
+                await self._send()
                 return await self.attach(sink)
             raise http_error(exchange.status, exchange.headers, body, self._endpoint.lm, now=time.time())
         if not self._call.stream or "event-stream" not in exchange.headers.get("content-type", "event-stream"):
@@ -107,7 +113,7 @@ class _Request(Readable):
             if text := message.get("content"):
                 sink.text(text)
             return reply
-        wire = self._wire = StreamParser(n=self._call.inputs.get("n") or 1)
+        wire = self._wire = StreamParser(n=self._n)
         self._sink = sink
         exchange.on_body = self._received
         try:
@@ -117,6 +123,12 @@ class _Request(Readable):
                 raise
         self._say(wire.finish())
         return wire.reply()
+
+    def _refused(self, status: int, body: bytes) -> set[str] | None:
+        """Return where to note what the endpoint refuses and can be asked without, or ``None``."""
+        if self._usage and refuses_stream_options(status, body):
+            return _without_usage
+        return _without_n if self._n > 1 and refuses_n(status, body) else None
 
     def _received(self, data: bytes) -> None:
         wire = self._wire

@@ -11,6 +11,7 @@ from dspy_live.sansio.openai.errors import (
     ReplyError,
     StreamCut,
     error_from_reply,
+    refuses_n,
     refuses_stream_options,
     retry_after,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "chat_url",
     "error_from_reply",
     "parse_reply",
+    "refuses_n",
     "refuses_stream_options",
     "reply_deltas",
     "retry_after",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 500  # characters of an endpoint's own text that go into a message
 _SECRET = re.compile(r"\b(?:(sk|pk|rk|gsk|xai|key)[-_][A-Za-z0-9_\-.]{8,}|(Bearer|Basic)\s+[A-Za-z0-9_\-.+/=]{8,})")
+_REFUSED_N = re.compile(rb"""['"`]n['"`]|\bn (?:must|should|is)\b|n_choices|completion choice""")
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
 
 
@@ -130,6 +131,11 @@ def failure_of(parsed: Any) -> ProviderFailed:
 def refuses_stream_options(status: int, body: bytes) -> bool:
     """Say whether an error reply is the refusal of ``stream_options``: ask again without it."""
     return status in (400, 422) and (b"stream_options" in body or b"include_usage" in body)
+
+
+def refuses_n(status: int, body: bytes) -> bool:
+    """Say whether an error reply is the refusal of more than one completion (``n``): ask again for one."""
+    return status in (400, 422) and _REFUSED_N.search(body) is not None
 
 
 def retry_after(status: int, headers: Mapping[str, str], *, now: float) -> float | None:
