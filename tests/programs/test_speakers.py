@@ -136,6 +136,35 @@ async def test_two_step_adapter(sim: Sim, way: Any) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
+async def test_two_step_adapter_with_several_completions(sim: Sim, way: Any) -> None:
+    """The words of the last extraction were left standing, where the prediction has those of the first."""
+    adapter = dspy.TwoStepAdapter(extraction_model=sim.lm())
+    program = dspy.Predict(QA, n=3, temperature=0.9)
+    with dspy.context(lm=sim.lm(), adapter=adapter):
+        items = await items_of(program, way)
+    assert len(set(items[-1].completions.answer)) == 3
+    assert answers(items, "self")[-1] == items[-1].answer
+
+
+class Shouts(dspy.ChatAdapter):  # type: ignore[misc]
+    """Changes what was read after it was parsed."""
+
+    def __call__(self, *args: Any) -> Any:
+        return [{k: v.upper() for k, v in values.items()} for values in super().__call__(*args)]
+
+    async def acall(self, *args: Any) -> Any:
+        return [{k: v.upper() for k, v in values.items()} for values in await super().acall(*args)]
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_an_adapter_that_changes_values_after_parsing(sim: Sim, way: Any) -> None:
+    with dspy.context(lm=sim.lm(), adapter=Shouts()):
+        items = await items_of(dspy.Predict(QA), way)
+    assert items[-1].answer.isupper()
+    assert answers(items, "self") == [items[-1].answer]
+
+
+@pytest.mark.parametrize("way", WAYS)
 async def test_reacts_steps_and_its_extraction(sim: Sim, way: Any) -> None:
     def look_up(term: str) -> str:
         """Look a term up."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import weakref
+from collections.abc import Mapping
 from typing import Any
 
 import dspy
@@ -44,16 +45,16 @@ def _live_class(base: Any) -> Any:
         def __call__(self, lm: Any, lm_kwargs: Any, signature: Any, demos: Any, inputs: Any) -> Any:
             lm = _ours(lm)
             if isinstance(lm, LM):
-                return super().__call__(lm, lm_kwargs, signature, demos, inputs)
+                return _said(super().__call__(lm, lm_kwargs, signature, demos, inputs))
             with speaking_for(lm):
-                return super().__call__(lm, lm_kwargs, signature, demos, inputs)
+                return _said(super().__call__(lm, lm_kwargs, signature, demos, inputs))
 
         async def acall(self, lm: Any, lm_kwargs: Any, signature: Any, demos: Any, inputs: Any) -> Any:
             lm = _ours(lm)
             if isinstance(lm, LM):
-                return await super().acall(lm, lm_kwargs, signature, demos, inputs)
+                return _said(await super().acall(lm, lm_kwargs, signature, demos, inputs))
             with speaking_for(lm):
-                return await super().acall(lm, lm_kwargs, signature, demos, inputs)
+                return _said(await super().acall(lm, lm_kwargs, signature, demos, inputs))
 
         def _call_preprocess(self, lm: Any, lm_kwargs: Any, signature: Any, inputs: Any) -> Any:
             processed = super()._call_preprocess(lm, lm_kwargs, signature, inputs)
@@ -66,15 +67,9 @@ def _live_class(base: Any) -> Any:
 
         def _call_postprocess(self, processed: Any, original: Any, outputs: Any, lm: Any, lm_kwargs: Any) -> Any:
             run = current_run()
-            if run is None or not run.call.stream:
-                return super()._call_postprocess(processed, original, outputs, lm, lm_kwargs)
-            if not isinstance(lm, LM):
+            if run is not None and run.call.stream and not isinstance(lm, LM):
                 replied(run, self, processed, outputs)
-            values = super()._call_postprocess(processed, original, outputs, lm, lm_kwargs)
-            speech = speech_now(run)
-            if speech is not None and values:
-                speech.compare(values[0])
-            return values
+            return super()._call_postprocess(processed, original, outputs, lm, lm_kwargs)
 
         def _make_json_adapter_fallback(self) -> Any:
             return live(super()._make_json_adapter_fallback())
@@ -100,6 +95,16 @@ def _live_class(base: Any) -> Any:
     Live.format = _format_of(base)
     Live.__name__, Live.__qualname__, Live.__module__ = base.__name__, base.__qualname__, base.__module__
     return Live
+
+
+def _said(values: Any) -> Any:
+    """Say right what the adapter has read otherwise than it was said, and return it."""
+    run = current_run()
+    if run is not None and run.call.stream and values and isinstance(values[0], Mapping):
+        speech = speech_now(run)
+        if speech is not None:
+            speech.compare(values[0])
+    return values
 
 
 def _ours(lm: Any) -> Any:
