@@ -87,6 +87,26 @@ def test_a_secret_is_in_no_line_wherever_it_came_from(as_json: bool | None, runn
         assert len(lines(tmp_path / "log")) == 4
 
 
+def test_the_colours_of_a_terminal_hide_no_secret_from_us() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    console = Terminal()
+    setup_logging("INFO", stream=console)
+    log_structured("INFO", "asked", api_key="plain-S3CRET", password="two words, S3CRET", token="S3CRETs3cretS3cret77")
+    assert "\x1b[" in console.getvalue()
+    assert "S3CRET" not in console.getvalue()
+
+
+def test_fields_that_are_no_text_leave_a_line_of_json(tmp_path: Path) -> None:
+    setup_logging("INFO", file=tmp_path / "log", stream=io.StringIO())
+    log_structured("INFO", "asked", api_key=None, password=12345, secret={"value": "S3CRET"}, api_keys=["S3CRET"], n=1)
+    (line,) = lines(tmp_path / "log")
+    assert (line["api_key"], line["password"], line["n"]) == (None, "[redacted]", 1)
+    assert "S3CRET" not in json.dumps(line)
+
+
 def test_prompts_are_hidden_by_choice(running: Call, tmp_path: Path) -> None:
     console = io.StringIO()
     setup_logging("DEBUG", file=tmp_path / "log", prompts="hide", stream=console)

@@ -2,44 +2,126 @@
 
 from __future__ import annotations
 
+import base64
 import re
+from collections.abc import Callable, Sequence
 
 HIDDEN = "[redacted]"
 
 # Every repetition is bounded: a log line may be anything, of any length, and must cost linear time.
 _NAMES = (
-    r"(?:(?:api|access|secret|private)[_-]?key|(?:auth|access|refresh|id)[_-]?token|client[_-]?secret|password|passwd"
-    r"|authorization|cookie|secret)"
+    r"(?:api[ _-]?keys?(?:[_-]?\d|\ provided)?|(?:access|secret|private|account|subscription)[_-]?keys?"
+    r"|(?:auth|access|refresh|id|session|security)[_-]?token|shared[_-]?access[_-]?signature|client[_-]?secrets?"
+    r"|passwords?|passwd|passphrase|secrets?|(?P<authorization>authorization)|(?P<cookie>cookie))"
 )
 _QUOTE = r"(?:\\{0,8}[\"'])"
-_VALUE = (
-    r"(?:(?P<quote>\\{0,8}[\"'])(?:(?!(?P=quote))(?:\\.|.)){0,4000}?(?P=quote)|(?:bearer|basic)\s{1,3}[^\s,;&)\]}\"']{1,4000}"
-    r"|[^\s,;&)\]}\"']{1,4000})"
+_BARE = r"[^\s,;&()\[\]{}\"'\x1b]"
+_COLOURS = r"(?:\x1b\[[\d;]{0,8}m){0,4}"  # a terminal's, around names and values
+_OPAQUE = r"(?=[\w%+/=.~-]{0,100}\d)[\w%+/=.~-]{16,4000}"
+_TYPE = r"(?:\s{0,3}:\s{0,3}[A-Za-z][\w.\[\] |]{0,40}(?=\s{0,3}=\s{0,3}[\w.(]{0,40}[\"']))"
+_FLAGS = re.IGNORECASE | re.DOTALL
+
+
+def _quoted(name: str) -> str:
+    return rf"(?P<{name}>{_QUOTE})(?:(?!(?P={name}))(?:\\.|[^\\])){{0,4000}}?(?P={name})"
+
+
+# api_key=abc, "api_key": "abc", Authorization: Bearer abc, X-Api-Key: abc, api_key: str = "abc", {b"api_key": b"abc"},
+# "api_key": ["abc"], api_key=SecretStr("abc"), Cookie: a=1; b=2, and all of it quoted inside JSON
+_NAMED = re.compile(
+    rf"(?P<kept>{_NAMES}(?P<closing>{_QUOTE})?{_TYPE}?"
+    rf"{_COLOURS}\s{{0,3}}[=:]\s{{0,3}}{_COLOURS})"
+    rf"(?:(?P<before>(?:[\w.]{{1,40}}\(\s{{0,3}})?[bru]{{0,2}}){_quoted('quote')}"
+    r"|\[[^\[\]]{1,2000}\]|\{[^{}]{1,2000}\}"
+    r"|(?!(?:none|null|true|false)\b)"
+    rf"(?:(?(authorization)[a-z][\w-]{{0,30}}\s{{1,3}}|(?:bearer|basic)\s{{1,3}}){_BARE}{{1,4000}}"
+    rf"|(?(cookie)[^\s=;,\"']{{1,200}}=[^\s;,\"']{{0,4000}}(?:;\s?[^\s=;,\"']{{1,200}}=[^\s;,\"']{{0,4000}}){{0,50}}|(?!))"
+    rf"|{_BARE}{{1,4000}}))",
+    _FLAGS,
 )
-_SECRETS = re.compile(
-    # api_key=abc, "api_key": "abc", Authorization: Bearer abc, X-Api-Key: abc, and all of it quoted inside JSON
-    rf"(?P<named>{_NAMES}{_QUOTE}?\s{{0,3}}[=:]\s{{0,3}}){_VALUE}"
-    # Bearer abc…, Basic abc…
-    r"|(?P<scheme>\b(?:bearer|basic)\s{1,3})[\w\-.~+/=]{6,}"
-    # https://user:password@host
-    r"|(?P<login>://[^\s:/@]{0,100}:)[^\s@/]{1,200}(?=@)"
-    # keys that are known by their shape
-    r"|\b(?:sk|pk|rk|gsk|xai|hf|r8|nvapi|AKIA|ASIA|AIza|ghp|gho|ghs|github_pat|glpat|xox[abpr])[-_]?"
-    r"(?=[\w-]{0,60}\d)[A-Za-z0-9][\w-]{14,}",
-    re.IGNORECASE | re.DOTALL,
+# ("x-api-key", "abc"), as lists of headers have it
+_PAIRS = re.compile(
+    rf"(?P<kept>[(\[]\s{{0,3}}b?(?P<around>{_QUOTE})[\w-]{{0,30}}?{_NAMES}(?P=around),\s{{0,3}}b?){_quoted('quote')}"
+    r"(?=\s{0,3}[)\]])",
+    _FLAGS,
+)
+# Names that mean something else as well, beside what can only be a key: token=…, ?key=…, ?sig=…, ;PWD=…, --password …
+_WEAK = re.compile(
+    rf"(?P<kept>\btoken{_QUOTE}?{_COLOURS}\s{{0,3}}[=:]\s{{0,3}}{_COLOURS}{_QUOTE}?|[?&](?:key|sig|x-amz-signature)=){_OPAQUE}"
+    r"|(?P<connection>;\s?pwd=)[^;\s\"']{1,200}"
+    rf"|(?P<option>--[\w-]{{0,30}}?(?:key|password|secret|token)(?:\s{{1,3}}|{_QUOTE},\s{{0,3}}{_QUOTE}))"
+    r"(?=[^\s\"']{0,100}\d)[^\s\"',]{8,4000}",
+    _FLAGS,
+)
+_BEARER = re.compile(r"(?P<kept>\bbearer\s{1,3})[\w\-.~+/=]{6,}", re.IGNORECASE)
+_BASIC = re.compile(r"(?P<kept>\bbasic\s{1,3})(?P<login>[\w\-+/]{4,}={0,2})", re.IGNORECASE)
+# https://user:password@host, https://token@host
+_LOGIN = re.compile(
+    rf"(?P<kept>://(?:[^\s:/@]{{0,100}}:(?=[^\s/\"'<>]{{1,200}}@)|(?={_OPAQUE}@)))[^\s/\"'<>]{{1,4000}}(?=@)"
+)
+_PEM = re.compile(r"(?P<kept>-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----)(?:\\{1,8}[nr]|[A-Za-z0-9+/=\s]){1,20000}")
+# keys that are known by their shape
+_SHAPES = re.compile(
+    r"\b(?:(?:sk|pk|rk|r8|hf|gsk|gh[pousr]|github_pat)[-_]|(?:xai|nvapi|glpat|xox[abeprs]|GOCSPX)-|ya29\.)"
+    r"(?=[\w-]{0,60}\d)[A-Za-z0-9][\w-]{14,}"
+    r"|\bAIza(?=[\w-]{0,60}\d)[\w-]{16,}|\b(?:AKIA|ASIA)[A-Z0-9]{12,}|\bdapi[0-9a-f]{32}"
+    r"|\beyJ[\w-]{8,400}\.[\w-]{8,4000}(?:\.[\w-]{1,4000})?"
 )
 
 
 def redact(text: str) -> str:
     """Return ``text`` with what looks like a key, a token, a password or a login put out of sight.
 
-    Known are the shapes of common providers' keys (``sk-…``, ``AIza…``, ``hf_…``), ``Bearer …`` and ``Basic …``,
-    values beside names such as ``api_key``, ``password`` or ``Authorization``, and passwords in addresses.
+    Known are the shapes of common providers' keys (``sk-…``, ``AIza…``, ``hf_…``, ``AKIA…``), JSON web tokens and
+    private keys in PEM, ``Bearer …`` and ``Basic …``, values beside names such as ``api_key``, ``password``,
+    ``Authorization`` or ``Cookie``, in headers, options and addresses too, and passwords in addresses. A line of JSON
+    stays one. A key without a name or a known shape is not recognised.
     """
-    return _SECRETS.sub(_hide, text)
+    lowered = text.lower()
+    for words, pattern, replace in _STEPS:
+        if any(word in lowered for word in words):
+            text = pattern.sub(replace, text)
+    return text
 
 
-def _hide(match: re.Match[str]) -> str:
-    kept = match["named"] or match["scheme"] or match["login"] or ""
-    quote = match["quote"] or ""  # a line of JSON stays a line of JSON
-    return f"{kept}{quote}{HIDDEN}{quote}"
+def _hide_named(match: re.Match[str]) -> str:
+    # What was no text is put in the quotes of its name: a line of JSON stays a line of JSON.
+    quote = match["quote"] or match["closing"] or ""
+    return f"{match['kept']}{match['before'] or ''}{quote}{HIDDEN}{quote}"
+
+
+def _hide_pair(match: re.Match[str]) -> str:
+    return f"{match['kept']}{match['quote']}{HIDDEN}{match['quote']}"
+
+
+def _hide_weak(match: re.Match[str]) -> str:
+    return f"{match['kept'] or match['connection'] or match['option']}{HIDDEN}"
+
+
+def _hide_basic(match: re.Match[str]) -> str:
+    """Only what is a name and a password, so that "basic questions" stay what they are."""
+    login = match["login"].rstrip("=").replace("-", "+").replace("_", "/")
+    decoded = base64.b64decode(login[: len(login) - (len(login) % 4 == 1)] + "===")
+    return f"{match['kept']}{HIDDEN}" if b":" in decoded else match[0]
+
+
+def _hide_rest(match: re.Match[str]) -> str:
+    return f"{match['kept']}{HIDDEN}"
+
+
+_NAMING = ("key", "token", "secret", "passw", "passphrase", "authorization", "cookie", "signature")
+_MEANT = ("token", "key", "sig", "pwd", "password", "secret")
+_SHAPED = (
+    "sk- sk_ pk- pk_ rk- rk_ r8- r8_ hf- hf_ gsk gh xai- nvapi- glpat- xox gocspx- ya29. aiza akia asia dapi eyj"
+).split()
+# What a pattern is looked for at all beside: most lines have none of it.
+_STEPS: list[tuple[Sequence[str], re.Pattern[str], Callable[[re.Match[str]], str]]] = [
+    (("private key-----",), _PEM, _hide_rest),
+    (_NAMING, _NAMED, _hide_named),
+    (_NAMING, _PAIRS, _hide_pair),
+    (_MEANT, _WEAK, _hide_weak),
+    (("bearer",), _BEARER, _hide_rest),
+    (("basic",), _BASIC, _hide_basic),
+    (("://",), _LOGIN, _hide_rest),
+    (_SHAPED, _SHAPES, lambda _: HIDDEN),
+]
