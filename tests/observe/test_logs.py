@@ -95,6 +95,7 @@ def test_the_colours_of_a_terminal_hide_no_secret_from_us() -> None:
     console = Terminal()
     setup_logging("INFO", stream=console)
     log_structured("INFO", "asked", api_key="plain-S3CRET", password="two words, S3CRET", token="S3CRETs3cretS3cret77")
+    log_structured("INFO", "asked", by="sk-S3CRETs3cretS3cret77", so="Bearer S3CRETs3cretS3cret77")
     assert "\x1b[" in console.getvalue()
     assert "S3CRET" not in console.getvalue()
 

@@ -17,6 +17,7 @@ _NAMES = (
 _QUOTE = r"(?:\\{0,8}[\"'])"
 _BARE = r"[^\s,;&()\[\]{}\"'\x1b]"
 _COLOURS = r"(?:\x1b\[[\d;]{0,8}m){0,4}"  # a terminal's, around names and values
+_START = r"(?:\b|(?<=\dm))"  # of a word, be it coloured
 _OPAQUE = r"(?=[\w%+/=.~-]{0,100}\d)[\w%+/=.~-]{16,4000}"
 _TYPE = r"(?:\s{0,3}:\s{0,3}[A-Za-z][\w.\[\] |]{0,40}(?=\s{0,3}=\s{0,3}[\w.(]{0,40}[\"']))"
 _FLAGS = re.IGNORECASE | re.DOTALL
@@ -47,14 +48,14 @@ _PAIRS = re.compile(
 )
 # Names that mean something else as well, beside what can only be a key: token=…, ?key=…, ?sig=…, ;PWD=…, --password …
 _WEAK = re.compile(
-    rf"(?P<kept>\btoken{_QUOTE}?{_COLOURS}\s{{0,3}}[=:]\s{{0,3}}{_COLOURS}{_QUOTE}?|[?&](?:key|sig|x-amz-signature)=){_OPAQUE}"
+    rf"(?P<kept>{_START}token{_QUOTE}?{_COLOURS}\s{{0,3}}[=:]\s{{0,3}}{_COLOURS}{_QUOTE}?|[?&](?:key|sig|x-amz-signature)=){_OPAQUE}"
     r"|(?P<connection>;\s?pwd=)[^;\s\"']{1,200}"
     rf"|(?P<option>--[\w-]{{0,30}}?(?:key|password|secret|token)(?:\s{{1,3}}|{_QUOTE},\s{{0,3}}{_QUOTE}))"
     r"(?=[^\s\"']{0,100}\d)[^\s\"',]{8,4000}",
     _FLAGS,
 )
-_BEARER = re.compile(r"(?P<kept>\bbearer\s{1,3})[\w\-.~+/=]{6,}", re.IGNORECASE)
-_BASIC = re.compile(r"(?P<kept>\bbasic\s{1,3})(?P<login>[\w\-+/]{4,}={0,2})", re.IGNORECASE)
+_BEARER = re.compile(rf"(?P<kept>{_START}bearer\s{{1,3}})[\w\-.~+/=]{{6,}}", re.IGNORECASE)
+_BASIC = re.compile(rf"(?P<kept>{_START}basic\s{{1,3}})(?P<login>[\w\-+/]{{4,}}={{0,2}})", re.IGNORECASE)
 # https://user:password@host, https://token@host
 _LOGIN = re.compile(
     rf"(?P<kept>://(?:[^\s:/@]{{0,100}}:(?=[^\s/\"'<>]{{1,200}}@)|(?={_OPAQUE}@)))[^\s/\"'<>]{{1,4000}}(?=@)"
@@ -62,10 +63,11 @@ _LOGIN = re.compile(
 _PEM = re.compile(r"(?P<kept>-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----)(?:\\{1,8}[nr]|[A-Za-z0-9+/=\s]){1,20000}")
 # keys that are known by their shape
 _SHAPES = re.compile(
-    r"\b(?:(?:sk|pk|rk|r8|hf|gsk|gh[pousr]|github_pat)[-_]|(?:xai|nvapi|glpat|xox[abeprs]|GOCSPX)-|ya29\.)"
+    rf"{_START}(?:"
+    r"(?:(?:sk|pk|rk|r8|hf|gsk|gh[pousr]|github_pat)[-_]|(?:xai|nvapi|glpat|xox[abeprs]|GOCSPX)-|ya29\.)"
     r"(?=[\w-]{0,60}\d)[A-Za-z0-9][\w-]{14,}"
-    r"|\bAIza(?=[\w-]{0,60}\d)[\w-]{16,}|\b(?:AKIA|ASIA)[A-Z0-9]{12,}|\bdapi[0-9a-f]{32}"
-    r"|\beyJ[\w-]{8,400}\.[\w-]{8,4000}(?:\.[\w-]{1,4000})?"
+    r"|AIza(?=[\w-]{0,60}\d)[\w-]{16,}|(?:AKIA|ASIA)[A-Z0-9]{12,}|dapi[0-9a-f]{32}"
+    r"|eyJ[\w-]{8,400}\.[\w-]{8,4000}(?:\.[\w-]{1,4000})?)"
 )
 
 
