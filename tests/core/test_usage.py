@@ -42,6 +42,31 @@ SENT = {
         },
         LMUsage(10, 105, 115, 0, 0, 100),
     ),
+    "a gateway that counts anthropic's cache beside the prompt, and in the total": (
+        {
+            "prompt_tokens": 100,
+            "completion_tokens": 50,
+            "total_tokens": 3150,
+            "cache_read_input_tokens": 2000,
+            "cache_creation_input_tokens": 1000,
+        },
+        LMUsage(3100, 50, 3150, 2000, 1000),
+    ),
+    "and one whose total leaves it out": (
+        {
+            "prompt_tokens": 100,
+            "completion_tokens": 50,
+            "total_tokens": 150,
+            "cache_read_input_tokens": 2000,
+            "cache_creation_input_tokens": 1000,
+        },
+        LMUsage(3100, 50, 3150, 2000, 1000),
+    ),
+    "gemini's thoughts are in the total alone": (
+        {"prompt_tokens": 20, "completion_tokens": 198, "total_tokens": 623},
+        LMUsage(20, 603, 623, 0, 0, 405),
+    ),
+    "gemini has only thought": ({"prompt_tokens": 21, "total_tokens": 81}, LMUsage(21, 60, 81, 0, 0, 60)),
     "deepseek": (
         {"prompt_tokens": 10, "completion_tokens": 5, "prompt_cache_hit_tokens": 8},
         LMUsage(10, 5, 15, 8),
@@ -64,6 +89,7 @@ SENT = {
         },
         LMUsage(10, 5, 15, 10, 0, 5),
     ),
+    "only one side and the total": ({"completion_tokens": 2, "total_tokens": 9}, LMUsage(7, 2, 9)),
     "only one side": ({"completion_tokens": 2}, LMUsage(0, 2, 2)),
     "whole floats": ({"prompt_tokens": 3.0, "completion_tokens": 2}, LMUsage(3, 2, 5)),
 }

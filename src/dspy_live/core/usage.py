@@ -34,29 +34,37 @@ class LMUsage(msgspec.Struct, frozen=True, gc=False):
 
         Returns ``None`` when neither the prompt nor the completion is counted. A count that is not a whole number
         of at least 0 is taken as not reported; a part is never larger than its whole. A missing total is the sum.
-        Providers that count a part beside its whole are set right: reasoning beside the completion (seen by the
-        total), and the prompt cache beside ``input_tokens`` (``cache_read_input_tokens``).
+        Providers that count a part beside its whole are set right: the prompt cache beside ``input_tokens``
+        (``cache_read_input_tokens``; beside ``prompt_tokens`` where the total says so, or where it is more than those),
+        and reasoning beside the completion. What only the total knows of is reasoning, as Gemini's is.
         """
         prompt = _count(raw, "prompt_tokens")
-        beside = prompt is None and _first(raw, "cache_read_input_tokens", "cache_creation_input_tokens") is not None
+        anthropic = _first(raw, "cache_read_input_tokens", "cache_creation_input_tokens") is not None
+        beside = prompt is None and anthropic
         if prompt is None:
             prompt = _count(raw, "input_tokens")
         completion = _count(raw, "completion_tokens", "output_tokens")
         if prompt is None and completion is None:
             return None
-        prompt, completion = prompt or 0, completion or 0
+        total = _count(raw, "total_tokens")
+        if prompt is None:
+            prompt = max(0, (total or 0) - (completion or 0))
+        completion = completion or 0
         given = _first(raw, "prompt_tokens_details", "input_tokens_details")
         made = _first(raw, "completion_tokens_details", "output_tokens_details")
         cached = _either(given, ("cached_tokens",), raw, _READ)
         written = _either(given, ("cache_creation_tokens", "cache_write_tokens"), raw, _WRITTEN)
         reasoning = _either(made, ("reasoning_tokens",), raw, ("reasoning_tokens",))
-        total = _count(raw, "total_tokens")
+        if anthropic and not beside:
+            beside = cached + written > prompt or (
+                cached + written > 0 and total == prompt + completion + cached + written
+            )
         if beside:
             prompt, total = prompt + cached + written, None
         if total is None:
             total = prompt + completion
-        elif reasoning and total == prompt + completion + reasoning:
-            completion += reasoning
+        elif (untold := total - prompt - completion) > 0:
+            completion, reasoning = completion + untold, reasoning or untold
         cached = min(cached, prompt)
         return cls(
             prompt,
