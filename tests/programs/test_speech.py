@@ -117,6 +117,21 @@ def test_a_field_that_the_parser_did_not_find_is_said_whole() -> None:
     assert run.events[before:] == [Token("a default", "reason", "self", 1, True)]
 
 
+def test_comparing_again_says_nothing_more() -> None:
+    """An adapter that asks another compares after it: a field was given its last token twice."""
+    run, speech = spoken(f"[[ ## answer ## ]]\nyes{DONE}")
+    speech.compare({"answer": "other", "reason": "a default"})
+    before = len(run.events)
+    speech.compare({"answer": "other", "reason": "a default"})
+    assert run.events[before:] == []
+    speech.compare({"answer": "OTHER", "reason": None})
+    assert run.events[before:] == [
+        Restart("self", 1, "the adapter has repaired the reply", ("answer",)),
+        Token("OTHER", "answer", "self", 1, True),
+        Restart("self", 1, "the adapter has repaired the reply", ("reason",)),
+    ]
+
+
 def test_a_field_of_the_models_own_reasoning() -> None:
     run: Any = FakeRun()
     speech = Speech(run, "self", 1, dspy.ChatAdapter(), TWO, thinking="thoughts")

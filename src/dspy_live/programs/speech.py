@@ -21,8 +21,8 @@ class Speech:
     ``on_room`` calls.
     """
 
-    __slots__ = ("_adapter", "_channel", "_given", "_parser", "_push", "_run", "_said", "_signature", "_thinking",
-                 "_thought", "_verify", "foreign", "length", "lm_call", "predictor")  # fmt: skip
+    __slots__ = ("_adapter", "_channel", "_given", "_parser", "_push", "_right", "_run", "_said", "_signature",
+                 "_thinking", "_thought", "_verify", "foreign", "length", "lm_call", "predictor")  # fmt: skip
 
     def __init__(
         self,
@@ -40,6 +40,8 @@ class Speech:
         self._adapter = adapter
         self._signature = signature
         self._parser = parser_for(adapter, signature)
+        # What was said of a field in the end, beside or in place of the parser's; None for what was taken back.
+        self._right: dict[str, str | None] = {}
         self._said = False
         self._given = False
         self._verify = verify
@@ -111,6 +113,7 @@ class Speech:
         """Take back everything that was said, and begin anew under the same number. As :meth:`void`."""
         self.void(reason)
         self._thought = []
+        self._right = {}
         self._parser = parser_for(self._adapter, self._signature)
 
     def void(self, reason: str) -> None:
@@ -131,10 +134,13 @@ class Speech:
         self._said = False
 
     def compare(self, values: Mapping[str, Any]) -> None:
-        """Compare what was said with what the adapter has read; say it right where they differ."""
+        """Compare what was said with what the adapter has read; say it right where they differ.
+
+        It may be called again, as it is for an adapter that asks another: what is right by then is left alone.
+        """
         if self._parser is None:
             return
-        said, ended = self._parser.texts(), self._parser.ended()
+        said, ended = {**self._parser.texts(), **self._right}, self._parser.ended() | self._right.keys()
         for field in text_fields_of(self._signature):
             value = values.get(field)
             words = said.get(field)
@@ -143,15 +149,19 @@ class Speech:
                     self._repair(field)
                 continue
             true = value if isinstance(value, str) else str(value)
+            if words == true and field in ended:
+                continue
             if words is None:
                 self._say(field, true)
             elif field not in ended and true.startswith(words):
                 self._say(field, true[len(words) :])
-            elif words != true:
+            else:
                 self._repair(field)
                 self._say(field, true)
+            self._right[field] = true
 
     def _repair(self, field: str) -> None:
+        self._right[field] = None
         self._push(Restart(self.predictor, self.lm_call, "the adapter has repaired the reply", (field,)))
 
     def _say(self, field: str, text: str) -> None:
