@@ -228,6 +228,17 @@ async def test_a_stream_that_is_left_is_estimated_and_said_to_be(paced: Sim) -> 
     assert stats["errors"] == 1
 
 
+async def test_an_image_in_a_stream_that_is_left_is_not_estimated_by_its_bytes(paced: Sim) -> None:
+    """A picture of a megabyte was 333,000 tokens, and most of a dollar, before."""
+    image = dspy.Image("data:image/png;base64," + "A" * 1_400_000)
+    with UsageTracker() as usage:
+        stream = streamify(dspy.Predict("image: dspy.Image, question -> answer"))
+        with dspy.context(lm=paced.lm()):
+            async with contextlib.aclosing(stream(image=image, question="What?")) as items:
+                await anext(items)
+    assert 1000 < usage.get_stats()["estimated_tokens"] < 2000
+
+
 async def test_answers_from_the_cache_cost_nothing(sim: Sim) -> None:
     program = asyncify(dspy.Predict("question -> answer"))
     nonce = f"Why? {random.random()}"

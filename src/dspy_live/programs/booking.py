@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,10 @@ from dspy_live.core.service import Service
 
 if TYPE_CHECKING:
     from dspy_live.programs.lm import LM
+
+
+NO_TEXT = 4_000
+"""What an image, a recording or a file in a prompt counts as, in characters of text: a guess, of a thousand tokens."""
 
 
 class Booked:
@@ -81,3 +86,20 @@ class _Request:
             self._books.heard(len(event.text))
         elif isinstance(event, Completion):
             self._ticket.served(event.response)
+
+
+def prompt_length(messages: Iterable[Any]) -> int:
+    """Return how many characters of text a prompt has; a part that is no text counts as :data:`NO_TEXT`."""
+    return sum(_length(message.get("content")) for message in messages if isinstance(message, Mapping))
+
+
+def _length(content: Any) -> int:
+    if not isinstance(content, list):
+        return len(str(content or ""))
+    return sum(_part_length(part) for part in content)
+
+
+def _part_length(part: Any) -> int:
+    if isinstance(part, Mapping):
+        return len(part["text"]) if isinstance(part.get("text"), str) else NO_TEXT
+    return len(str(part))

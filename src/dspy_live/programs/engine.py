@@ -17,7 +17,7 @@ from dspy_live.core.events import Completion, Reasoning, Restart, TextDelta, Usa
 from dspy_live.core.service import Service, compose
 from dspy_live.core.usage import CacheUse, LMRecord, LMUsage, Meter
 from dspy_live.programs import accounting, cache_access
-from dspy_live.programs.booking import Booked
+from dspy_live.programs.booking import Booked, prompt_length
 from dspy_live.programs.endpoints import endpoint_for
 from dspy_live.programs.internals import (
     CallResult,
@@ -341,5 +341,4 @@ def _text(output: Any) -> str:
 
 
 def _prompt_length(call: PreparedCall) -> int:
-    messages = call.legacy.get("messages") or ()
-    return sum(len(str(m.get("content") or "")) for m in messages if isinstance(m, dict))
+    return prompt_length(call.legacy.get("messages") or ())
