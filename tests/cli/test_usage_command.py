@@ -98,7 +98,46 @@ def test_pictures(live: Commands, place: str) -> None:
     assert live.main("usage", "--ledger", place, "--png", "u.jpg").returncode == 2
 
 
-@pytest.mark.parametrize("words", [("--since", "soon"), ("--by", "week"), ("--ledger", "missing.db"), ("--runs", "x")])
+def test_names_of_any_kind_are_shown_as_they_are(live: Commands) -> None:
+    """Brackets were markup and ended in a traceback, "$" was a formula, a line's end broke the picture."""
+    names = ["a[/b]", "[bold]c", "$\\frac{$", "$\\frac{$2", "two\nlines", "\u65e5\u672c\u8a9e", "x" * 300]
+    place = str(live.folder / "odd.db")
+    book = open_ledger(place)
+    for name in names:
+        book.lm_call_ended(LMRecord(model=name, usage=LMUsage(10, 5, 15), cost=0.5, run="r"))
+    book.close()
+    shown = [live.main("usage", "--ledger", place, *words) for words in (("--by", "model"), ("--calls", "9"))]
+    shown.append(live.main("usage", "--ledger", place, "--by", "model", "--plot"))
+    for done in shown:
+        assert done.returncode == 0, done.stderr
+        assert "a[/b]" in done.stdout
+        assert "[bold]c" in done.stdout
+        assert "two\ufffdlines" in done.stdout
+    done = live.main("usage", "--ledger", place, "--by", "model", "--png", "odd.png")
+    assert (done.returncode, done.stderr) == (0, "drew odd.png\n")
+
+
+def test_nothing_is_not_drawn(live: Commands, place: str) -> None:
+    done = live.main("usage", "--ledger", place, "--program", "nobody", "--png", "none.png")
+    assert "nothing is written down" in done.stdout
+    assert not (live.folder / "none.png").exists()
+
+
+def test_an_address_that_is_no_ledgers_is_refused_and_makes_no_file(live: Commands) -> None:
+    for place in ("redis://127.0.0.1/0", "sqlite:///ledger.db"):
+        wrong = live.main("usage", "--ledger", place)
+        assert (wrong.returncode, len(wrong.stderr.splitlines())) == (2, 1)
+        assert "postgresql://" in wrong.stderr
+    assert not list(live.folder.glob("*:"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(("--since", "soon"), ("--by", "week"), ("--ledger", "missing.db"), ("--runs", "x")),
+        *(("--runs", "-1"), ("--calls", "0"), ("--ledger", "postgresql://127.0.0.1:1/x")),
+    ],
+)
 def test_wrong_words_are_told_in_one_line(words: tuple[str, str], live: Commands, place: str) -> None:
     wrong = live.main("usage", *words)
     assert wrong.returncode == 2

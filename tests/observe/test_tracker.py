@@ -193,6 +193,29 @@ def test_export_in_each_format(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["u.CSV", "u.json", "u.jsonl"]
 
 
+def test_an_exported_file_has_the_permissions_of_any_other(tmp_path: Path) -> None:
+    """It was readable by its owner alone, and a link was replaced by a file."""
+    ordinary, kept, link = tmp_path / "ordinary", tmp_path / "kept.csv", tmp_path / "link.csv"
+    ordinary.touch()
+    tracker = UsageTracker(Account())
+    assert tracker.export(tmp_path / "new.csv").stat().st_mode == ordinary.stat().st_mode
+    kept.touch(mode=0o640)
+    kept.chmod(0o640)
+    link.symlink_to(kept)
+    tracker.export(link)
+    assert link.is_symlink()
+    assert kept.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20"])
+def test_a_name_in_a_csv_is_no_formula(begin: str, tmp_path: Path) -> None:
+    account = Account()
+    account.record(a_record(10, model=f"{begin}cmd|'/C calc'!A0"))
+    with UsageTracker(account).export(tmp_path / "u.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["model"] == f"'{begin}cmd|'/C calc'!A0"
+
+
 @pytest.mark.parametrize("name", ["usage.xml", "usage", "missing/usage.json"])
 def test_a_place_that_cannot_be_written_is_told(name: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"\.csv|no folder"):

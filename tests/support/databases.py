@@ -86,6 +86,7 @@ def postgres_server() -> Iterator[Server]:
     flags = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
     server = Server([postgres, "-D", str(data), "-p", str(port), *flags], port, folder, user)
     try:
+        server._wait(lambda: _serves(port))
         yield server
     finally:
         server.stop()
@@ -120,6 +121,17 @@ def _answers(port: int) -> bool:
             return True
     except OSError:
         return False
+
+
+def _serves(port: int) -> bool:
+    """True when PostgreSQL has started, which is later than it answers: until then it refuses everybody."""
+    import psycopg
+
+    try:
+        psycopg.connect(f"postgresql://postgres@127.0.0.1:{port}/postgres", connect_timeout=2).close()
+    except psycopg.OperationalError:
+        return False
+    return True
 
 
 def _program(name: str) -> str:

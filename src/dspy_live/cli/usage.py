@@ -56,9 +56,13 @@ def usage(
     """
     import time
 
+    from dspy_live.core.errors import ConfigurationError
     from dspy_live.observe.ledger import Filter
     from dspy_live.observe.periods import moment
 
+    for name, count in (("--runs", runs), ("--calls", calls)):
+        if count is not None and count < 1:
+            raise ConfigurationError(f"{name} says how many are shown, at least 1; got {count}")
     now = time.time()
     choice = Filter(
         since=moment(since, now) if since else None,
@@ -100,7 +104,7 @@ def _deliver(
         from dspy_live.observe.export import write_table
 
         print(f"wrote {len(rows)} rows to {write_table(export, rows)}", file=sys.stderr)
-    if png is not None:
+    if png is not None and rows:
         from dspy_live.cli.usage_plot import draw_png
 
         draw_png(png, book.summary(by, choice), by, figure)
@@ -110,7 +114,7 @@ def _deliver(
 
         print(orjson.dumps({"totals": book.totals(choice), "rows": rows}, option=orjson.OPT_INDENT_2).decode())
         return
-    if export is not None or png is not None:
+    if export is not None or (png is not None and rows):
         return
     if not rows:
         print(f"nothing is written down in {book.backend.name} for that; `dspy-live serve` and `run` write there")
@@ -136,7 +140,7 @@ def show_summary(rows: list[dict[str, Any]], by: str, totals: dict[str, Any], ou
     for name, text in _columns(totals, counts_runs).items():
         table.add_column(name, justify="right", footer=text)
     for row in rows:
-        table.add_row(str(row[by] or "(none)"), *_columns(row, counts_runs).values())
+        table.add_row(one_line(row[by] or "(none)"), *_columns(row, counts_runs).values())
     _print(table, out)
     if totals["unpriced_calls"]:
         print(f"{totals['unpriced_calls']} LM calls have no known price and are not in the cost", file=out)
@@ -158,13 +162,18 @@ def show_list(rows: list[dict[str, Any]], out: TextIO) -> None:
         table.add_column(name, justify="right")
     for row in rows:
         cells = [
-            datetime.fromtimestamp(row[n], UTC).strftime("%Y-%m-%d %H:%M:%S") if n == time else str(row[n] or "")
+            datetime.fromtimestamp(row[n], UTC).strftime("%Y-%m-%d %H:%M:%S") if n == time else one_line(row[n] or "")
             for n in names
         ]
         cost = "?" if row["cost"] is None or row["unpriced_calls"] else f"${row['cost']:.4f}"
         seconds = row["duration"] if time == "started" else row["latency"]
         table.add_row(*cells, _seconds(seconds), _seconds(row["ttft"]), f"{row['total_tokens']:,}", cost)
     _print(table, out)
+
+
+def one_line(name: Any) -> str:
+    """Return a name as a terminal can show it in one line, whatever is in it."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(name))
 
 
 def _columns(row: dict[str, Any], counts_runs: bool) -> dict[str, str]:
@@ -193,7 +202,7 @@ def _print(table: Any, out: TextIO) -> None:
     from rich.console import Console
 
     # In a pipe no line is cut to a terminal's width that is not there.
-    Console(file=out, highlight=False, width=None if out.isatty() else 250).print(table)
+    Console(file=out, highlight=False, markup=False, emoji=False, width=None if out.isatty() else 250).print(table)
 
 
 def _open(place: str | None) -> Ledger:

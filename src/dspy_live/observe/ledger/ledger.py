@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from dspy_live.core.call import Call
+from dspy_live.core.errors import ConfigurationError
 from dspy_live.core.usage import LMRecord
 from dspy_live.observe.ledger.backend import Backend
 from dspy_live.observe.ledger.query import SUMS, Filter, Group, has_group, summary
@@ -52,6 +53,10 @@ def open_ledger(place: str | Path | None = None, *, contents: bool = False) -> L
         from dspy_live.observe.ledger.postgres import PostgresBackend
 
         backend = PostgresBackend(str(place))
+    elif "://" in str(place):
+        raise ConfigurationError(
+            f"a ledger is a file or a postgresql:// address; got an address of {str(place).partition(':')[0]!r}"
+        )
     else:
         backend = SQLiteBackend(Path(place).expanduser())
     return Ledger(backend, contents=contents)

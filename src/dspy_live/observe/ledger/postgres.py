@@ -64,7 +64,8 @@ class PostgresBackend:
                 self._migrate(connection)
         except (OSError, psycopg.Error) as exc:
             self.close()
-            raise ConfigurationError(f"the ledger {self.name} can't be opened: {exc}") from None
+            reason = str(exc.__cause__ or exc).partition("\n")[0]
+            raise ConfigurationError(f"the ledger {self.name} can't be opened: {reason}") from None
         except BaseException:
             self.close()
             raise

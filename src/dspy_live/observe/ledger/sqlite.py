@@ -31,6 +31,8 @@ _INSERTS = {
     for table, columns in (("runs", RUN_COLUMNS), ("lm_calls", CALL_COLUMNS))
 }
 
+PATIENCE = 10.0
+"""Seconds that a statement waits for another process's lock."""
 FORK_PATIENCE = 5.0
 """Seconds that a fork waits for what is being written, and as long for what is being read."""
 
@@ -61,7 +63,7 @@ class SQLiteBackend:
         except (OSError, sqlite3.Error) as exc:
             raise ConfigurationError(f"the ledger {self.name!r} can't be opened: {exc}") from None
         try:
-            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._write_ahead()
             self._migrate()
             # Questions have a connection of their own: a long one must not hold up the writer.
             self._reader = self._connect()
@@ -106,7 +108,7 @@ class SQLiteBackend:
             self._reader.close()
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, timeout=10.0, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(self.path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
         # NORMAL: a commit survives the end of the process; after a power cut the last ones may be gone.
         connection.execute("PRAGMA synchronous = NORMAL")
         return connection
@@ -128,6 +130,18 @@ class SQLiteBackend:
             yield
         except sqlite3.Error as exc:
             raise OSError(f"the ledger {self.name!r}: {exc}") from exc
+
+    def _write_ahead(self) -> None:
+        # SQLite does not wait for its lock here, and processes that start together all ask for it.
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as exc:
+                if "locked" not in str(exc) or time.monotonic() > until:
+                    raise
+            time.sleep(0.01)
 
     def _migrate(self) -> None:
         self._connection.execute(in_dialect(VERSION_TABLE, "sqlite"))
