@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,22 @@ def test_two_processes_may_start_and_write_at_once(place: str) -> None:
     assert ledgers[0].totals()["runs"] == 400
     for ledger in ledgers:
         ledger.close()
+
+
+def test_a_file_that_another_process_is_just_making_is_waited_for(tmp_path: Path) -> None:
+    other = sqlite3.connect(tmp_path / "l.db", isolation_level=None)
+    other.execute("CREATE TABLE anything (at_all)")
+    other.execute("BEGIN IMMEDIATE")
+    with ThreadPoolExecutor(1) as pool:
+        opened = pool.submit(open_ledger, tmp_path / "l.db")
+        time.sleep(0.2)
+        assert not opened.done()
+        other.execute("COMMIT")
+        ledger = opened.result(5)
+    other.close()
+    a_run(ledger)
+    assert ledger.flush()
+    ledger.close()
 
 
 def test_pruning_by_age(ledger: Ledger) -> None:

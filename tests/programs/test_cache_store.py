@@ -143,6 +143,8 @@ class _Trap:
     """A module of a trusted name, with something else in it than data."""
 
     def __getattr__(self, name: str) -> Any:
+        if name == "__spec__":  # what an import looks at
+            raise AttributeError(name)
         raise AssertionError(f"{name} was looked up")
 
     class Plain:
@@ -173,7 +175,7 @@ def test_the_reply_types_of_the_sdks_are_known_and_only_those() -> None:
     assert load(pickle.dumps(reply)) == reply
     with pytest.raises(ForeignEntry, match="pathlib"):
         load(pickle.dumps(Path("/tmp")))
-    assert load(pickle.dumps(Path("/tmp")), frozenset({("pathlib", "PosixPath")})) == Path("/tmp")
+    assert load(pickle.dumps(Path("/tmp")), frozenset({(type(Path()).__module__, "PosixPath")})) == Path("/tmp")
 
 
 async def test_types_that_the_user_called_safe_are_safe_here(tmp_path: Path) -> None:

@@ -76,9 +76,18 @@ class Authority:
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
         )
+        if ca:
+            builder = builder.add_extension(_SIGNS, critical=True)
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName([_general(n) for n in names]), critical=False)
         return builder.sign(self._key, hashes.SHA256())
+
+
+_USES = "digital_signature content_commitment key_encipherment data_encipherment key_agreement".split()
+_SIGNS = x509.KeyUsage(
+    **dict.fromkeys(_USES, False), key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False
+)
+"""What an authority's key is for; Python from 3.13 on asks for it."""
 
 
 def _general(name: str) -> x509.GeneralName:
