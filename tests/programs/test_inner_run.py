@@ -11,13 +11,15 @@ from dspy.streaming import StatusMessage
 from tests.programs.conftest import Sim
 from tests.programs.programs import Rag
 
-from dspy_live import Runtime, StatusMessageProvider, asyncify, streamify, syncify
+from dspy_live import Runtime, StatusMessageProvider, abatch, asyncify, batch, streamify, syncify
 from dspy_live.core.call import Call
 from dspy_live.core.errors import BudgetExceeded, DeadlineExceeded, StreamBroken
 from dspy_live.core.events import Token, Tool, Usage
+from dspy_live.core.usage import LMRecord
 from dspy_live.layers import Budget
 from dspy_live.observe.tracker import UsageTracker
 from dspy_live.programs.program import ProgramService
+from dspy_live.runtime.account import process_account
 
 QA = "question -> answer"
 WAYS = ("native", "thread", "inline")
@@ -38,6 +40,19 @@ class Outer(dspy.Module):  # type: ignore[misc]
 
     def forward(self, question: str) -> Any:
         return syncify(self, in_place=False)(question=question)
+
+
+class Hearing:
+    """An observer that keeps what is booked."""
+
+    def __init__(self, records: list[LMRecord]) -> None:
+        self.lm_call_ended = records.append
+
+    def run_started(self, call: Call, program: str) -> None: ...
+
+    def first_token(self, call: Call) -> None: ...
+
+    def run_ended(self, call: Call, error: BaseException | None, duration: float, ttft: float | None) -> None: ...
 
 
 def texts(items: list[Any]) -> dict[tuple[int, str, str], str]:
@@ -173,3 +188,58 @@ async def test_at_once_they_do_not_mix(sim: Sim) -> None:
 
     with dspy.context(lm=sim.lm()):
         await asyncio.gather(*(one(i) for i in range(10)))
+
+
+AWAITED = ("asyncify", "abatch", "streamify")
+BLOCKING = ("batch", "sync stream", "asyncio.run")
+
+
+@pytest.mark.parametrize(
+    ("door", "outer"), [*((door, way) for door in AWAITED for way in WAYS), *((door, "thread") for door in BLOCKING)]
+)
+async def test_whoever_pays_for_a_run_pays_for_the_runs_inside(door: str, outer: Any, sim: Sim) -> None:
+    """A program that asks another one through a batch or a stream of its own spent what no key's budget knew of."""
+    ask = dspy.Predict(QA)
+
+    class Program(dspy.Module):  # type: ignore[misc]
+        async def aforward(self, question: str) -> Any:
+            if door == "asyncify":
+                await asyncio.gather(*(asyncify(ask)(question=str(n)) for n in range(3)))
+            elif door == "abatch":
+                await abatch(ask, [{"question": str(n)} for n in range(3)], progress=False)
+            elif door == "streamify":
+                for n in range(3):
+                    assert [item async for item in streamify(ask)(question=str(n))]
+            else:
+                self.blocking()
+            return dspy.Prediction(answer="")
+
+        def forward(self, question: str) -> Any:
+            if door in AWAITED:
+                return syncify(self, in_place=False)(question=question)
+            self.blocking()
+            return dspy.Prediction(answer="")
+
+        def blocking(self) -> None:
+            if door == "batch":
+                batch(ask, [{"question": str(n)} for n in range(3)], progress=False)
+            elif door == "sync stream":
+                for n in range(3):
+                    assert list(streamify(ask, async_streaming=False)(question=str(n)))
+            else:
+                for n in range(3):
+                    asyncio.run(asyncify(ask)(question=str(n)))
+
+    budget = Budget(max_calls=100)
+    heard: list[LMRecord] = []
+    stop = process_account().observe(Hearing(heard))
+    try:
+        service = ProgramService(Program(), execution=outer, runtime=Runtime(layers=[budget])).with_layers()
+        with dspy.context(lm=sim.lm()):
+            async with service.open(Call({"question": "Why?"}, attributes={"key": "team"})) as events:
+                async for _ in events:
+                    pass
+    finally:
+        stop()
+    assert budget.spent["calls"] == 3
+    assert [record.key for record in heard] == ["team"] * 3

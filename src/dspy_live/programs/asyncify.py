@@ -10,7 +10,7 @@ import dspy
 
 from dspy_live.core.call import Call
 from dspy_live.core.service import Service
-from dspy_live.programs.inner_run import around
+from dspy_live.programs.inner_run import around, whose
 from dspy_live.programs.program import ProgramService
 from dspy_live.runtime import door
 from dspy_live.runtime.execution import Execution
@@ -86,7 +86,7 @@ def call_for(
         config = kwargs.pop("config") or {}
         if not isinstance(config, dict):
             raise TypeError(f"config must be a dict of LM options; got {type(config).__name__}")
-    attributes = more.pop("attributes", {})
+    attributes = {**whose(), **more.pop("attributes", {})}
     if args:
         if isinstance(service.program, dspy.Predict):
             raise ValueError(service.program._get_positional_args_error_message())

@@ -16,14 +16,22 @@ if TYPE_CHECKING:
 def around() -> dict[str, Any]:
     """Return what a call that is made here takes over from the run around it, as attributes; often nothing.
 
-    On another loop than the run's (``asyncio.run`` in one of its threads) only its budgets hold.
+    On another loop than the run's (``asyncio.run`` in one of its threads) it is a run of its own, which
+    :func:`whose` says.
     """
+    outer = current_run()
+    if outer is None or outer.loop is not asyncio.get_running_loop():
+        return {}
+    return {"outer": outer}
+
+
+def whose() -> dict[str, Any]:
+    """Return who pays for a call that is made here, as attributes: the budgets, key and trace of the run around it."""
     outer = current_run()
     if outer is None:
         return {}
-    if outer.loop is not asyncio.get_running_loop():
-        return {"meters": outer.meters}
-    return {"meters": outer.meters, "outer": outer}
+    theirs = outer.call.attributes
+    return {"meters": outer.meters, **{name: theirs[name] for name in ("key", "traceparent") if name in theirs}}
 
 
 class InnerRun(Run):
