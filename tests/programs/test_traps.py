@@ -250,7 +250,9 @@ async def test_leaving_the_for(sim: Sim) -> None:
         assert await task == "untouched"
     assert task.cancelling() == 0
     assert complaints == []
-    assert sim.server.stats.disconnects == disconnects + 1
+    # The other's reply may be left only now; of ours, 2 s long, nothing is under way.
+    assert sim.server.stats.disconnects > disconnects
+    assert sim.server.stats.active == 0
 
 
 @THEIRS
