@@ -8,7 +8,7 @@ import json
 import pickle
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import dspy
@@ -28,8 +28,10 @@ from tests.programs.conftest import MODEL, Sim
 
 import dspy_live
 from dspy_live import LM, asyncify
+from dspy_live.core.events import Completion, TextDelta
 from dspy_live.programs.lm import EngineMark, adopt
 from dspy_live.simulator import Faults
+from dspy_live.testing import ScriptedService, Wait
 
 QA = "question -> answer"
 
@@ -376,6 +378,81 @@ def test_timeouts(sim: Sim) -> None:
             lm("hello")
     with pytest.raises(ValueError, match="positive number of seconds"):
         sim.lm(idle_timeout=0)
+
+
+EVENT = b"data: %b\n\n"
+ROLE = EVENT % b'{"id":"x","model":"m","choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}'
+WORD = EVENT % b'{"id":"x","model":"m","choices":[{"index":0,"delta":{"content":"hello"}}]}'
+CALL = (
+    b'{"id":"x","model":"m","choices":[{"index":0,"delta":{"tool_calls":'
+    b'[{"index":0,"id":"c","type":"function","function":{"name":"f","arguments":" "}}]}}]}'
+)
+END = EVENT % b'{"id":"x","model":"m","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}' + EVENT % b"[DONE]"
+
+
+@asynccontextmanager
+async def speaking(*pieces: bytes | float) -> AsyncIterator[str]:
+    """An endpoint whose stream is these pieces and waits of so many seconds, open until the client has gone."""
+    gone = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
+        for piece in pieces:
+            if isinstance(piece, bytes):
+                writer.write(piece)
+            else:
+                await asyncio.sleep(piece)
+        with suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+        gone.set()
+
+    async with asyncio.timeout(10), await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        await gone.wait()
+
+
+@pytest.mark.parametrize("model", [MODEL, "anthropic/claude-3-5-haiku-latest"])
+@pytest.mark.parametrize("pieces", [(ROLE,), (b": busy\n\n", 0.05) * 8])
+async def test_what_keeps_a_connection_open_is_no_first_token(model: str, pieces: Any) -> None:
+    """Any byte ended the wait for the first token, and other providers than OpenAI's were never timed at all."""
+    async with speaking(*pieces) as url:
+        lm = LM(model, api_base=url, api_key="k", cache=False, num_retries=0, first_token_timeout=0.15)
+        with pytest.raises(LMTimeoutError, match=r"no token came within 0\.15 s.*first_token_timeout="):
+            await lm.acall("hello")
+
+
+async def test_a_comment_is_silence_too() -> None:
+    async with speaking(WORD, *(b": busy\n\n", 0.05) * 8) as url:
+        lm = LM(MODEL, api_base=url, api_key="k", cache=False, num_retries=0, idle_timeout=0.15)
+        with pytest.raises(LMTimeoutError, match=r"stopped for longer than 0\.15 s.*idle_timeout="):
+            await lm.acall("hello")
+
+
+async def test_a_long_tool_call_is_no_silence() -> None:
+    async with speaking(*(EVENT % CALL, 0.1) * 8, END) as url:
+        lm = LM(MODEL, api_base=url, api_key="k", cache=False, num_retries=0, first_token_timeout=0.4, idle_timeout=0.4)
+        assert (await lm.acall("hello"))[0]["tool_calls"]
+
+
+async def test_an_endpoint_of_the_users_own_is_timed_too() -> None:
+    slow = ScriptedService([TextDelta("hel"), Wait(1.0), Completion({})])
+    lm = LM(MODEL, endpoint=slow, cache=False, num_retries=0, idle_timeout=0.05)
+    with pytest.raises(LMTimeoutError, match=r"longer than 0\.05 s"):
+        await lm.acall("hello")
+
+
+async def test_a_slow_reader_is_not_the_lms_silence(sim: Sim) -> None:
+    program = dspy.Predict("question -> answer")
+    with dspy.context(lm=sim.lm(num_retries=0, idle_timeout=0.1)):
+        items = dspy_live.streamify(program, buffer=1)(question="What? [sim length=40]")
+        text = ""
+        async for item in items:
+            if isinstance(item, str):
+                text += item
+                await asyncio.sleep(0.15 if len(text) < 30 else 0)
+    assert text == item.answer
 
 
 def test_an_endpoint_that_refuses_stream_options_is_served_without(sim: Sim) -> None:

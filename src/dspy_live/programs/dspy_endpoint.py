@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -22,6 +21,7 @@ from dspy_live.core.call import Call
 from dspy_live.core.sink import Sink
 from dspy_live.programs.internals import CallResult, PreparedCall, combine, error_boundary, settings
 from dspy_live.programs.run import current_run
+from dspy_live.programs.timely import Aside, alive, until_room
 from dspy_live.runtime.execution import to_thread
 from dspy_live.runtime.reading import Readable
 
@@ -70,8 +70,9 @@ class _Opened(Readable):
             if request is None:
                 return await self._legacy(plain, backend, sink, asynchronous)
             first = await self._one(plain, backend, request, provider, sink, asynchronous)
+            aside = Aside(sink) if hasattr(sink, "alive") else None
             others = [
-                await self._one(plain, backend, request, provider, None, asynchronous) for _ in range(prepared.n - 1)
+                await self._one(plain, backend, request, provider, aside, asynchronous) for _ in range(prepared.n - 1)
             ]
         return first if not others else combine([first, *others], model_type=plain.model_type)
 
@@ -146,6 +147,8 @@ class _PrivateStream:
         except (AttributeError, IndexError, TypeError):
             return
         room = True
+        if getattr(delta, "tool_calls", None):
+            alive(self._sink)
         if thought := getattr(delta, "reasoning_content", None):
             self.said = True
             room = self._sink.reasoning(thought)
@@ -153,7 +156,7 @@ class _PrivateStream:
             self.said = True
             room = self._sink.text(text)
         if not room:
-            await _until_room(self._sink)
+            await until_room(self._sink)
 
 
 @contextmanager
@@ -165,12 +168,6 @@ def _privately(stream: _PrivateStream | None) -> Iterator[None]:
             yield
     finally:
         _adapter_calls.reset(token)
-
-
-async def _until_room(sink: Sink) -> None:
-    ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    sink.on_room(lambda: None if ready.done() else ready.set_result(None))
-    await ready
 
 
 async def _streamed(backend: Any, request: Any, provider: Any, sink: Sink) -> Any:
@@ -188,8 +185,10 @@ async def _streamed(backend: Any, request: Any, provider: Any, sink: Sink) -> An
                     room = sink.text(part.text)
                 elif part.type == "thinking":
                     room = sink.reasoning(part.text)
+                else:
+                    alive(sink)
                 if not room:
-                    await _until_room(sink)
+                    await until_room(sink)
     return response if response is not None else accumulator.response()
 
 

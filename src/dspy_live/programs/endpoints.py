@@ -19,6 +19,7 @@ from dspy_live.programs.booking import Booked
 from dspy_live.programs.dspy_endpoint import DspyEndpoint
 from dspy_live.programs.internals import CLIENT_KEYS, PreparedCall, select_backend
 from dspy_live.programs.openai_endpoint import OpenAIEndpoint
+from dspy_live.programs.timely import Timely
 from dspy_live.runtime.transport import Timeouts
 from dspy_live.sansio.openai import chat_headers, chat_url
 
@@ -34,6 +35,13 @@ _NOT_OURS = ("custom_llm_provider", "api_version", "azure_ad_token_provider")
 
 def endpoint_for(lm: LM, call: PreparedCall) -> Service:
     """Return the service that answers this call. Raises DSPy's ``LMNotConfiguredError`` without a key."""
+    service, live = _endpoint_for(lm, call), lm.live
+    if live.first_token_timeout is None and live.idle_timeout is None:
+        return service
+    return Timely(service, live.first_token_timeout, live.idle_timeout, lm.model)
+
+
+def _endpoint_for(lm: LM, call: PreparedCall) -> Service:
     if lm.live.endpoint is not None:
         return lm.live.endpoint
     if not _is_fast(lm, call):
@@ -123,12 +131,11 @@ def _openai(lm: LM, legacy: dict[str, Any], model: str, base: str | None, key_na
         project=legacy.get("project"),
         extra=extra or None,
     )
-    return OpenAIEndpoint(chat_url(url, legacy.get("extra_query")), headers, model, _timeouts(lm, legacy), lm.model)
+    return OpenAIEndpoint(chat_url(url, legacy.get("extra_query")), headers, model, _timeouts(legacy), lm.model)
 
 
-def _timeouts(lm: LM, legacy: dict[str, Any]) -> Timeouts:
+def _timeouts(legacy: dict[str, Any]) -> Timeouts:
     """``timeout`` is DSPy's: a number of seconds, or an object with ``connect`` and ``read`` such as httpx's."""
-    live = lm.live
     timeout = legacy.get("timeout")
     connect: float | None = 10.0
     read: float | None = None
@@ -136,4 +143,4 @@ def _timeouts(lm: LM, legacy: dict[str, Any]) -> Timeouts:
         connect, read = min(10.0, float(timeout)), float(timeout)
     elif timeout is not None:
         connect, read = getattr(timeout, "connect", None), getattr(timeout, "read", None)
-    return Timeouts(connect, live.first_token_timeout or read, live.idle_timeout or read)
+    return Timeouts(connect, read, read)

@@ -68,8 +68,8 @@ class LM(dspy.LM):
         capabilities: names of what the model can do, for a model that DSPy does not know: any of
             ``"function_calling"``, ``"reasoning"``, ``"response_schema"``.
         endpoint: a Service that answers in place of the network, such as the simulated LM.
-        first_token_timeout: seconds from the request to the first piece of the reply.
-        idle_timeout: seconds of silence within a reply.
+        first_token_timeout: seconds from the request to the first word, thought or tool call of the reply.
+        idle_timeout: seconds of silence within a reply; what only keeps the connection open is silence too.
         kwargs: everything else that ``dspy.LM`` takes.
 
     Raises what ``dspy.LM`` raises. Cancelling a call closes the connection to the LM at once.

@@ -14,6 +14,7 @@ from dspy_live.core.call import Call
 from dspy_live.core.sink import Sink
 from dspy_live.programs.internals import _strict_json_schema
 from dspy_live.programs.lm_errors import http_error
+from dspy_live.programs.timely import alive
 from dspy_live.runtime.reading import Readable
 from dspy_live.runtime.transport import Exchange, Timeouts, TransportError, pool_for_running_loop
 from dspy_live.sansio.openai import Delta, StreamParser, chat_body, parse_reply, refuses_n, refuses_stream_options
@@ -142,11 +143,12 @@ class _Request(Readable):
         assert sink is not None
         room = True
         for delta in deltas:
-            if delta.index == 0:
-                if delta.kind == "text":
-                    room = sink.text(delta.text)
-                elif delta.kind == "reasoning":
-                    room = sink.reasoning(delta.text)
+            if delta.index or delta.kind == "tool":
+                alive(sink)
+            elif delta.kind == "text":
+                room = sink.text(delta.text)
+            elif delta.kind == "reasoning":
+                room = sink.reasoning(delta.text)
         if not room and not self._paused and self._exchange is not None:
             self._paused = True
             self._exchange.pause()
