@@ -8,7 +8,9 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-BIN := .venv/bin
+VENV ?= .venv
+export VENV
+BIN := $(VENV)/bin
 TARGET ?= examples/demo.py:program
 ARGS ?=
 SOAK_SECONDS ?= 300

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Format, clippy and tests of the crate. Its tests drive the Python package in .venv.
+# Format, clippy and tests of the crate. Its tests drive the Python package in .venv (or $VENV).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,8 +12,8 @@ if ! command -v cargo >/dev/null 2>&1; then
   exit 1
 fi
 
-PYO3_PYTHON=$PWD/.venv/bin/python
-VIRTUAL_ENV=$PWD/.venv
+VIRTUAL_ENV=$(cd "${VENV:-.venv}" && pwd)
+PYO3_PYTHON=$VIRTUAL_ENV/bin/python
 # The interpreter's own library folder: a Python that was not installed by the system is not on the loader's path.
 library=$("$PYO3_PYTHON" -c 'import sysconfig; print(sysconfig.get_config_var("LIBDIR") or "")')
 LD_LIBRARY_PATH=$library${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}

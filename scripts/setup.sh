@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Make .venv exactly as requirements.lock says. Does nothing when nothing has changed.
+# Make .venv (or $VENV, by the interpreter $PYTHON) exactly as requirements.lock says. Does nothing when nothing has changed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-venv=.venv
+venv=${VENV:-.venv}
 stamp=$venv/.dspy-live-stamp
 
 # The machine's own certificates, as pip and curl take them: a proxy's authority is known there (the older name too).
