@@ -5,6 +5,10 @@ from __future__ import annotations
 import io
 import json
 import logging
+import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ import pytest
 from dspy_live.core.call import Call
 from dspy_live.core.errors import ConfigurationError
 from dspy_live.observe.logs import log_structured, reset_logging, setup_logging
+from dspy_live.observe.rotation import ByTime
 from dspy_live.runtime import whereabouts as where
 from dspy_live.runtime.whereabouts import Whereabouts
 
@@ -179,8 +184,6 @@ def test_rotation_by_size_keeps_so_many_files_and_every_line_is_whole(tmp_path: 
 
 
 def test_rotation_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import time
-
     setup_logging(file=tmp_path / "log", rotate="daily", stream=io.StringIO())
     log_structured("INFO", "today")
     now = time.time()
@@ -188,6 +191,75 @@ def test_rotation_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     log_structured("INFO", "tomorrow")
     assert len(list(tmp_path.iterdir())) == 2
     assert [line["event"] for line in lines(tmp_path / "log")] == ["tomorrow"]
+
+
+WRITING = """
+import io, sys
+from dspy_live import log_structured, setup_logging
+
+setup_logging("INFO", file=sys.argv[1], rotate="20 kB", keep=99, stream=io.StringIO())
+print("ready", flush=True)
+sys.stdin.readline()
+for n in range(600):
+    log_structured("INFO", "line", by=sys.argv[2], n=n)
+"""
+
+
+def test_processes_that_share_a_file_lose_no_line_when_it_is_rotated(tmp_path: Path) -> None:
+    """Each moved the files under the others: a tenth of the lines was gone, and some moves failed with a traceback."""
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITING, str(tmp_path / "log"), str(n)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for n in range(3)
+    ]  # fmt: skip
+    for writer in writers:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    assert [writer.communicate(timeout=60)[1] for writer in writers] == [""] * 3
+    files = list(tmp_path.iterdir())
+    assert len(files) > 5
+    written = sorted((line["by"], line["n"]) for file in files for line in lines(file))
+    assert written == [(str(by), n) for by in range(3) for n in range(600)]
+
+
+def test_one_of_two_starts_a_new_day_and_the_other_follows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    two = [ByTime(tmp_path / "log", when="midnight", utc=True) for _ in range(2)]
+
+    def both(event: str) -> None:
+        for handler in two:
+            handler.emit(logging.LogRecord("x", logging.INFO, __file__, 1, event, None, None))
+
+    both("today")
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 86_400)
+    both("tomorrow")
+    both("again")
+    for handler in two:
+        handler.close()
+    assert sorted(file.read_text().split() for file in tmp_path.iterdir()) == [
+        ["today"] * 2,
+        ["tomorrow", "tomorrow", "again", "again"],
+    ]
+
+
+def test_a_file_that_somebody_else_moves_or_whose_folder_goes_is_no_failure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "logs").mkdir()
+    setup_logging(file=tmp_path / "logs" / "log", rotate="1 MB", stream=io.StringIO())
+    log_structured("INFO", "one")
+    (tmp_path / "logs" / "log").rename(tmp_path / "moved")
+    log_structured("INFO", "two")
+    assert [line["event"] for line in lines(tmp_path / "logs" / "log")] == ["two"]
+    shutil.rmtree(tmp_path / "logs")
+    log_structured("INFO", "three")
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json as slow_json
 import logging
-import logging.handlers
 import re
 import sys
 from collections.abc import Mapping, MutableMapping
@@ -16,6 +15,7 @@ import structlog
 
 from dspy_live.core.errors import ConfigurationError
 from dspy_live.observe.redact import redact
+from dspy_live.observe.rotation import BySize, ByTime
 from dspy_live.runtime.whereabouts import preferred_level, when_programs_are_loaded, whereabouts
 
 Prompts = Literal["show", "hide"]
@@ -58,6 +58,7 @@ def setup_logging(
         rotate: start a new file at a size (``"10 MB"``, or bytes) or at a time (``"daily"``, ``"hourly"``); by default
             the file grows.
         keep: how many older files are kept.
+            Several processes may write to one file: one of them moves it, the others follow.
         prompts: ``"hide"`` takes the inputs of the run out of every line it is found in, and the values of fields such
             as ``prompt``, ``messages``, ``inputs`` and ``outputs``. A program's line that quotes an answer in its own
             words is not recognised.
@@ -215,14 +216,10 @@ def _file_handler(path: Path, rotate: int | str | None, keep: int) -> logging.Ha
     try:
         if rotate in ("daily", "hourly"):
             when = "midnight" if rotate == "daily" else "H"
-            return logging.handlers.TimedRotatingFileHandler(
-                path, when=when, backupCount=keep, encoding="utf-8", utc=True, errors="replace"
-            )
+            return ByTime(path, when=when, backupCount=keep, encoding="utf-8", utc=True, errors="replace")
         if rotate is None:
             return logging.FileHandler(path, encoding="utf-8", errors="replace")
-        return logging.handlers.RotatingFileHandler(
-            path, maxBytes=_size(rotate), backupCount=keep, encoding="utf-8", errors="replace"
-        )
+        return BySize(path, maxBytes=_size(rotate), backupCount=keep, encoding="utf-8", errors="replace")
     except OSError as exc:
         raise ConfigurationError(f"the log can't be written to {str(path)!r}: {exc.strerror or exc}") from None
 
