@@ -139,6 +139,21 @@ def test_a_day_begins_anew(purse: Purse, monkeypatch: pytest.MonkeyPatch) -> Non
         assert all(0 < raw.ttl(key) <= 2 * 86_400 for key in keys)
 
 
+def test_the_first_call_of_a_new_day_is_not_refused(purse: Purse, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was: yesterday's figures stood until the server had been asked again, which no call waits for."""
+    now = time.time()
+    budget = purse(max_cost=0.1, period="day", unpriced="refuse")
+    budget.record(used())
+    budget.record(used(cost=None))
+    budget.sync()
+    real = time.gmtime
+    monkeypatch.setattr(time, "gmtime", lambda: real(now + 86_400))
+    monkeypatch.setattr(budget, "_ask", lambda: None)
+    budget._synced -= 60
+    budget.check()
+    assert budget.spent == {"cost": 0, "tokens": 0, "calls": 0}
+
+
 def test_everybody_is_alerted_once(purse: Purse) -> None:
     heard: list[BudgetAlert] = []
     one = purse(max_calls=10)

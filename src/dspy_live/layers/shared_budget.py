@@ -65,6 +65,8 @@ class SharedBudget(Budget):
     def check(self) -> None:
         """Raise :class:`~dspy_live.core.errors.BudgetExceeded` when all processes together have reached a limit."""
         if time.monotonic() - self._synced > INTERVAL:
+            with self._lock:
+                self._turn_page(self._key_now())
             self._ask()
         super().check()
 
@@ -92,8 +94,7 @@ class SharedBudget(Budget):
         with self._syncing:
             key = self._key_now()
             with self._lock:
-                if key != self._key:
-                    self._begin_period(key)
+                self._turn_page(key)
                 told, self._pending = self._pending, _zero()
             try:
                 totals = self._exchange(key, told)
@@ -104,8 +105,9 @@ class SharedBudget(Budget):
                 self._failed(exc)
                 return False
             with self._lock:
-                for unit, total in totals.items():
-                    self._spent[unit] = total + self._pending[unit]
+                if key == self._key:  # else a new period has begun meanwhile
+                    for unit, total in totals.items():
+                        self._spent[unit] = total + self._pending[unit]
                 alerts = self._due()
         self._answered()
         for alert in alerts:
@@ -122,10 +124,13 @@ class SharedBudget(Budget):
             self.sync()
         self._server.close()
 
-    def _begin_period(self, key: str) -> None:
+    def _turn_page(self, key: str) -> None:
+        if key == self._key:
+            return
         # What is told late belongs to the new period: it is money that is spent now.
         self._key = key
         self._spent.update(self._pending)
+        self._unpriced.clear()
         self._alerted.clear()
 
     def _exchange(self, key: str, told: dict[Unit, float]) -> dict[Unit, float]:
