@@ -94,3 +94,37 @@ def test_a_long_stream_and_a_websocket_outlast_the_heads_time(monkeypatch: pytes
         time.sleep(0.3)
         socket.send("Why?")
         assert socket.recv(timeout=5)
+
+
+def test_an_address_over_the_limit_is_told(live: Live) -> None:
+    reply = everything(live, b"GET /" + b"a" * (MOST_HEAD + 10) + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert reply.startswith(b"HTTP/1.1 431 ")
+
+
+@pytest.mark.parametrize("wish", [b"h2c", b"websocket"])
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_request_that_would_rather_speak_another_protocol_keeps_its_body(
+    live: Live, wish: bytes, chunked: bool, apart: bool
+) -> None:
+    # Java's clients ask for h2c with every first request (https://github.com/Kludex/uvicorn/issues/2722).
+    body = b'{"question":"why?"}'
+    length = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % len(body)
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nUpgrade: " + wish + b"\r\nConnection: Upgrade, HTTP2-Settings\r\n"
+    head += b"HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\n" + length + b"\r\n\r\n"
+    sent = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if chunked else body
+    again = b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    sock = live.connect()
+    if apart:
+        sock.sendall(head)
+        time.sleep(0.05)
+        sock.sendall(sent + again)
+    else:
+        sock.sendall(head + sent + again)
+    reply = b""
+    while piece := sock.recv(65536):
+        reply += piece
+    sock.close()
+    assert reply.startswith(b"HTTP/1.1 200 ")
+    assert b"You asked: why?" in reply
+    assert b'{"status":"alive"}' in reply  # the next request on the same connection

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from dspy_live.server.encoders.json import dumps
@@ -47,13 +48,31 @@ class Protocol(HttpToolsProtocol):
         """A head has come."""
         if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MOST_HEAD:
             raise HeadTooLarge
+        if self._stays_http():
+            return
         self._in_head = False
         self._wait_no_more()
         super().on_headers_complete()
 
+    def on_message_complete(self) -> None:
+        """A body has come to its end."""
+        if not self._stays_http():
+            super().on_message_complete()
+
     def data_received(self, data: bytes) -> None:
         """Take what came; a head that goes on is bounded."""
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.send_400_response("")
+            return
+        except httptools.HttpParserUpgrade as exc:
+            if self._should_upgrade():
+                self.handle_websocket_upgrade()
+            else:
+                self._ask_again_without_upgrade(data[exc.args[0] :])
+            return
         if not self._in_head or self.transport.is_closing():
             return
         self._head += len(data)
@@ -62,10 +81,30 @@ class Protocol(HttpToolsProtocol):
         elif self._patience is None:
             self._wait()
 
+    def _should_upgrade(self) -> bool:
+        # A WebSocket begins with GET. What asks for one in another way is answered as if it had not asked.
+        return self.parser.get_method() == b"GET" and super()._should_upgrade()
+
+    def _stays_http(self) -> bool:
+        return bool(self.parser.should_upgrade()) and not self._should_upgrade()
+
+    def _ask_again_without_upgrade(self, rest: bytes) -> None:
+        # Java's clients ask for HTTP/2 with their first request, whatever it is. The parser reads no body after such
+        # a head (https://github.com/Kludex/uvicorn/issues/2722), so a new one is given the head without the wish.
+        lines = [self.parser.get_method() + b" " + self.url + b" HTTP/" + self.parser.get_http_version().encode()]
+        for name, value in self.headers:
+            if name == b"connection":
+                value = b", ".join(one for one in value.split(b",") if one.strip().lower() != b"upgrade")
+            if name != b"upgrade":
+                lines.append(name + b": " + value)
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(b"\r\n".join([*lines, b"", b""]) + rest)
+
     def send_400_response(self, msg: str) -> None:
         """Say in JSON what is wrong with the request, and hang up."""
         self._wait_no_more()
-        large = self._in_head and (self._head > MOST_HEAD or sum(map(_size, self.headers or ())) > MOST_HEAD)
+        come = len(self.url or b"") + sum(map(_size, self.headers or ()))
+        large = self._in_head and max(self._head, come) > MOST_HEAD
         if large:
             self._refuse("431 Request Header Fields Too Large", "too_large", f"the head is over {MOST_HEAD} bytes")
         else:
