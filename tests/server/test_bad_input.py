@@ -221,3 +221,33 @@ def test_overload_is_503_with_retry_after() -> None:
     assert reply.headers["retry-after"] == "1"
     assert ready.status_code == 503
     assert ready.json()["status"] == "full"
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("temperature", "hot"),
+        ("temperature", True),
+        ("n", 0),
+        ("n", "many"),
+        ("max_tokens", -1),
+        ("max_tokens", 1.5),
+        ("stop", [1]),
+        ("cache", "no"),
+        ("logit_bias", []),
+        ("rollout_id", {}),
+    ],
+)
+def test_an_option_of_the_lm_that_is_of_the_wrong_type(live: Live, option: str, value: Any) -> None:
+    ran = len(live.service.calls)
+    reply = http.post(live.url + "/predict", json={"question": "x", "config": {option: value}})
+    assert reply.status_code == 422
+    assert error(reply)["field"] == f"config.{option}"
+    assert repr(option) in error(reply)["message"]
+    assert len(live.service.calls) == ran
+
+
+def test_options_of_the_lm_that_fit_go_along(live: Live) -> None:
+    config = {"temperature": 1, "stop": ["x"], "n": 2, "rollout_id": "a", "cache": False, "seed": None}
+    assert http.post(live.url + "/predict", json={"question": "x", "config": config}).status_code == 200
+    assert live.service.calls[-1].config == config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from dspy_live.core.call import Call
@@ -9,14 +10,47 @@ from dspy_live.core.errors import InputError
 from dspy_live.server.http import Request, parse_object
 from dspy_live.server.mounted import Mounted
 
-CONFIG_OPTIONS = frozenset(
-    {
-        "temperature", "top_p", "top_k", "min_p", "max_tokens", "max_completion_tokens", "seed", "stop", "n",
-        "presence_penalty", "frequency_penalty", "logit_bias", "reasoning_effort", "rollout_id", "cache",
-    }
-)  # fmt: skip
-"""LM options that a client may set. Where the LM is, and with whose key, is never a client's to say:
-an ``api_base`` from outside would have the server send its own key there."""
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _count(value: Any) -> bool:
+    return _whole(value) and value >= 1
+
+
+def _stops(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(one, str) for one in value))
+
+
+_Check = tuple[str, Callable[[Any], bool]]
+_NUMBER: _Check = ("a number", _number)
+_WHOLE: _Check = ("a whole number", _whole)
+_COUNT: _Check = ("a whole number of at least 1", _count)
+
+CONFIG_OPTIONS: dict[str, _Check] = {
+    "temperature": _NUMBER,
+    "top_p": _NUMBER,
+    "top_k": _WHOLE,
+    "min_p": _NUMBER,
+    "max_tokens": _COUNT,
+    "max_completion_tokens": _COUNT,
+    "seed": _WHOLE,
+    "stop": ("a string or a list of strings", _stops),
+    "n": _COUNT,
+    "presence_penalty": _NUMBER,
+    "frequency_penalty": _NUMBER,
+    "logit_bias": ("an object", lambda value: isinstance(value, dict)),
+    "reasoning_effort": ("a string", lambda value: isinstance(value, str)),
+    "rollout_id": ("a string or a number", lambda value: isinstance(value, str) or _number(value)),
+    "cache": ("true or false", lambda value: isinstance(value, bool)),
+}
+"""LM options that a client may set, and what each must be where it is not null. Where the LM is, and with whose key, is
+never a client's to say: an ``api_base`` from outside would have the server send its own key there."""
 
 
 def make_call(request: Request, mounted: Mounted, body: dict[str, Any], *, stream: bool) -> Call:
@@ -61,13 +95,8 @@ def new_call(
         config = {}
     if not isinstance(config, dict):
         raise InputError("'config' must be an object of LM options", field="config", expected="object")
-    for name in config:
-        if name not in CONFIG_OPTIONS:
-            raise InputError(
-                f"'config' can't set {name!r}; it may have {', '.join(sorted(CONFIG_OPTIONS))}",
-                field=f"config.{name}",
-                expected=sorted(CONFIG_OPTIONS),
-            )
+    for name, value in config.items():
+        _check_option(name, value)
     attributes: dict[str, Any] = {"key": key, "program": mounted.name}
     if not restartable:
         # Such a door gives out one field, and that only where it can stream.
@@ -81,3 +110,15 @@ def new_call(
         config=config,
         attributes=attributes,
     )
+
+
+def _check_option(name: str, value: Any) -> None:
+    if name not in CONFIG_OPTIONS:
+        raise InputError(
+            f"'config' can't set {name!r}; it may have {', '.join(sorted(CONFIG_OPTIONS))}",
+            field=f"config.{name}",
+            expected=sorted(CONFIG_OPTIONS),
+        )
+    expected, fits = CONFIG_OPTIONS[name]
+    if value is not None and not fits(value):
+        raise InputError(f"the option {name!r} must be {expected}", field=f"config.{name}", expected=expected)
