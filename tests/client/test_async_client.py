@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from tests.client.support import relay, within
@@ -36,6 +37,7 @@ from dspy_live.core.events import (
 )
 from dspy_live.core.schema import Field, Schema
 from dspy_live.core.service import Service, fold
+from dspy_live.server import create_app
 from dspy_live.testing import ServiceConformance
 
 
@@ -416,3 +418,49 @@ async def test_a_small_buffer_is_enough(live: Live) -> None:
         events = [event async for event in run]
     assert isinstance(events[-1], Predicted)
     assert any(isinstance(event, Usage) for event in events)
+
+
+def test_half_a_character_arrives_through_every_door() -> None:
+    half = "\ud83d"
+
+    async def script(call: Call, tape: Tape) -> None:
+        await tape.push(Started(call.id))
+        await tape.push(Token(half, "answer", "predict", 1, True), Predicted({"answer": half}))
+
+    async def ask(url: str) -> None:
+        client = AsyncClient(url)
+        assert (await client.predict(question="x")).answer == half
+        async with client.stream(question="x") as run:
+            assert [event.text async for event in run if isinstance(event, Token)] == [half]
+        async with client.socket() as socket, socket.start(question="x") as run:
+            assert [event.text async for event in run if isinstance(event, Token)] == [half]
+            assert run.reply is not None
+            assert run.reply.answer == half
+
+    with serving(qa(script)) as live:
+        asyncio.run(ask(live.url))
+
+
+@pytest.mark.parametrize("url", ["http://", "http://127.0.0.1:abc", "ftp://x", "127.0.0.1:8000", "http://x:99999"])
+def test_what_is_no_url_of_a_server(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="URL"):
+        AsyncClient(url)
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"programs": 5}', b'{"programs": [{}]}'])
+def test_another_server_is_told_from_ours(body: bytes) -> None:
+    async def page(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": body})
+
+    app = create_app(qa())
+    with serving(app, wrap=only_http(page)) as live, pytest.raises(RemoteError, match="no dspy-live server"):
+        asyncio.run(AsyncClient(live.url).programs())
+
+
+def only_http(page: Any) -> Any:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await page(scope, receive, send)
+
+    return app

@@ -151,3 +151,15 @@ def test_any_chunking_gives_the_value(value: str, cuts: list[int]) -> None:
     edges = sorted({0, len(value), *(c for c in cuts if c < len(value))})
     tokens = [Token(value[a:b], "answer", "p", 1) for a, b in itertools.pairwise(edges)]
     assert "".join(given_out([*tokens, Predicted({"answer": value})])) == value
+
+
+def test_what_python_calls_nan_is_null_beside_what_only_python_can_write() -> None:
+    nan, infinite = float("nan"), float("inf")
+    value = {"a": nan, "b": [infinite, "NaN"], "huge": 10**40, "half": "\ud800"}
+    body = dumps(value)
+    assert json.loads(body, parse_constant=lambda name: pytest.fail(f"{name} is no JSON")) == {
+        "a": None,
+        "b": [None, "NaN"],
+        "huge": 10**40,
+        "half": "\ud800",
+    }

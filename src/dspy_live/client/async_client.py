@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dspy_live.client.http import Endpoint
+from dspy_live.client.http import Endpoint, programs_of
 from dspy_live.client.reply import Reply, reply_of_body
 from dspy_live.client.service import RemoteService, config_header, prefix
 from dspy_live.client.socket import AsyncSocket
@@ -134,8 +134,7 @@ class AsyncClient:
     async def programs(self) -> list[dict[str, Any]]:
         """Return the server's programs: name, description, inputs and outputs of each."""
         body, _ = await self.endpoint.ask("GET", "/programs")
-        found: list[dict[str, Any]] = body["programs"]
-        return found
+        return programs_of(body, self.endpoint.url)
 
     async def ready(self) -> bool:
         """Return whether the server takes runs now; false too when it can't be reached."""

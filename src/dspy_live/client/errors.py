@@ -70,6 +70,11 @@ def error_of_reply(status: int, data: bytes) -> LiveError:
         return RemoteError(f"the server answered {status}, and not as dspy-live does", type="", status=status)
 
 
+def not_dspy_live(url: str) -> RemoteError:
+    """Return the exception for a server whose replies are not of dspy-live's form."""
+    return RemoteError(f"what answers at {url} is no dspy-live server", type="", status=200)
+
+
 def transport_error(exc: TransportError) -> LiveError:
     """Return the exception for a failed connection."""
     if isinstance(exc, ConnectFailed):

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from dspy_live.client.errors import error_of_reply, transport_error
+from dspy_live.client.errors import error_of_reply, not_dspy_live, transport_error
+from dspy_live.client.wire import loads
 from dspy_live.core.errors import ConfigurationError, DeadlineExceeded
 from dspy_live.runtime.transport import Exchange, Timeouts, TransportError, pool_for_running_loop
 
@@ -35,8 +36,15 @@ class Endpoint:
     idle: float | None = 60.0
 
     def __post_init__(self) -> None:
-        if urlsplit(self.url).scheme not in ("http", "https"):
-            raise ConfigurationError(f"a server's URL begins with http:// or https://; got {self.url!r}")
+        try:
+            parts = urlsplit(self.url)
+            names_a_host = bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            names_a_host = False
+        if not names_a_host or parts.scheme not in ("http", "https"):
+            raise ConfigurationError(
+                f"a server's URL begins with http:// or https:// and names a host; got {self.url!r}"
+            )
         object.__setattr__(self, "url", self.url.rstrip("/"))
 
     def headers(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -77,7 +85,10 @@ class Endpoint:
             raise transport_error(exc) from exc
         if exchange.status >= 400:
             raise error_of_reply(exchange.status, reply)
-        return (orjson.loads(reply) if reply else None), exchange.headers
+        try:
+            return (loads(reply) if reply else None), exchange.headers
+        except ValueError:
+            raise not_dspy_live(self.url) from None
 
     def _with_body(self, body: Any, headers: Mapping[str, str] | None) -> tuple[bytes, dict[str, str]]:
         if body is None:
@@ -87,3 +98,11 @@ class Endpoint:
         except TypeError as exc:
             raise TypeError(f"the inputs can't be sent as JSON: {exc}") from None
         return data, self.headers({"Content-Type": "application/json", **(headers or {})})
+
+
+def programs_of(body: Any, url: str) -> list[dict[str, Any]]:
+    """Return the programs that a reply of ``/programs`` lists; raise :class:`RemoteError` for another's reply."""
+    found = body.get("programs") if isinstance(body, dict) else None
+    if not isinstance(found, list) or not all(isinstance(one, dict) and "name" in one for one in found):
+        raise not_dspy_live(url)
+    return found

@@ -16,7 +16,7 @@ from dspy_live.client.errors import ConnectionLost, Unreachable, error_of, error
 from dspy_live.client.http import Endpoint
 from dspy_live.client.reply import reply_of
 from dspy_live.client.run import RemoteRun
-from dspy_live.client.wire import event_of
+from dspy_live.client.wire import event_from, loads
 from dspy_live.core.call import Buffer
 from dspy_live.core.events import Event, Partial, Predicted, Reasoning, TextDelta, Token
 from dspy_live.runtime.channel import Channel
@@ -107,7 +107,7 @@ class AsyncSocket:
     async def _read(self, connection: ClientConnection) -> None:
         try:
             async for message in connection:
-                frame = orjson.loads(message)
+                frame = loads(message)
                 run = self._runs.get(frame["id"])
                 if run is not None:
                     run.take(frame["event"], frame["data"])
@@ -174,7 +174,7 @@ class SocketRun(RemoteRun):
             self.reply = reply_of(data["outputs"], data, self.id)
             channel.push(Predicted(data["outputs"]))
         else:
-            event = event_of(name, orjson.dumps(data))
+            event = event_from(name, data)
             self._begun(event)
             channel.push(event)
 

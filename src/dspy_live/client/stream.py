@@ -11,7 +11,7 @@ from dspy_live.client.errors import ConnectionLost, error_of, error_of_reply, tr
 from dspy_live.client.http import Endpoint
 from dspy_live.client.reply import reply_of
 from dspy_live.client.run import RemoteRun
-from dspy_live.client.wire import event_of, prediction_of
+from dspy_live.client.wire import event_of, loads, prediction_of
 from dspy_live.core.call import Buffer
 from dspy_live.core.errors import DeadlineExceeded, LiveError, NotFound
 from dspy_live.runtime.channel import Channel
@@ -90,7 +90,7 @@ class StreamedRun(RemoteRun):
             return
         if event.event == "error":
             self._over = True
-            raise error_of(_json(event.data))
+            raise error_of(loads(event.data))
         if event.event == "prediction":
             predicted, beside = prediction_of(event.data)
             self.reply = reply_of(predicted.outputs, beside, self.id)
@@ -172,9 +172,3 @@ class ResumableRun(StreamedRun):
                 ) from exc
             if not self._over:
                 await asyncio.sleep(min(2.0, 0.05 * 2**attempt))
-
-
-def _json(data: str) -> Any:
-    import orjson
-
-    return orjson.loads(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, get_args
 
 import msgspec
@@ -14,6 +15,17 @@ _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
 }
 
 
+def loads(data: bytes | str) -> Any:
+    """Return the value of a JSON text; halves of a character (lone surrogates), which orjson refuses, too.
+
+    Raises ``ValueError``.
+    """
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return json.loads(data)
+
+
 def event_of(name: str, data: bytes | str) -> Event:
     """Return the event of that name. One that this version does not know comes as ``Custom``.
 
@@ -21,12 +33,26 @@ def event_of(name: str, data: bytes | str) -> Event:
     """
     decoder = _DECODERS.get(name)
     if decoder is None:
-        return Custom(name, orjson.loads(data))
-    event: Event = decoder.decode(data)
+        return Custom(name, loads(data))
+    try:
+        event: Event = decoder.decode(data)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:  # what is wrong may be half a character only
+        return event_from(name, loads(data))
+    return event
+
+
+def event_from(name: str, value: Any) -> Event:
+    """As :func:`event_of`, of data that has been read already."""
+    decoder = _DECODERS.get(name)
+    if decoder is None:
+        return Custom(name, value)
+    event: Event = msgspec.convert(value, decoder.type)
     return event
 
 
 def prediction_of(data: bytes | str) -> tuple[Predicted, dict[str, Any]]:
     """Return the prediction and what the server says beside it (``duration_ms`` and ``run``)."""
-    body = orjson.loads(data)
+    body = loads(data)
     return Predicted(body.pop("outputs")), body

@@ -35,7 +35,10 @@ def text(value: str) -> bytes:
 
 def _slow(value: Any, levels: int = 3) -> bytes:
     try:
-        return json.dumps(value, default=_plain, separators=(",", ":"), skipkeys=True).encode()
+        found = json.dumps(value, default=_plain, separators=(",", ":"), skipkeys=True)
+        if "NaN" in found or "Infinity" in found:  # Python's own words, which no other reader of JSON knows
+            found = json.dumps(json.loads(found, parse_constant=lambda _: None), separators=(",", ":"))
+        return found.encode()
     except Exception:  # also what a user's own __str__ or model_dump raises
         if levels and isinstance(value, dict):
             # One odd value must not take its neighbours with it.
