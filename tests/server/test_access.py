@@ -137,3 +137,22 @@ def test_keys_are_not_kept_in_the_clear() -> None:
 def test_settings_that_can_not_work(bad: dict[str, float]) -> None:
     with pytest.raises(ConfigurationError):
         create_app(qa(), **bad)  # type: ignore[arg-type]
+
+
+def test_a_key_may_have_any_letters() -> None:
+    with serving(qa(), api_keys={"ada": "schlüssel"}) as live:
+        for name in ("X-API-Key", "Authorization"):
+            value = ("Bearer " if name == "Authorization" else "") + "schlüssel"
+            assert http.get(live.url + "/programs", headers={name.encode(): value.encode()}).status_code == 200
+
+
+@pytest.mark.parametrize("origin", ["app.example", "localhost:3000", "https://app.example/page", "https://"])
+def test_what_is_no_origin_is_refused_at_the_start(origin: str) -> None:
+    with pytest.raises(ConfigurationError, match="origin"):
+        create_app(qa(), origins=[origin])
+
+
+@pytest.mark.parametrize("name", ["drain", "grace", "heartbeat", "body_timeout"])
+def test_what_is_no_number_is_no_setting(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=name):
+        create_app(qa(), **{name: float("nan")})  # type: ignore[arg-type]

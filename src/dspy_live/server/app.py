@@ -193,10 +193,10 @@ def create_app(
     """
     mounted = by_name(programs)
     for name, value in (("drain", drain), ("grace", grace)):
-        if value < 0:
+        if not value >= 0:
             raise ConfigurationError(f"{name} must be 0 or more seconds; got {value!r}")
     for name, value in (("max_body", max_body), ("body_timeout", body_timeout), ("heartbeat", heartbeat)):
-        if value <= 0:
+        if not value > 0:
             raise ConfigurationError(f"{name} must be more than 0; got {value!r}")
     if max_active is not None and max_active < 1:
         raise ConfigurationError(f"max_active must be at least 1; got {max_active!r}")

@@ -65,11 +65,11 @@ class Keys:
 def _given(scope: Scope, query: bool) -> str | None:
     for name, value in scope["headers"]:
         if name == b"authorization":
-            kind, _, key = value.decode("latin-1").partition(" ")
+            kind, _, key = value.decode("utf-8", "surrogateescape").partition(" ")
             if kind.lower() == "bearer":
                 return str(key.strip())
         elif name == b"x-api-key":
-            return str(value.decode("latin-1").strip())
+            return str(value.decode("utf-8", "surrogateescape").strip())
     if query and scope["query_string"]:
         values = parse_qs(scope["query_string"].decode("latin-1")).get("access_token")
         return values[0] if values else None

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from starlette.types import Scope
 
+from dspy_live.core.errors import ConfigurationError
 from dspy_live.server.errors import Forbidden
 
 Headers = list[tuple[bytes, bytes]]
@@ -24,6 +25,8 @@ class Origins:
 
     Args:
         allowed: origins such as ``"https://app.example"``, or ``"*"`` for any.
+
+    Raises :class:`~dspy_live.core.errors.ConfigurationError` for what no page can have as its origin.
     """
 
     def __init__(self, allowed: Sequence[str] = ()) -> None:
@@ -32,6 +35,12 @@ class Origins:
         its own name resolve to 127.0.0.1, so only pages at an address or at localhost count as the server's own."""
         self._any = "*" in allowed
         self._allowed = {origin.rstrip("/").lower() for origin in allowed}
+        for origin in self._allowed - {"*", "null"}:
+            parts = urlsplit(origin)
+            if not (parts.scheme and parts.netloc) or parts.path or parts.query:
+                raise ConfigurationError(
+                    f"an origin is like https://app.example or http://localhost:3000; got {origin!r}"
+                )
 
     def check(self, scope: Scope) -> Headers:
         """Return the CORS headers of the reply; raise :class:`Forbidden` for a page of another origin.
