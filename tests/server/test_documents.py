@@ -200,3 +200,24 @@ def test_a_server_without_programs_or_with_a_wrong_name() -> None:
 
 def test_the_schema_can_be_sent_as_json(live: Live) -> None:
     json.dumps(http.get(live.url + "/openapi.json").json())
+
+
+def test_classes_of_a_users_fields_keep_their_places_in_the_document() -> None:
+    definitions = {
+        "Cat": {"type": "object", "properties": {"kind": {"const": "cat"}}},
+        "Inputs": {"type": "object", "properties": {"x": {"type": "integer"}}},
+    }
+    pet = {
+        "$defs": definitions,
+        "oneOf": [{"$ref": "#/$defs/Cat"}, {"$ref": "#/$defs/Inputs"}],
+        "discriminator": {"propertyName": "kind", "mapping": {"cat": "#/$defs/Cat", "x": "#/$defs/Inputs"}},
+    }
+    schema = Schema("Pets", (Field("pet", type="Cat | Inputs", json_schema=pet),), (Field("answer"),))
+    with serving(Mounted("pets", Scripted(answer), schema)) as live:
+        doc = http.get(live.url + "/openapi.json").json()
+    schemas = doc["components"]["schemas"]
+    assert schemas["pets.Inputs"]["required"] == ["pet"]
+    shown = schemas["pets.Inputs"]["properties"]["pet"]
+    places = [*references(shown), *shown["discriminator"]["mapping"].values()]
+    found = [schemas[place.removeprefix("#/components/schemas/")] for place in places]
+    assert found == [definitions["Cat"], definitions["Inputs"]] * 2

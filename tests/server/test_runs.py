@@ -183,3 +183,13 @@ def test_a_run_that_finds_no_room_is_refused_at_its_start() -> None:
         reply = http.post(live.url + "/runs", json={"question": "x"})
     assert reply.status_code == 503
     assert reply.json()["error"]["type"] == "overloaded"
+
+
+def test_a_head_request_takes_no_events_from_the_reader() -> None:
+    with serving(qa(words)) as live:
+        run = start(live)
+        with http.stream("GET", f"{live.url}/runs/{run}/events") as reply:
+            assert http.head(f"{live.url}/runs/{run}/events").headers["content-type"].startswith("text/event-stream")
+            events = sse(reply.read().decode())
+    assert events[-1][0] == "done"
+    assert joined(events) == WORDS

@@ -89,7 +89,7 @@ def _field(components: JSONObject, program: str, field: Field) -> JSONObject:
     schema: JSONObject = dict(field.json_schema)
     definitions = schema.pop("$defs", {})
     for name, definition in definitions.items():
-        components[f"{program}.{name}"] = _moved(definition, program)
+        components[_component(program, name)] = _moved(definition, program)
     schema = _moved(schema, program)
     if field.description:
         schema["description"] = field.description
@@ -98,12 +98,24 @@ def _field(components: JSONObject, program: str, field: Field) -> JSONObject:
     return schema
 
 
+def _component(program: str, name: str) -> str:
+    own = ("Inputs", "Outputs")  # the program's own two, which a user's class may be called as well
+    return f"{program}.{name}_" if name in own else f"{program}.{name}"
+
+
+def _moved_ref(ref: str, program: str) -> str:
+    inside = "#/$defs/"
+    return f"#/components/schemas/{_component(program, ref[len(inside) :])}" if ref.startswith(inside) else ref
+
+
 def _moved(schema: Any, program: str) -> Any:
     """Point references into a field's own ``$defs`` at the document's components."""
     if isinstance(schema, Mapping):
         return {
-            key: value.replace("#/$defs/", f"#/components/schemas/{program}.")
+            key: _moved_ref(value, program)
             if key == "$ref" and isinstance(value, str)
+            else {name: _moved_ref(ref, program) for name, ref in value.items()}
+            if key == "mapping" and isinstance(value, Mapping) and "propertyName" in schema
             else _moved(value, program)
             for key, value in schema.items()
         }

@@ -53,6 +53,10 @@ async def events(request: Request) -> None:
         await request.start(204, [])
         await request.write(b"", False)
         return
+    if request.scope["method"] == "HEAD":
+        await request.start(200, EVENT_STREAM)
+        await request.write(b"", False)
+        return
     run.after(seq)  # Gone is an HTTP error only before the reply has begun
     reader = run.attach()
     try:
