@@ -47,4 +47,4 @@ def create_app(
 def _name(program: Any) -> str:
     """A name that a URL can carry: a class's is; a function's may be ``<lambda>``."""
     name = getattr(program, "__name__", None) or type(program).__name__
-    return name if name.isidentifier() else "program"
+    return name if name.isidentifier() and name.isascii() else "program"

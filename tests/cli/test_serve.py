@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import re
@@ -15,7 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from dspy_live.cli.observing import usage_of
+from dspy_live.cli.serve import _keys
 from dspy_live.cli.serving import base_url
+from dspy_live.core.errors import ConfigurationError, InputError
 from dspy_live.server.address import listen
 
 if TYPE_CHECKING:
@@ -281,3 +285,47 @@ def test_the_simulated_lm_refuses_what_it_does_not_know(live: Commands) -> None:
         done = live.main("sim", "--port", "0", *words)
         assert done.returncode == 2
         assert said in done.stderr
+
+
+def test_keys_as_they_are_given() -> None:
+    assert _keys(("plain", "ada=secret"), "bob=other, more") == {
+        "key1": "plain",
+        "ada": "secret",
+        "bob": "other",
+        "key4": "more",
+    }
+    # What base64 ends in is a part of the key: "=" would be easy to guess.
+    assert _keys(("c2VjcmV0==", "c2VjcmU="), "") == {"key1": "c2VjcmV0==", "key2": "c2VjcmU="}
+    assert _keys(("ada=c2VjcmU=",), "") == {"ada": "c2VjcmU="}
+    assert _keys((), "") == {}
+    for given in (("ada=one", "ada=two"), ("key2=one", "two"), ("",), (" ",)):
+        with pytest.raises(ConfigurationError, match="key"):
+            _keys(given, "")
+
+
+def test_keys_of_dotenv_are_asked_for(live: Commands) -> None:
+    live.write(".env", "DSPY_LIVE_KEYS=ada=secret\n")
+    process = live.start("serve", "qa.py:program", "--port", "0")
+    where = address(banner(process))
+    assert ask(where, "/programs")[0] == 401
+    assert ask(where, "/programs", **{"X-API-Key": "secret"})[0] == 200
+    stopped(process, signal.SIGTERM)
+
+
+def test_a_name_that_no_address_can_carry_is_to_be_given_another(live: Commands) -> None:
+    live.write("haus.py", "import dspy\nüber = dspy.Predict('question -> answer')\n")
+    done = live.main("serve", "haus.py:über", "--port", "0")
+    assert done.returncode == 2
+    assert "give the program another name: NAME=haus.py:über" in done.stderr
+
+
+def test_a_banner_has_an_address_that_can_be_opened() -> None:
+    with listen("[::1]", 0) as listener:
+        port = listener.getsockname()[1]
+        assert base_url("[::1]", listener) == base_url("::1", listener) == f"http://[::1]:{port}"
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "soon"])
+def test_usage_since_a_time_that_is_none(value: str) -> None:
+    with pytest.raises(InputError, match="Unix seconds"):
+        asyncio.run(usage_of(None)({"since": value}))  # type: ignore[arg-type, func-returns-value]

@@ -106,7 +106,7 @@ def _read_file(path: Path, environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def load_dotenv(path: Path, environ: MutableMapping[str, str]) -> set[str]:
-    """Set what ``path`` defines and ``environ`` does not; return the names that were set.
+    """Set what ``path`` defines and ``environ`` does not; return the names that now have its value.
 
     One ``NAME=value`` per line, ``export`` before it allowed; ``#`` begins a comment; quotes keep
     blanks and ``#``, and in double quotes ``\\n`` is a line break. Nothing is expanded.
@@ -122,10 +122,11 @@ def load_dotenv(path: Path, environ: MutableMapping[str, str]) -> set[str]:
     for line in lines:
         name, equals, value = line.strip().removeprefix("export ").partition("=")
         name = name.strip()
-        if not equals or name.startswith("#") or not name.isidentifier() or name in environ:
+        if not equals or name.startswith("#") or not name.isidentifier():
             continue
-        environ[name] = _unquoted(value.strip())
-        done.add(name)
+        defined = _unquoted(value.strip())
+        if environ.setdefault(name, defined) == defined:
+            done.add(name)
     return done
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +95,13 @@ def observe(flags: ObserveFlags) -> Observers:
     return Observers(Metrics(), ledger, tracing)
 
 
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
+
+
 def usage_of(ledger: Ledger) -> Callable[[Mapping[str, str]], Awaitable[Any]]:
     """Return what answers ``/usage``: ``by=day|model|program|predictor|key``, and filters by name and time."""
     from dspy_live.observe.ledger import Filter
@@ -111,7 +119,7 @@ def usage_of(ledger: Ledger) -> Callable[[Mapping[str, str]], Awaitable[Any]]:
         chosen: dict[str, Any] = {name: query[name] for name in names & query.keys()}
         for name in numbers & query.keys():
             try:
-                chosen[name] = float(query[name])
+                chosen[name] = _finite(query[name])
             except ValueError:
                 raise InputError(f"{name!r} must be Unix seconds", field=name, expected="number") from None
         filter_ = Filter(**chosen)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from dspy_live.cli.flags import ProgramFlags
+from dspy_live.cli.lm import load_dotenv
 from dspy_live.cli.observing import ObserveFlags
 from dspy_live.core.errors import ConfigurationError
 
@@ -57,6 +59,7 @@ def serve(
         reload: start again when a Python file below the working folder changes.
     """
     flags = flags or ProgramFlags()
+    load_dotenv(Path(".env"), os.environ)
     keys = _keys(key, os.environ.get(_KEYS, ""))
     from dspy_live.server.address import is_loopback, listen
 
@@ -88,12 +91,18 @@ def serve(
 
 
 def _keys(given: tuple[str, ...], variable: str) -> dict[str, str]:
+    if any(not item.strip() for item in given):
+        raise ConfigurationError("--key is empty: everybody could ask; leave it out if that is meant")
     keys: dict[str, str] = {}
     for item in (*given, *(part.strip() for part in variable.split(","))):
         if not item:
             continue
-        name, named, key = item.partition("=")
-        keys[name if named else f"key{len(keys) + 1}"] = key if named else item
+        name, _, key = item.partition("=")
+        if not key.strip("="):  # no name stands before it: base64 ends in such signs
+            name, key = f"key{len(keys) + 1}", item
+        if name in keys:
+            raise ConfigurationError(f"two keys are called {name!r}: give each a name of its own, NAME=KEY")
+        keys[name] = key
     return keys
 
 

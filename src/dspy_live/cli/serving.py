@@ -20,6 +20,7 @@ from dspy_live.core.errors import ConfigurationError, LiveError
 from dspy_live.core.events import Event
 from dspy_live.core.service import Receiver, Service
 from dspy_live.server import App, Mounted, create_app, serve
+from dspy_live.server.mounted import is_name
 
 _NAMED = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.-]*)=(.+)\Z", re.DOTALL)
 _DESCRIPTORS = 65_536
@@ -88,6 +89,8 @@ def open_programs(options: ServeOptions) -> dict[str, Opened]:
         given, plain = (match[1], match[2]) if match else ("", target)
         opened = open_program(plain, options.flags, served=True, pin=len(options.targets) > 1)
         name = given or opened.loaded.name
+        if not is_name(name):
+            raise ConfigurationError(f"{name!r} can't stand in an address; give the program another name: NAME={plain}")
         if name in programs:
             raise ConfigurationError(f"two programs are called {name!r}; name them apart: first={plain} second=…")
         programs[name] = opened
@@ -126,6 +129,7 @@ class _Timed:
 def base_url(host: str, listener: socket.socket) -> str:
     """Return where a browser on this machine finds the server."""
     port = listener.getsockname()[1]
+    host = host.strip("[]")
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     return f"http://{shown}:{port}"
 

@@ -13,6 +13,11 @@ from dspy_live.core.service import Service
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
 
 
+def is_name(name: str) -> bool:
+    """True for what can be a program's name in an address: letters, digits, ``_ . -``, in ASCII."""
+    return _NAME.match(name) is not None
+
+
 @dataclass(frozen=True, slots=True)
 class Mounted:
     """One program of a server.
@@ -30,7 +35,7 @@ class Mounted:
     simulated: bool = False
 
     def __post_init__(self) -> None:
-        if not _NAME.match(self.name):
+        if not is_name(self.name):
             raise ConfigurationError(
                 f"a program's name is made of letters, digits, '_', '.' and '-', and begins with none of the last two; "
                 f"got {self.name!r}"
