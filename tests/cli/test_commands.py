@@ -9,6 +9,8 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from .conftest import Commands
 
@@ -55,7 +57,15 @@ def test_a_wrong_use_is_one_line_and_status_2(live: Commands) -> None:
         (["run", "qa.py:program", "x", "--tmies", "1"], "unknown field 'tmies'"),
         (["stream", "qa.py:program", "--inputs", "{"], "--inputs is not JSON"),
         (["run", "question -> answer", "x", "--timeout", "soon"], "--timeout"),
+        (["run", "question -> answer", "x", "--timeout", "0"], "positive number of seconds"),
+        (["run", "question -> answer", "x", "--timeout", "nan"], "positive number of seconds"),
         (["run", "question -> answer", "x", "--api-base", "http://127.0.0.1:1/v1"], "add --lm"),
+        (["doctor", "--port", "99999"], "a port is a number from 0 to 65535"),
+        (["load", "http://127.0.0.1:1", "--rate", "nan"], "--rate must be more than 0"),
+        (["load", "http://127.0.0.1:1", "--png", "nowhere/x.png"], "there is no folder nowhere"),
+        (["top", "http://"], "names a host"),
+        (["sim", "--ttft", "nan"], "'ttft'"),
+        (["sim", "--jitter", "3"], "'jitter'"),
     ]:
         done = live.main(*words)
         assert done.returncode == 2, (words, done)
@@ -129,6 +139,29 @@ def test_settings_from_dotenv_are_used(live: Commands) -> None:
     live.write(".env", "DSPY_LIVE_LM=openai/from-dotenv\nDSPY_LIVE_API_KEY=k\n")
     found = {f["name"]: f for f in json.loads(live.main("doctor", "--json").stdout)}
     assert found["lm"]["detail"] == "openai/from-dotenv (.env)"
+
+
+@pytest.mark.parametrize("folder", ["qa.py", "qa.py/below", "/proc/none"])
+def test_doctor_notices_a_cache_that_can_not_be(live: Commands, folder: str) -> None:
+    done = live.main("doctor", "--json", DSPY_CACHEDIR=folder)
+    found = {f["name"]: f for f in json.loads(done.stdout)}
+    assert done.returncode == 1
+    assert found["cache"]["state"] == "bad"
+    assert f"{folder} can't be written" in found["cache"]["detail"]
+
+
+def test_doctor_looks_at_the_cache_that_dotenv_names(live: Commands) -> None:
+    live.write(".env", "DSPY_CACHEDIR=here\n")
+    live.environ.pop("DSPY_CACHEDIR", None)
+    found = {f["name"]: f for f in json.loads(live.run("doctor", "--json").stdout)}
+    assert found["cache"] == {"state": "ok", "name": "cache", "detail": "here"}
+
+
+@pytest.mark.parametrize("pace", ["ttft=nan", "ttft=-1", "tps=0", "length=inf", "jitter=2"])
+def test_a_pace_of_the_simulated_lm_that_can_not_be(live: Commands, pace: str) -> None:
+    done = live.main("run", "question -> answer", "x", DSPY_LIVE_SIM=pace)
+    assert done.returncode == 2
+    assert done.stderr.startswith("dspy-live: DSPY_LIVE_SIM: ")
 
 
 def test_a_key_without_a_model_is_pointed_out(live: Commands) -> None:

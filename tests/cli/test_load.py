@@ -13,7 +13,7 @@ import pytest
 from dspy_live.cli import load_drive
 from dspy_live.cli.load import from_text, made_up
 from dspy_live.cli.load_drive import Load, Sample, drive
-from dspy_live.cli.load_report import draw, draw_png, figures, show
+from dspy_live.cli.load_report import check_png, draw, draw_png, figures, show
 from dspy_live.core.errors import ConfigurationError
 from dspy_live.testing.virtual_time import virtual_time
 
@@ -107,12 +107,23 @@ def test_figures_are_those_of_the_runs_that_went_well() -> None:
     assert out.getvalue().count("█") > 12
 
 
+def test_latencies_that_are_all_the_same_are_one_bar() -> None:
+    out = io.StringIO()
+    draw(Load(0.0, 1.0, [Sample(0.0, 0.5), Sample(0.0, 0.5)]), out)
+    assert out.getvalue().split() == ["500", "ms", "█" * 48, "2"]
+
+
 def test_the_picture(tmp_path: Path) -> None:
     load = Load(0.0, 1.0, [Sample(0.0, 0.1, first=0.05, tokens=1), Sample(0.5, 0.7, error="lm_failed")])
     draw_png(load, tmp_path / "load.png", "title")
     assert (tmp_path / "load.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ConfigurationError, match="PNG"):
-        draw_png(load, tmp_path / "load.txt", "title")
+        check_png(tmp_path / "load.txt")
+    with pytest.raises(ConfigurationError, match="no folder"):
+        check_png(tmp_path / "nowhere" / "load.png")
+    (tmp_path / "taken.png").mkdir()
+    with pytest.raises(ConfigurationError, match="can't write"):
+        draw_png(load, tmp_path / "taken.png", "title")
 
 
 def test_inputs_are_made_up_from_the_fields() -> None:

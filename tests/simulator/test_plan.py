@@ -122,3 +122,14 @@ async def test_in_the_process_it_keeps_its_pace() -> None:
 async def _drain(items: Any) -> None:
     async for _ in items:
         pass
+
+
+@pytest.mark.parametrize("wrong", [{"ttft": math.nan}, {"tps": math.nan}, {"jitter": 3}, {"jitter": -0.1}, {"tps": 0}])
+def test_a_pace_that_can_not_be(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="option"):
+        Options().but(wrong)
+
+
+def test_a_rate_that_is_no_number() -> None:
+    with pytest.raises(ValueError, match="rates"):
+        Faults({"429": math.nan})

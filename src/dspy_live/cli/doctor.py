@@ -6,6 +6,7 @@ import os
 import platform
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -15,6 +16,7 @@ from typing import Annotated, Literal, NamedTuple
 from cyclopts import Parameter
 
 from dspy_live.cli.flags import ProgramFlags
+from dspy_live.cli.lm import load_dotenv
 from dspy_live.core.errors import ConfigurationError
 
 _EXTRAS = {
@@ -52,7 +54,11 @@ def doctor(
         port: a port that must be free for a server.
         json: print the findings as JSON.
     """
-    findings = [*_python(), *_extras(), *_cache(), _port(port), *_lm(target, flags or ProgramFlags())]
+    if not 0 <= port <= 65_535:
+        raise ConfigurationError(f"a port is a number from 0 to 65535; got {port}")
+    # The program's own settings may stand there too, such as where the cache is.
+    dotenv = list(_dotenv())
+    findings = [*dotenv, *_python(), *_extras(), *_cache(), _port(port), *_lm(target, flags or ProgramFlags())]
     if json:
         import orjson
 
@@ -97,13 +103,22 @@ def _there(module: str) -> bool:
         return False
 
 
+def _dotenv() -> Iterator[Finding]:
+    try:
+        load_dotenv(Path(".env"), os.environ)
+    except ConfigurationError as exc:
+        yield Finding("bad", ".env", exc.message)
+
+
 def _cache() -> Iterator[Finding]:
     folder = Path(os.environ.get("DSPY_CACHEDIR") or Path.home() / ".dspy_cache")
-    nearest = next((p for p in (folder, *folder.parents) if p.exists()), Path("/"))
-    if os.access(nearest, os.W_OK):
-        yield Finding("ok", "cache", str(folder))
-    else:
-        yield Finding("bad", "cache", f"{folder} can't be written; set DSPY_CACHEDIR")
+    try:
+        nearest = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+        # Rights alone don't tell: root has all of them, on a file system that takes no files too.
+        with tempfile.TemporaryFile(dir=nearest):
+            yield Finding("ok", "cache", str(folder))
+    except OSError as exc:
+        yield Finding("bad", "cache", f"{folder} can't be written: {exc.strerror}; set DSPY_CACHEDIR")
 
 
 def _port(port: int) -> Finding:

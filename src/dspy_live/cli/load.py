@@ -53,13 +53,16 @@ def load(
         png: draw latency over time into this file.
     """
     from dspy_live.cli.load_drive import Load, drive
-    from dspy_live.cli.load_report import draw, draw_png, figures, show
+    from dspy_live.cli.load_report import check_png, draw, draw_png, figures, show
     from dspy_live.cli.loop import run_loop
     from dspy_live.client import AsyncClient
 
-    for name, value in (("concurrency", concurrency), ("rate", rate), ("seconds", seconds), ("requests", requests)):
-        if value is not None and value <= 0:
+    numbers = {"concurrency": concurrency, "rate": rate, "seconds": seconds, "requests": requests, "timeout": timeout}
+    for name, value in numbers.items():
+        if value is not None and not value > 0:
             raise ConfigurationError(f"--{name} must be more than 0; got {value}")
+    if png is not None:
+        check_png(png)
     client = AsyncClient(url, api_key=api_key, program=program)
 
     async def go() -> Load:
@@ -71,13 +74,13 @@ def load(
     summary = figures(found)
     how = f"open loop, {rate:g} runs a second" if rate is not None else f"closed loop, {concurrency} at once"
     title = f"{url}: {how}{', streaming' if stream else ''}"
-    if png is not None:
-        draw_png(found, png, title)
     if json:
         print(slow_json.dumps({"url": url, "loop": "open" if rate is not None else "closed", **summary}))
     else:
         show(summary, title, sys.stdout)
         draw(found, sys.stdout)
+    if png is not None:
+        draw_png(found, png, title)
     if found.interrupted:
         return 130
     return 0 if summary["runs"] > summary["failed"] else 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -64,23 +65,30 @@ def draw(load: Load, out: TextIO, width: int = 48) -> None:
     if len(values) < 2 or values[0] <= 0:
         return
     low, high = math.log(values[0]), math.log(values[-1])
-    step = (high - low) / _ROWS or 1.0
-    counts = Counter(min(_ROWS - 1, int((math.log(v) - low) / step)) for v in values)
+    rows = _ROWS if high > low else 1
+    step = (high - low) / rows or 1.0
+    counts = Counter(min(rows - 1, int((math.log(v) - low) / step)) for v in values)
     most = max(counts.values())
-    for row in range(_ROWS):
+    for row in range(rows):
         bar = "█" * math.ceil(counts[row] / most * width)
         print(f"  {_time(math.exp(low + row * step) * 1000):>9}  {bar} {counts[row] or ''}".rstrip(), file=out)
 
 
-def draw_png(load: Load, path: Path, title: str) -> None:
-    """Draw latency over time, and its spread. Raises :class:`ConfigurationError` without matplotlib."""
+def check_png(path: Path) -> None:
+    """Raise :class:`ConfigurationError` where no picture can be drawn, before a load has run for it."""
     if path.suffix.lower() != ".png":
         raise ConfigurationError(f"--png writes PNG files; got {path.name!r}")
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ConfigurationError("--png needs the extra 'plot': pip install 'dspy-live[plot]'") from None
+    if not path.absolute().parent.is_dir():
+        raise ConfigurationError(f"can't write {path}: there is no folder {path.parent}")
+    if find_spec("matplotlib") is None:
+        raise ConfigurationError("--png needs the extra 'plot': pip install 'dspy-live[plot]'")
+
+
+def draw_png(load: Load, path: Path, title: str) -> None:
+    """Draw latency over time, and its spread. Raises :class:`ConfigurationError` for a file that can't be written."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     picture = Figure(figsize=(11, 4.2), dpi=120, layout="constrained")
     FigureCanvasAgg(picture)
     over_time, spread = picture.subplots(1, 2, width_ratios=(2, 1))
@@ -100,7 +108,10 @@ def draw_png(load: Load, path: Path, title: str) -> None:
     spread.set(xlabel="latency in milliseconds", ylabel="share of runs, %", ylim=(0, 100))
     for axes in (over_time, spread):
         axes.grid(alpha=0.3)
-    picture.savefig(path)
+    try:
+        picture.savefig(path)
+    except OSError as exc:
+        raise ConfigurationError(f"can't write {path}: {exc.strerror}") from exc
 
 
 def _time(milliseconds: float) -> str:

@@ -41,6 +41,8 @@ def open_program(target: str, flags: ProgramFlags | None = None, *, served: bool
     Raises :class:`~dspy_live.core.errors.ConfigurationError` with one line that says what is wrong.
     """
     flags = flags or ProgramFlags()
+    if flags.timeout is not None and not flags.timeout > 0:
+        raise ConfigurationError(f"--timeout takes a positive number of seconds; got {flags.timeout:g}")
     # Read first: the target's own code may look for keys that .env holds.
     settings = settings_of(flags)
 

@@ -34,7 +34,7 @@ def sim(
         ttft: seconds before the first token.
         tps: tokens per second after it.
         jitter: share by which each wait varies, 0 to 1.
-        length: tokens of the last text field of a reply; by default 24 to 64.
+        length: tokens of the last text field of a reply; some whole sentences by default.
         fast: no waits at all.
         fault: NAME=RATE, such as 429=0.1 or cut=0.05; may be given several times.
         api_key: refuse requests without this key.

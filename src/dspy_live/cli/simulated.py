@@ -25,10 +25,14 @@ def simulated_lm() -> Any:
     from dspy_live.simulator.endpoint import SimulatedEndpoint
 
     settings = {**_read(DEFAULT_PACE), **_read(os.environ.get("DSPY_LIVE_SIM", ""))}
+    try:
+        simulator = InProcessLM(**settings)
+    except ValueError as exc:
+        raise ConfigurationError(f"DSPY_LIVE_SIM: {exc}") from exc
     default_runtime().account.prices.set({_MODEL: {"input": 0.0, "output": 0.0}})
     return LM(
         _MODEL,
-        endpoint=SimulatedEndpoint(InProcessLM(**settings)),
+        endpoint=SimulatedEndpoint(simulator),
         capabilities=("function_calling", "response_schema"),
         cache=False,
     )
@@ -44,6 +48,6 @@ def _read(text: str) -> dict[str, Any]:
             number = None if value == "none" else float(value)
             whole = name in ("length", "seed") and number is not None
             settings[_NAMES[name]] = int(number) if whole and number is not None else number
-        except ValueError:
+        except (ValueError, OverflowError):
             raise ConfigurationError(f"DSPY_LIVE_SIM: {name} must be a number or none; got {value!r}") from None
     return settings

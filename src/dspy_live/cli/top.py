@@ -38,7 +38,7 @@ def top(
     from dspy_live.cli.top_screen import History
     from dspy_live.client.http import Endpoint
 
-    if every <= 0 or (count is not None and count <= 0):
+    if not every > 0 or (count is not None and count <= 0):
         raise ConfigurationError("--every and --count must be more than 0")
     run_loop(watch(Endpoint(url, api_key), History(url), every, count))
     return 0
@@ -53,7 +53,11 @@ async def watch(endpoint: Endpoint, history: History, every: float, count: int |
 
     from dspy_live.cli.top_screen import screen
 
-    console = Console(file=sys.stdout)
+    class Screen(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # rich would end the process with 1
+
+    console = Screen(file=sys.stdout)
     await _look(endpoint, history, first=True)
     seen = 1
     if not console.is_terminal:
@@ -73,11 +77,13 @@ async def watch(endpoint: Endpoint, history: History, every: float, count: int |
 
 
 async def _look(endpoint: Endpoint, history: History, *, first: bool = False) -> None:
+    from dspy_live.client.http import programs_of
+
     try:
         if first or history.trouble:
             listed, _ = await endpoint.ask("GET", "/programs", timeout=10.0)
-            history.programs = tuple(program["name"] for program in listed["programs"])
-            history.simulated = bool(listed["simulated"])
+            history.programs = tuple(program["name"] for program in programs_of(listed, endpoint.url))
+            history.simulated = bool(listed.get("simulated"))
         stats, _ = await endpoint.ask("GET", "/stats", timeout=10.0)
     except LiveError as exc:
         if first:

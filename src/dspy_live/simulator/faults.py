@@ -63,7 +63,7 @@ class Faults:
         for name in (*self.rates, *self.schedule):
             if name is not None and name not in ALL:
                 raise ValueError(f"the simulator has no fault {name!r}; it has {', '.join(ALL)}")
-        if any(rate < 0 for rate in self.rates.values()) or sum(self.rates.values()) > 1 + 1e-9:
+        if any(not rate >= 0 for rate in self.rates.values()) or sum(self.rates.values()) > 1 + 1e-9:
             raise ValueError("fault rates must be 0 or more and at most 1 in sum")
 
     @classmethod

@@ -69,7 +69,7 @@ def _checked(name: str, value: Any) -> Any:
     if name not in _WHOLE and name not in _SECONDS:
         return str(value)
     number = int(value) if name in _WHOLE else float(value)
-    if number < 0 or (name in ("chunk", "tps") and number == 0):
+    if not number >= 0 or (name in ("chunk", "tps") and number == 0) or (name == "jitter" and number > 1):
         raise ValueError(f"the option {name!r} can't be {value}")
     return number
 
