@@ -212,7 +212,7 @@ class Scope:
         if self._on_deadline is not None:
             return self._on_deadline
         if had > 0:
-            return DeadlineExceeded(f"the deadline passed: it was {had:.3g} s after the start")
+            return DeadlineExceeded(f"the deadline passed: the run had {had:.3g} s")
         return DeadlineExceeded(f"the deadline had passed {-had:.3g} s before the start")
 
 
