@@ -70,6 +70,8 @@ def left(conversion: Conversion) -> str:
         ('self.p = dspy.Predict("q -> a")', "def inner(x):\n    return self.p(q=x)\nreturn inner(question)", "return await inner(question)"),
         ("self.p: dspy.Predict = dspy.Predict('q -> a')", "p = self.p\nreturn p(q=question)", "return await p.acall(q=question)"),
         ('self.p = dspy.Predict("q -> a")', "p = self.p if question else None\nreturn p(q=1)", "return await p.acall(q=1)"),
+        ('self.p, self.n = dspy.Predict("q -> a"), 3', "return self.p(q=question)", "return await self.p.acall(q=question)"),
+        ('self.p = dspy.Predict("q -> a")', "return any(x for x in self.p(q=question).a)", "any(x for x in (await self.p.acall(q=question)).a)"),
     ],
 )  # fmt: skip
 def test_a_call_is_awaited(init: str, body: str, expected: str) -> None:
@@ -83,6 +85,8 @@ def test_a_call_is_awaited(init: str, body: str, expected: str) -> None:
     [
         ("return max([1, 2], key=lambda x: len(self.p(q=x).a))", "a lambda calls a module"),
         ("return any(self.p(q=x).a for x in question)", "its reader can't await"),
+        ("for a in (self.p(q=x).a for x in question):\n    print(a)", "its reader can't await"),
+        ("made = (self.p(q=x).a for x in question)\nreturn next(made)", "its reader can't await"),
         ("yield self.p(q=question)", "generator"),
         ("def score(x):\n    return self.p(q=x)\nreturn sorted(question, key=score)", "handed on as a value"),
         ("with self.lock:\n    return self.p(q=question)", "lock"),
@@ -118,6 +122,100 @@ def test_a_decorated_forward_stays_and_its_caller_goes_through_a_thread() -> Non
     )
     assert "lru_cache" in left(conversion)
     assert "return await dspy_live.asyncify(self.inner)(q=q)" in conversion.new
+
+
+def test_a_generator_that_calls_a_module_is_not_awaited() -> None:
+    """``await asyncio.to_thread(parts)`` would only make the generator there; its calls would block the loop."""
+    conversion = to_async(
+        source("""
+        import dspy
+
+        class QA(dspy.Module):
+            def __init__(self):
+                self.p = dspy.Predict("q -> a")
+
+            def parts(self, q):
+                for word in q.split():
+                    yield self.p(q=word).a
+
+            def forward(self, q):
+                return list(self.parts(q))
+        """)
+    )
+    assert "to_thread" not in conversion.new
+    assert "the generator parts() calls a module, and its reader can't await (line 12)" in left(conversion)
+
+
+def test_a_call_of_ones_own_is_not_passed_by() -> None:
+    """DSPy's ``acall`` runs ``aforward`` and knows nothing of a ``__call__`` that the class defines."""
+    conversion = to_async(
+        source("""
+        import dspy
+
+        class Loud(dspy.Module):
+            def __init__(self):
+                self.p = dspy.Predict("q -> a")
+
+            def __call__(self, q):
+                return super().__call__(q=q).a.upper()
+
+            def forward(self, q):
+                return self.p(q=q)
+
+        class Both(Loud):
+            async def aforward(self, q):
+                return await self.p.acall(q=q)
+
+        print(Loud()("x"), Both()("x"))
+        """)
+    )
+    assert "a __call__() of its own" in left(conversion)
+    assert conversion.new.count("async def aforward") == 1
+    assert 'await dspy_live.asyncify(Loud())("x"), await dspy_live.asyncify(Both(), execution="thread")("x")' in (
+        conversion.new
+    )
+
+
+def test_class_methods_and_properties() -> None:
+    conversion = to_async(
+        source("""
+        import dspy
+
+        class QA(dspy.Module):
+            def __init__(self):
+                self._p = dspy.Predict("q -> a")
+
+            @property
+            def p(self):
+                return self._p
+
+            @classmethod
+            def ask(cls, q):
+                return cls()(q=q)
+
+            def pick(self, q):
+                return self._p
+
+            def forward(self, q):
+                return self.p(q=q).a + self.pick(q)(q=q).a
+
+        class Lazy(QA):
+            @property
+            def quick(self):
+                return self.p(q="quick").a
+
+            def forward(self, q):
+                return self.quick
+
+        print(QA.ask("x"))
+        print(Lazy().quick)
+        """)
+    )
+    assert "return (await self.p.acall(q=q)).a + (await self.pick(q).acall(q=q)).a" in conversion.new
+    assert "return await cls().acall(q=q)" in conversion.new
+    assert 'print(await QA.ask_async("x"))' in conversion.new
+    assert "the property quick calls a module, and reading it can't be awaited (line 27)" in left(conversion)
+    assert "the property quick calls a module, and reading it can't be awaited (line 30)" in left(conversion)
 
 
 def test_an_inherited_aforward_is_not_run_in_place_of_an_own_forward() -> None:
@@ -331,6 +429,64 @@ class TestWhatRuns:
         assert "async def main():" in new
         assert "    asyncio.run(main())" in new
         assert new.count("def main") == 1
+
+    @pytest.mark.parametrize(
+        ("start", "started"),
+        [
+            ("sys.exit(main())", "sys.exit(asyncio.run(main()))"),
+            ("raise SystemExit(main())", "raise SystemExit(asyncio.run(main()))"),
+            ("code = main()\n    print(code)", "code = asyncio.run(main())\n    print(code)"),
+            (
+                "try:\n        main()\n    except KeyboardInterrupt:\n        pass",
+                "try:\n        asyncio.run(main())\n    except KeyboardInterrupt:\n        pass",
+            ),
+        ],
+    )
+    def test_the_loop_starts_where_main_was_called(self, start: str, started: str) -> None:
+        """Inside of a coroutine ``except KeyboardInterrupt`` catches nothing: Ctrl-C ends the loop from outside."""
+        text = "import sys\nimport dspy\n\nqa = dspy.Predict('q -> a')\n\ndef main():\n    print(qa(q=1))\n\n"
+        new = to_async(f'{text}if __name__ == "__main__":\n    {start}\n').new
+        assert "async def main():" in new
+        assert new.endswith(f'if __name__ == "__main__":\n    {started}\n')
+
+    def test_a_main_that_cannot_be_awaited_is_left_with_a_reason(self) -> None:
+        text = source("""
+        import dspy
+
+        qa = dspy.Predict("q -> a")
+
+        def main():
+            print(max("ab", key=lambda q: qa(q=q).a), qa(q=1))
+
+        if __name__ == "__main__":
+            main()
+        """)
+        conversion = to_async(text)
+        assert conversion.new == text
+        assert "main() stays synchronous: a lambda calls a module, and a lambda can't await (line 6)" in left(
+            conversion
+        )
+
+    def test_what_blocks_is_named_with_its_line_and_nothing_is_broken(self) -> None:
+        conversion = to_async(
+            source("""
+            import dspy
+
+            qa = dspy.Predict("q -> a")
+
+            def each(items):
+                for item in items:
+                    yield qa(q=item)
+
+            print(qa(q=0))
+            answers = (qa(q=q).a for q in "ab")
+            print(next(answers), any(qa(q=q).a for q in "ab"), list(each("ab")))
+            """)
+        )
+        assert 'answers = (qa(q=q).a for q in "ab")' in conversion.new
+        assert 'print(next(answers), any(qa(q=q).a for q in "ab"), list(each("ab")))' in conversion.new
+        assert "(line 10)" in left(conversion)
+        assert "the generator each() calls a module, and its reader can't await (line 11)" in left(conversion)
 
     def test_a_main_that_others_use_keeps_its_name(self) -> None:
         new = to_async(

@@ -78,6 +78,51 @@ def test_usage_of_an_asynchronous_program() -> None:
     assert "    with dspy_live.UsageTracker() as usage:\n        asyncio.run(main())" in new
 
 
+@pytest.mark.parametrize("ending", ["sys.exit(main())", "raise SystemExit(main())", "main()\n    sys.exit"])
+def test_the_figures_are_printed_though_the_file_ends_its_process(ending: str) -> None:
+    """What stood after ``sys.exit(main())`` was never reached."""
+    text = f'import sys, dspy\n\ndef main():\n    print(dspy.Predict("q -> a")(q=1))\n\nif __name__ == "__main__":\n    {ending}\n'
+    assert ("    finally:\n        stats = usage.get_stats()" in convert("usage", text).new) == (
+        "exit(" in ending.lower()
+    )
+    if "main())" in ending:
+        assert '    finally:\n        dspy_live.log_structured("INFO", "finished")' in convert("logging", text).new
+
+
+@pytest.mark.parametrize("kind", ["usage", "caching", "logging"])
+def test_a_module_that_makes_its_program_with_a_function_runs_nothing(kind: str) -> None:
+    text = (
+        DEFINES_ONLY.replace(", n: int, tags: list[str]", "")
+        + "\n\ndef make():\n    return QA()\n\n\nqa = make()\nconfig = make()\n"
+    )
+    conversion = convert(kind, text, program="qa")
+    assert conversion.new.index("config = make()") < conversion.new.index('if __name__ == "__main__":')
+    assert 'print(qa(question="What is DSPy?"))' in conversion.new
+
+
+def test_a_file_that_starts_a_server() -> None:
+    text = 'import dspy\nimport uvicorn\n\nqa = dspy.Predict("q -> a")\napp = make(qa)\n\nif __name__ == "__main__":\n    uvicorn.run(app)\n'
+    assert "    with dspy_live.UsageTracker() as usage:\n        uvicorn.run(app)\n" in convert("usage", text).new
+    streaming = convert("streaming", text)
+    assert streaming.new == text
+    assert "writes routes that stream" in streaming.notes[0].text
+
+
+def test_streaming_leaves_the_handlers_of_a_server() -> None:
+    """A handler that prints would print on the server's terminal."""
+    text = 'import dspy\nfrom fastapi import FastAPI\n\napp = FastAPI()\nqa = dspy.Predict("q -> a")\n\n@app.get("/")\nasync def ask(q: str):\n    return qa(q=q).a\n'
+    conversion = convert("streaming", text)
+    assert "    return qa(q=q).a\n" in conversion.new
+    assert any("The handler ask() answers over HTTP" in note.text for note in conversion.notes)
+
+
+def test_what_cannot_stream_says_why_and_is_left() -> None:
+    text = 'import dspy\n\nqa = dspy.Predict("q -> a")\n\ndef main():\n    print(any(qa(q=q).a for q in "ab"))\n\nif __name__ == "__main__":\n    main()\n'
+    conversion = convert("streaming", text)
+    assert conversion.new == text
+    assert "main() stays synchronous: a generator expression calls a module" in conversion.notes[0].text
+
+
 def test_names_that_are_taken_are_avoided() -> None:
     text = 'import dspy\n\nusage, stats = 1, 2\nqa = dspy.Predict("q -> a")\nprint(qa(q=usage))\n'
     new = convert("usage", text).new

@@ -78,6 +78,19 @@ def test_a_failure_has_the_users_lines_and_a_reason() -> None:
     assert "sandbox.py" not in outcome.error
 
 
+def test_a_server_is_not_started() -> None:
+    """It would run until the time is up, and be told to have failed."""
+    outcome = run_trial(
+        "import asyncio, uvicorn\n"
+        "uvicorn.run('no.such:app', reload=True)\n"
+        "uvicorn.Server(uvicorn.Config('no.such:app')).run()\n"
+        "asyncio.run(uvicorn.Server(uvicorn.Config('no.such:app')).serve())\n",
+        timeout=20,
+    )
+    assert outcome.ok, outcome.error
+    assert outcome.output == "[a trial starts no server]\n" * 3
+
+
 def test_a_program_that_does_not_end_is_ended() -> None:
     outcome = run_trial("while True: pass", timeout=1.5)
     assert outcome.status == "timed out"
@@ -125,6 +138,12 @@ def test_a_new_file_runs(kind: str, folder: Path) -> None:
     assert proof.ok, proof.outcome.output + proof.outcome.error
     assert "It ran against the simulated LM" in proof.verdict
     assert proof.outcome.lm_calls > 0
+
+
+def test_one_of_several_programs_is_served_and_tried() -> None:
+    text = 'import dspy\n\na = dspy.Predict("question -> x")\nb = dspy.Predict("number: int -> y: int")\n'
+    proof = prove(convert("fastapi", text, program="b"))
+    assert proof.ok, proof.outcome.error
 
 
 def test_a_file_that_runs_nothing_is_run_once_with_made_up_inputs() -> None:

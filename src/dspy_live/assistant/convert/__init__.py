@@ -84,7 +84,7 @@ def convert(kind: str, text: str, *, program: str | None = None, file: str = "pr
     if new == text and not new_file and not any(note.level == "left" for note in notes.items):
         notes.add("left", f"Nothing had to change: the file already is what `convert {kind}` makes of it.")
     check_syntax(new)
-    return Conversion(kind, text, new, notes.sorted(), new_file, PurePath(file).name)
+    return Conversion(kind, text, new, notes.sorted(), new_file, PurePath(file).name, program or "")
 
 
 _IN_PLACE: dict[str, Callable[[str, Notes, str | None], str]] = {

@@ -19,7 +19,7 @@ from dspy_live.assistant.convert.calls import (
     twin_name,
 )
 from dspy_live.assistant.convert.names import dotted
-from dspy_live.assistant.convert.obstacles import Obstacle, obstacles_of
+from dspy_live.assistant.convert.obstacles import Obstacle, explain, obstacles_of, yields
 from dspy_live.assistant.convert.report import Notes
 from dspy_live.assistant.convert.source import ClassFacts, Source
 from dspy_live.assistant.convert.values import PROGRAMS, Env, Kind, Value
@@ -60,10 +60,24 @@ class Plan:
             self._known[key] = (False, True)  # a recursive call is as its function is
             definition = self.definition(cls, name)
             if definition is not None and definition.asynchronous is None:
-                result = self.try_body(definition, self.source.classes.get(cls))
-                obstacles = result.obstacles or obstacles_of(definition)
-                self._known[key] = (result.awaited > 0, not obstacles and not name.startswith("__"))
+                facts = self.source.classes.get(cls)
+                waits = self.try_body(definition, facts).awaited > 0
+                self._known[key] = (waits, not self.obstacles(definition, facts))
         return self._known[key]
+
+    def note_sync(self, cls: str, name: str) -> None:
+        """Say why a function that waits stays as it is."""
+        function = self.definition(cls, name)
+        if function is not None:
+            reasons = explain(self.obstacles(function, self.source.classes.get(cls)))
+            self.notes.add("left", f"{name}() stays synchronous: {reasons}.", self.source.line(function))
+
+    def obstacles(self, function: cst.FunctionDef, facts: ClassFacts | None) -> list[Obstacle]:
+        """Return all that stands against an asynchronous twin of a function."""
+        found = obstacles_of(function) + self.try_body(function, facts).obstacles
+        if function.name.value.startswith("__"):
+            found.append(Obstacle("Python calls it by this name"))
+        return found
 
     def try_body(self, function: cst.FunctionDef, facts: ClassFacts | None) -> Awaiter:
         """Rewrite a function's body without keeping it, to see what would happen."""
@@ -83,6 +97,7 @@ class Awaiter(cst.CSTTransformer):
         self.awaited = 0
         self.obstacles: list[Obstacle] = []
         self._skip: set[cst.CSTNode] = set()
+        self._read_out: set[cst.CSTNode] = set()
         self._nested = self._nested_async(body) if body is not None else set()
 
     # ---- scopes
@@ -112,8 +127,15 @@ class Awaiter(cst.CSTTransformer):
         self.envs.append(self.envs[-1].inside(node.for_in))
 
     def leave_GeneratorExp(self, original_node: cst.GeneratorExp, updated_node: cst.GeneratorExp) -> cst.BaseExpression:
+        """An ``await`` in a generator makes it an asynchronous one: a list takes its place, or it stays as it was."""
         self.envs.pop()
-        return updated_node
+        first = updated_node.for_in.with_changes(iter=cst.Name("_"))  # what it loops over is made outside of it
+        if not m.findall(updated_node.elt, m.Await()) and not m.findall(first, m.Await()):
+            return updated_node
+        if original_node in self._read_out:
+            return cst.ListComp(elt=updated_node.elt, for_in=updated_node.for_in)
+        self._obstacle("a generator expression calls a module, and its reader can't await", original_node)
+        return original_node
 
     def visit_ClassDef(self, node: cst.ClassDef) -> bool:
         return False
@@ -157,11 +179,12 @@ class Awaiter(cst.CSTTransformer):
     def visit_Await(self, node: cst.Await) -> None:
         self._skip.add(node.expression)
 
+    def visit_Call(self, node: cst.Call) -> None:
+        if (dotted(node.func) or last_attribute(node.func)).rpartition(".")[2] in known.CONSUMERS:
+            self._read_out |= {arg.value for arg in node.args}
+
     def leave_Call(self, original_node: cst.Call, updated_node: cst.Call) -> cst.BaseExpression:
         updated_node = updated_node.with_changes(func=in_parentheses(updated_node.func))
-        awaits_generator = self._generator_arguments(original_node, updated_node)
-        if awaits_generator is not None:
-            updated_node = awaits_generator
         if original_node in self._skip:
             return updated_node
         if self.plan.source.imports.qualified(original_node.func) == "asyncio.run" and len(updated_node.args) == 1:
@@ -185,6 +208,11 @@ class Awaiter(cst.CSTTransformer):
         self.awaited += 1
         return own.with_changes(lpar=updated_node.lpar, rpar=updated_node.rpar)
 
+    def visit_Attribute(self, node: cst.Attribute) -> None:
+        found = self.envs[-1].property_of(node)
+        if found is not None and self.plan.waits(*found)[0]:
+            self._obstacle(f"the property {found[1]} calls a module, and reading it can't be awaited", node)
+
     def leave_Attribute(self, original_node: cst.Attribute, updated_node: cst.Attribute) -> cst.Attribute:
         return updated_node.with_changes(value=in_parentheses(updated_node.value))
 
@@ -198,24 +226,6 @@ class Awaiter(cst.CSTTransformer):
                 self._obstacle("it holds a lock while it calls a module; awaiting there could deadlock", original_node)
         return updated_node
 
-    def _generator_arguments(self, original: cst.Call, updated: cst.Call) -> cst.Call | None:
-        waiting = [
-            index
-            for index, arg in enumerate(updated.args)
-            if isinstance(arg.value, cst.GeneratorExp) and m.findall(arg.value, m.Await())
-        ]
-        if not waiting:
-            return None
-        if (dotted(original.func) or last_attribute(original.func)).rpartition(".")[2] not in known.CONSUMERS:
-            self._obstacle("a generator expression calls a module, and its reader can't await", original)
-            return None
-        args = list(updated.args)
-        for index in waiting:
-            generator = args[index].value
-            assert isinstance(generator, cst.GeneratorExp)
-            args[index] = args[index].with_changes(value=cst.ListComp(elt=generator.elt, for_in=generator.for_in))
-        return updated.with_changes(args=args)
-
     def _replacement(self, original: cst.Call, updated: cst.Call) -> cst.BaseExpression | None:
         env = self.envs[-1]
         func = original.func
@@ -225,12 +235,12 @@ class Awaiter(cst.CSTTransformer):
         if isinstance(func, cst.Name):
             if func.value in self._nested:
                 return awaited(updated)
-            if func.value == env.self_name and env.cls and self.plan.source.is_program(env.cls):
+            if func.value == env.self_name and not env.on_class and env.cls and self.plan.source.is_program(env.cls):
                 return awaited(method_of(updated, "acall"))
         if value.kind in (Kind.NATIVE, Kind.MODULE, Kind.BLOCKING):
             return self._call_of(value, updated)
         if value.kind is Kind.FUNCTION:
-            return self._call_of_function(value, updated)
+            return self._call_of_function(value, original, updated)
         if value.kind is Kind.OBJECT and self.plan.waits(value.cls, "__call__")[0]:
             return self._in_thread(updated)
         if isinstance(func, cst.Attribute):
@@ -254,10 +264,12 @@ class Awaiter(cst.CSTTransformer):
     def _inherits_other(self, cls: str) -> bool:
         source = self.plan.source
         above = [facts for facts in source.ancestors(source.classes[cls]) if facts.name != cls]
+        if source.overrides_call(source.classes[cls]) and source.method(source.classes[cls], "aforward") is not None:
+            return True
         converts = any("aforward" in facts.methods or source.kind_of(facts) is Kind.NATIVE for facts in above)
         return converts or source.dspy_base(source.classes[cls]) in {*known.NATIVE, "CodeAct"}
 
-    def _call_of_function(self, value: Value, updated: cst.Call) -> cst.BaseExpression | None:
+    def _call_of_function(self, value: Value, original: cst.Call, updated: cst.Call) -> cst.BaseExpression | None:
         definition = self.plan.definition(value.cls, value.function)
         if definition is None or definition.asynchronous is not None:
             return None
@@ -268,7 +280,11 @@ class Awaiter(cst.CSTTransformer):
         waits, can_have_twin = self.plan.waits(value.cls, value.function)
         if not waits:
             return None
+        if yields(definition.body):
+            self._obstacle(f"the generator {value.function}() calls a module, and its reader can't await", original)
+            return None
         if not can_have_twin:
+            self.plan.note_sync(value.cls, value.function)
             return self._in_thread(updated)
         if value.function in self.plan.in_place and not value.cls:
             return awaited(updated)

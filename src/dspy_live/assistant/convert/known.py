@@ -40,6 +40,9 @@ SAFE_DECORATORS = frozenset(
 ROUTES = frozenset({"get", "post", "put", "patch", "delete", "api_route", "websocket"})
 """Methods of a FastAPI app or router whose handlers may be coroutine functions."""
 
+SERVERS = frozenset({"uvicorn.run", "hypercorn.run", "app.run", "demo.launch"})
+"""What serves until it is stopped, as it is called in most files."""
+
 BLOCKING_CALLS = (
     *("requests.get", "requests.post", "requests.put", "requests.request", "httpx.get", "httpx.post"),
     *("urllib.request.urlopen", "subprocess.run", "subprocess.check_output", "subprocess.check_call"),

@@ -83,7 +83,11 @@ def run_in_main(plan: Plan, running: Running, module: cst.Module) -> cst.Module:
     """Return the module with its running part in ``async def main()``, or unchanged with a note that says why."""
     single = _single_call(plan, running)
     if single is not None:
-        return _replace_tail(module, running, [single], [], (), plan.source.guard())
+        name = cst.ensure_type(single.func, cst.Name).value
+        if not plan.waits("", name)[1]:
+            plan.note_sync("", name)
+            return module
+        return _replace_tail(module, running, _started(plan, running, single), [], (), plan.source.guard())
     moved, kept = split_script(plan, running)
     reason = _early_use(running, moved, kept)
     if reason:
@@ -95,6 +99,8 @@ def run_in_main(plan: Plan, running: Running, module: cst.Module) -> cst.Module:
         plan.notes.add(
             "left", f"Where the program is run: {explain(awaiter.obstacles)}; that call blocks while it runs."
         )
+    if not awaiter.awaited:
+        return module
     name = _free_name(plan)
     main = _main_function(name, [*_globals(plan, moved), *indented(list(body))])
     call = _run(plan, cst.Call(cst.Name(name)))
@@ -102,32 +108,49 @@ def run_in_main(plan: Plan, running: Running, module: cst.Module) -> cst.Module:
     return _replace_tail(module, running, [call], [main], kept, plan.source.guard())
 
 
-def _single_call(plan: Plan, running: Running) -> cst.BaseStatement | None:
-    """``main()`` as the only thing to run becomes ``asyncio.run(main())``: no wrapper needed."""
-    pattern = m.SimpleStatementLine(body=[m.Expr(value=m.Call(func=m.Name()))])
-    if len(running.tail) != 1 or not m.matches(running.tail[0], pattern):
+def _single_call(plan: Plan, running: Running) -> cst.Call | None:
+    """Return the call of a function of the file that is all that waits in the running part, outside of loops."""
+    part = cst.IndentedBlock(running.tail)
+    awaiter = Awaiter(Plan(plan.source, special=plan.special), Env(plan.source))
+    part.visit(awaiter)
+    if awaiter.awaited != 1 or awaiter.obstacles or (running.guard is None and len(running.tail) > 1):
         return None
-    line = running.tail[0]
-    assert isinstance(line, cst.SimpleStatementLine)
-    expression = line.body[0]
-    assert isinstance(expression, cst.Expr)
-    call = expression.value
-    assert isinstance(call, cst.Call)
-    assert isinstance(call.func, cst.Name)
-    name = call.func.value
+    finder = _Once()
+    part.visit(finder)
+    return next((call for call in finder.calls if _waits_itself(plan, call)), None)
+
+
+def _waits_itself(plan: Plan, call: cst.Call) -> bool:
     value = Env(plan.source).of(call.func)
-    if value.kind is not Kind.FUNCTION or any(waits(plan, arg.value) for arg in call.args):
-        return None
-    awaits, can_have_twin = plan.waits("", name)
-    if not awaits or not can_have_twin:
-        return None
+    return isinstance(call.func, cst.Name) and value.kind is Kind.FUNCTION and plan.waits("", call.func.value)[0]
+
+
+class _Once(cst.CSTVisitor):
+    """Collects the calls that run at most once."""
+
+    def __init__(self) -> None:
+        self.calls: list[cst.Call] = []
+
+    def visit_Call(self, node: cst.Call) -> None:
+        self.calls.append(node)
+
+    def on_visit(self, node: cst.CSTNode) -> bool:
+        repeated = (cst.For, cst.While, cst.BaseComp, cst.Lambda, *DEFINITIONS)
+        return not isinstance(node, repeated) and super().on_visit(node)
+
+
+def _started(plan: Plan, running: Running, call: cst.Call) -> list[cst.BaseStatement]:
+    """``main()`` becomes ``asyncio.run(main())`` where it stands: no wrapper needed."""
+    name = cst.ensure_type(call.func, cst.Name).value
     if len(m.findall(plan.source.module, m.Name(name))) == 2 and name not in _exported(plan):
         plan.in_place.add(name)
         plan.notes.add("changed", f"{name}() is asynchronous now and is started with asyncio.run().")
+        started = _run_expression(plan, call)
     else:
         plan.twins.add(("", name))
-        call = call.with_changes(func=cst.Name(twin_name(name)))
-    return line.with_changes(body=[expression.with_changes(value=_run_expression(plan, call))])
+        started = _run_expression(plan, call.with_changes(func=cst.Name(twin_name(name))))
+    part = cst.IndentedBlock(running.tail).deep_replace(call, started)
+    return list(cst.ensure_type(part, cst.IndentedBlock).body)
 
 
 def _exported(plan: Plan) -> set[str]:

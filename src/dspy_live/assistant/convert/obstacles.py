@@ -26,7 +26,7 @@ def obstacles_of(function: cst.FunctionDef) -> list[Obstacle]:
         for decorator in function.decorators
         if _decorator_name(decorator) not in known.SAFE_DECORATORS
     ]
-    if _yields(function.body):
+    if yields(function.body):
         found.append(Obstacle("it is a generator"))
     return found
 
@@ -36,7 +36,8 @@ def _decorator_name(decorator: cst.Decorator) -> str:
     return dotted(node.func if isinstance(node, cst.Call) else node) or ""
 
 
-def _yields(body: cst.CSTNode) -> bool:
+def yields(body: cst.CSTNode) -> bool:
+    """Tell whether a function of this body is a generator."""
     finder = _Yields()
     body.visit(finder)
     return finder.found
@@ -57,4 +58,4 @@ class _Yields(cst.CSTVisitor):
 
 def explain(obstacles: Sequence[Obstacle]) -> str:
     """Return the obstacles as a piece of a sentence."""
-    return "; ".join(f"{o.text} (line {o.line})" if o.line else o.text for o in obstacles)
+    return "; ".join(dict.fromkeys(f"{o.text} (line {o.line})" if o.line else o.text for o in obstacles))

@@ -39,6 +39,7 @@ class Conversion:
         notes: what was done, what was left, and why.
         new_file: the name of the new file, or empty when the user's file itself is changed.
         old_file: how the user's file is called in the diff.
+        program: the program that the user named, or empty.
     """
 
     kind: str
@@ -47,6 +48,7 @@ class Conversion:
     notes: Sequence[Note] = ()
     new_file: str = ""
     old_file: str = "program.py"
+    program: str = ""
 
     @property
     def changed(self) -> bool:

@@ -42,6 +42,7 @@ class Source:
         keep_sync: classes that must be taken as synchronous although they could be converted.
         will_convert: take the other classes as having an ``aforward``, which they are about to get.
         first_pass: false when the text is already changed, so that its line numbers mean nothing to the user.
+        original: the user's text, where this one was made from it: lines are then looked up there.
 
     Raises:
         DoesNotParse: the text is no valid Python.
@@ -54,8 +55,10 @@ class Source:
         *,
         will_convert: bool = False,
         first_pass: bool = True,
+        original: str = "",
     ) -> None:
         self.text = text
+        self.original = original
         self.first_pass = first_pass
         self.keep_sync = keep_sync
         self.will_convert = will_convert
@@ -65,7 +68,7 @@ class Source:
         self.classes: dict[str, ClassFacts] = {}
         self.functions: dict[str, cst.FunctionDef] = {}
         self.variables: dict[str, Value] = {}
-        self._returning: set[str] = set()
+        self._returning: set[tuple[str, str]] = set()
         self._positions: Mapping[cst.CSTNode, CodeRange] | None = None
         for statement in statements(self.module.body):
             self._define(statement)
@@ -77,14 +80,18 @@ class Source:
             self.variables = env.names
 
     def line(self, node: cst.CSTNode) -> int:
-        """Return the line of a node of the user's file, from 1; 0 where this is no longer that file."""
-        if not self.first_pass:
+        """Return the line of a node of the user's file, from 1; 0 where it can't be told."""
+        if not self.first_pass and not self.original:
             return 0
         if self._positions is None:  # a third of the whole reading, and most nodes are never asked about
             wrapper = MetadataWrapper(self.module, unsafe_skip_copy=True)
             self._positions = wrapper.resolve(PositionProvider)
         position = self._positions.get(node)
-        return position.start.line if position is not None else 0
+        if position is None or self.first_pass:
+            return position.start.line if position is not None else 0
+        text = self.text.splitlines()[position.start.line - 1]
+        found = [number for number, line in enumerate(self.original.splitlines(), 1) if line == text]
+        return found[0] if len(found) == 1 else 0
 
     def _define(self, node: cst.CSTNode) -> None:
         if isinstance(node, cst.FunctionDef):
@@ -112,11 +119,13 @@ class Source:
     def env_of(self, function: cst.FunctionDef, facts: ClassFacts | None = None, outer: Env | None = None) -> Env:
         """Return the environment of a function's body: its parameters and its local variables."""
         params = [*function.params.posonly_params, *function.params.params, *function.params.kwonly_params]
-        static = any(dotted(d.decorator) == "staticmethod" for d in function.decorators)
+        decorators = {dotted(d.decorator) for d in function.decorators}
+        static = "staticmethod" in decorators
         self_name = params[0].name.value if facts is not None and params and not static else ""
         if outer is not None:  # a function inside of a method has the method's own self
             self_name = outer.self_name
-        env = Env(self, facts, dict(outer.names) if outer is not None else {}, self_name)
+        on_class = outer.on_class if outer is not None else "classmethod" in decorators
+        env = Env(self, facts, dict(outer.names) if outer is not None else {}, self_name, on_class)
         for param in params:
             if param.name.value != self_name:
                 env.names[param.name.value] = env.annotated(param.annotation.annotation) if param.annotation else OPAQUE
@@ -175,34 +184,41 @@ class Source:
         """Return how the instances of a class behave when they are called."""
         if not self.is_program(facts):
             return Kind.OBJECT
+        if self.overrides_call(facts):
+            return Kind.MODULE
         for each in self.ancestors(facts):
             if "aforward" in each.methods:
                 return Kind.NATIVE
-            if "__call__" in each.methods:
-                return Kind.MODULE
             if "forward" in each.methods:
                 converts = self.will_convert and each.name not in self.keep_sync
                 return Kind.NATIVE if converts else Kind.MODULE
         return Kind.NATIVE if self.dspy_base(facts) in known.NATIVE else Kind.MODULE
 
+    def overrides_call(self, facts: ClassFacts) -> bool:
+        """Tell whether a program has a ``__call__`` of its own that ``acall`` would pass by."""
+        return self.method(facts, "__call__") is not None and self.method(facts, "acall") is None
+
     def programs(self) -> list[ClassFacts]:
         """Return the file's program classes, in its order."""
         return [facts for facts in self.classes.values() if self.is_program(facts)]
 
-    def returned(self, function: str) -> Value:
-        """Return what a function of the file returns, when that is plain."""
-        if function in self._returning:
+    def returned(self, cls: str, name: str) -> Value:
+        """Return what a function, or with ``cls`` a method, gives: by its annotation or its plain ``return``."""
+        facts = self.classes[cls] if cls else None
+        definition = facts.methods[name] if facts is not None else self.functions[name]
+        if definition.asynchronous is not None or (cls, name) in self._returning:
             return OPAQUE
-        self._returning.add(function)
+        self._returning.add((cls, name))
         try:
-            definition = self.functions[function]
-            env = self.env_of(definition)
+            env = self.env_of(definition, facts)
+            if definition.returns is not None:
+                return env.annotated(definition.returns.annotation)
             found = [
                 env.of(node.value) for node in m.findall(definition.body, m.Return()) if isinstance(node, cst.Return)
             ]
             return next((value for value in found if value.kind is not Kind.OPAQUE), OPAQUE)
         finally:
-            self._returning.discard(function)
+            self._returning.discard((cls, name))
 
     def guard(self) -> cst.If | None:
         """Return the ``if __name__ == "__main__"`` statement, the last one if there are several."""
@@ -261,13 +277,26 @@ def assignments(body: object, env: Env) -> Iterator[tuple[cst.BaseExpression, Va
     for node in statements(body):
         for found in node.body if isinstance(node, cst.SimpleStatementLine) else ():
             if isinstance(found, cst.Assign):
-                value = env.of(found.value)
                 for target in found.targets:
-                    yield target.target, value
+                    yield from _pairs(target.target, found.value, env)
             elif isinstance(found, cst.AnnAssign):
                 value = env.of(found.value)
                 known_value = value if value.kind is not Kind.OPAQUE else env.annotated(found.annotation.annotation)
                 yield found.target, known_value
+
+
+def _pairs(
+    target: cst.BaseExpression, value: cst.BaseExpression, env: Env
+) -> Iterator[tuple[cst.BaseExpression, Value]]:
+    """Yield (target, value) of one assignment; ``a, b = x, y`` is two."""
+    sides = (cst.Tuple, cst.List)
+    if isinstance(target, sides) and isinstance(value, sides) and len(target.elements) == len(value.elements):
+        starred = any(isinstance(each, cst.StarredElement) for each in [*target.elements, *value.elements])
+        if not starred:
+            for left, right in zip(target.elements, value.elements, strict=True):
+                yield from _pairs(left.value, right.value, env)
+            return
+    yield target, env.of(value)
 
 
 def scan(body: object, env: Env) -> None:

@@ -16,6 +16,7 @@ from dspy_live.assistant.convert.twins import (
     Edits,
     add_imports,
     in_existing_async,
+    is_route,
     make_in_place,
     make_requested,
     make_twin,
@@ -40,12 +41,19 @@ def to_async(text: str, notes: Notes) -> str:
     module = edits.apply(source.module)
     if plan.imports:
         module = add_imports(module, sorted(plan.imports))
-    return with_live_lm(run_asynchronously(module.code, notes), notes)
+    return with_live_lm(run_asynchronously(module.code, notes, original=text), notes)
 
 
-def run_asynchronously(text: str, notes: Notes, special: Special | None = None, *, first_pass: bool = False) -> str:
-    """Return the source with its running part awaited; definitions are as they should be already."""
-    source = Source(text, first_pass=first_pass)
+def run_asynchronously(text: str, notes: Notes, special: Special | None = None, *, original: str) -> str:
+    """Return the source with its running part awaited; definitions are as they should be already.
+
+    Args:
+        text: the source, whose definitions may be changed already.
+        notes: where remarks go.
+        special: a conversion's own treatment of calls.
+        original: the user's source, for line numbers.
+    """
+    source = Source(text, first_pass=text == original, original=original)
     plan = Plan(source, notes, special)
     edits = Edits()
     module = source.module
@@ -89,6 +97,9 @@ def _refused(plan: Plan) -> list[tuple[str, str]]:
             found.append(
                 (facts.name, "it is a coroutine function already, which DSPy does not await; call it aforward")
             )
+            continue
+        if plan.source.overrides_call(facts):
+            found.append((facts.name, "the class has a __call__() of its own, which acall() would pass by"))
             continue
         obstacles = obstacles_of(forward) + plan.try_body(forward, facts).obstacles
         if obstacles:
@@ -148,8 +159,7 @@ def _library(plan: Plan, edits: Edits) -> None:
         if waits and can_have_twin:
             plan.twins.add((cls, name))
         elif waits:
-            reasons = explain(obstacles_of(function) or plan.try_body(function, source.classes.get(cls)).obstacles)
-            plan.notes.add("left", f"{name}() stays synchronous: {reasons}.", source.line(function))
+            plan.note_sync(cls, name)
 
 
 def _routes(plan: Plan, edits: Edits) -> None:
@@ -157,13 +167,7 @@ def _routes(plan: Plan, edits: Edits) -> None:
     for name, function in plan.source.functions.items():
         if function.asynchronous is not None or not function.decorators:
             continue
-        route = all(
-            isinstance(d.decorator, cst.Call)
-            and isinstance(d.decorator.func, cst.Attribute)
-            and d.decorator.func.attr.value in known.ROUTES
-            for d in function.decorators
-        )
         trial = plan.try_body(function, None)
-        if route and trial.awaited and not trial.obstacles:
+        if is_route(function) and trial.awaited and not trial.obstacles:
             edits.instead[function] = make_in_place(plan, function, None)
             plan.notes.add("changed", f"The handler {name}() is asynchronous now.", plan.source.line(function))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import libcst as cst
+import libcst.matchers as m
 
+from dspy_live.assistant.convert import known
 from dspy_live.assistant.convert.candidates import choose
 from dspy_live.assistant.convert.main_part import new_guard
-from dspy_live.assistant.convert.names import reads
+from dspy_live.assistant.convert.names import dotted, reads
 from dspy_live.assistant.convert.report import Notes
 from dspy_live.assistant.convert.source import Source
 from dspy_live.assistant.convert.swap import swap, uses
@@ -60,8 +62,13 @@ def to_streaming(text: str, notes: Notes, program: str | None = None) -> str:
             return None
         return _streamed(call, name)
 
-    new = run_asynchronously(text, notes, special, first_pass=True)
-    if new == text or f"{name}(" not in new:
+    new = run_asynchronously(text, notes, special, original=text)
+    if f"{name}(" not in new:
+        if any(note.level == "left" for note in notes.items):
+            return text
+        if _serves(source):
+            notes.add("left", "The file starts a server: `convert fastapi` writes routes that stream, in a new file.")
+            return text
         new = _with_example(source, notes, name, program)
     module = add_imports(cst.parse_module(new), ["asyncio", "dspy_live"])
     notes.add("changed", f"{name}() prints each field's text as it arrives; the program itself is not changed.")
@@ -77,6 +84,11 @@ def _replace_import(source: Source, notes: Notes) -> str | None:
         "changed", "The file streamed with DSPy's own streamify; dspy_live's takes its place, with the same arguments."
     )
     return add_imports(module, ["dspy_live"]).code
+
+
+def _serves(source: Source) -> bool:
+    calls = m.findall(source.module, m.Call())
+    return any(isinstance(call, cst.Call) and dotted(call.func) in known.SERVERS for call in calls)
 
 
 def _streamed(call: cst.Call, name: str) -> cst.Await:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import libcst as cst
 import libcst.matchers as m
 
+from dspy_live.assistant.convert import known
 from dspy_live.assistant.convert.awaiting import Awaiter, Plan
 from dspy_live.assistant.convert.calls import twin_name
 from dspy_live.assistant.convert.names import dotted
@@ -102,8 +103,14 @@ def in_existing_async(plan: Plan, edits: Edits) -> None:
     for facts, function in [*functions, *methods]:
         if function.asynchronous is None or function in edits.instead:
             continue
+        if plan.special is not None and is_route(function):
+            text = (
+                f"The handler {function.name.value}() answers over HTTP: `convert fastapi` writes routes that stream."
+            )
+            plan.notes.add("advice", text, plan.source.line(function))
+            continue
         body, awaiter = awaited_body(plan, function, facts)
-        if awaiter.awaited:
+        if not body.deep_equals(function.body):
             edits.instead[function] = function.with_changes(body=body)
             name, line = function.name.value, plan.source.line(function)
             how = "streams" if plan.special is not None else "no longer blocks the loop: it awaits its modules"
@@ -112,6 +119,12 @@ def in_existing_async(plan: Plan, edits: Edits) -> None:
             plan.notes.add(
                 "left", f"In {function.name.value}(): {explain(awaiter.obstacles)}.", plan.source.line(function)
             )
+
+
+def is_route(function: cst.FunctionDef) -> bool:
+    """Tell whether a function is a handler of a FastAPI app or router."""
+    pattern = m.Decorator(m.Call(func=m.Attribute(attr=m.Name(value=m.MatchIfTrue(known.ROUTES.__contains__)))))
+    return bool(function.decorators) and all(m.matches(each, pattern) for each in function.decorators)
 
 
 def add_imports(module: cst.Module, names: Sequence[str]) -> cst.Module:

@@ -7,7 +7,7 @@ does not know is opaque and is left as it is.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
@@ -66,13 +66,15 @@ class Env:
         source: the analysed file.
         cls: the class whose method we are in, or ``None``.
         names: local names and their values; they hide the file's own.
-        self_name: the name of the instance, usually ``self``.
+        self_name: the name of the instance, usually ``self``, or of the class in a ``classmethod``.
+        on_class: ``self_name`` is the class, so that calling it makes an instance.
     """
 
     source: Source
     cls: ClassFacts | None = None
     names: dict[str, Value] = field(default_factory=dict)
     self_name: str = ""
+    on_class: bool = False
 
     def of(self, node: cst.BaseExpression | None) -> Value:
         """Return what ``node`` is worth."""
@@ -101,7 +103,7 @@ class Env:
 
     def inside(self, loop: cst.CompFor) -> Env:
         """Return the environment inside a comprehension."""
-        env = Env(self.source, self.cls, dict(self.names), self.self_name)
+        env = replace(self, names=dict(self.names))
         clause: cst.CompFor | None = loop
         while clause is not None:
             env.bind(clause.target, env.element_of(clause.iter))
@@ -161,15 +163,31 @@ class Env:
     def _attribute(self, node: cst.Attribute) -> Value:
         if self.source.imports.qualified(node) == "dspy.settings.lm":
             return Value(Kind.NATIVE, dspy="LM")
-        base = node.value
-        if self.cls is not None and isinstance(base, cst.Name) and base.value == self.self_name:
-            return self.source.member(self.cls, node.attr.value)
-        if self.cls is not None and m.matches(base, m.Call(func=m.Name("super"))):
+        if self.cls is not None and m.matches(node.value, m.Call(func=m.Name("super"))):
             return self.source.inherited(self.cls, node.attr.value)
-        value = self.of(base)
-        if value.cls and (facts := self.source.classes.get(value.cls)):
-            return self.source.member(facts, node.attr.value)
-        return OPAQUE
+        if (read := self.property_of(node)) is not None:
+            return self.source.returned(*read)
+        facts = self._class_of(node.value)
+        return self.source.member(facts, node.attr.value) if facts is not None else OPAQUE
+
+    def _class_of(self, node: cst.BaseExpression) -> ClassFacts | None:
+        """Return the class of the file that ``node`` is, or that it is an instance of."""
+        if self.cls is not None and isinstance(node, cst.Name) and node.value == self.self_name:
+            return self.cls
+        if isinstance(node, cst.Name) and node.value in self.source.classes and node.value not in self.names:
+            return self.source.classes[node.value]
+        value = self.of(node)
+        return self.source.classes.get(value.cls) if value.kind is not Kind.FUNCTION else None
+
+    def property_of(self, node: cst.Attribute) -> tuple[str, str] | None:
+        """Return (class, name) where ``node`` reads a property of a class of the file."""
+        facts = self._class_of(node.value)
+        value = self.source.member(facts, node.attr.value) if facts is not None else OPAQUE
+        if value.kind is not Kind.FUNCTION:
+            return None
+        decorators = self.source.classes[value.cls].methods[value.function].decorators
+        names = {(dotted(each.decorator) or "").rpartition(".")[2] for each in decorators}
+        return (value.cls, value.function) if names & {"property", "cached_property"} else None
 
     def _call(self, node: cst.Call) -> Value:
         instance = self._instance(node.func)
@@ -193,18 +211,13 @@ class Env:
     def _returned(self, func: cst.BaseExpression) -> Value:
         """What a function of this file returns, by its annotation or its plain ``return``."""
         value = self.of(func)
-        if value.kind is not Kind.FUNCTION or value.cls:
-            return OPAQUE
-        definition = self.source.functions[value.function]
-        if definition.asynchronous is not None:
-            return OPAQUE
-        if definition.returns is not None:
-            return self.annotated(definition.returns.annotation)
-        return self.source.returned(value.function)
+        return self.source.returned(value.cls, value.function) if value.kind is Kind.FUNCTION else OPAQUE
 
     def _instance(self, node: cst.BaseExpression) -> Value:
         """Return what calling a class gives."""
         name = dotted(node)
+        if self.on_class and self.cls is not None and name == self.self_name:
+            return Value(self.source.kind_of(self.cls), cls=self.cls.name)
         if name in self.source.classes:
             facts = self.source.classes[name]
             return Value(self.source.kind_of(facts), cls=name)
