@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import logging
@@ -13,13 +14,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pydantic
 import pytest
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import ConfigurationError
 from dspy_live.observe.logs import log_structured, reset_logging, setup_logging
+from dspy_live.observe.prompts import PromptHider
 from dspy_live.observe.rotation import ByTime
 from dspy_live.runtime import whereabouts as where
+from dspy_live.runtime.account import process_account
 from dspy_live.runtime.whereabouts import Whereabouts
 
 SECRET = "sk-proj-S3CRETs3cretS3cret77"
@@ -133,6 +137,38 @@ def test_prompts_are_hidden_by_choice(running: Call, tmp_path: Path) -> None:
     asked = lines(tmp_path / "log")[2]
     assert asked["messages"].startswith("[hidden: ")
     assert asked["k"] == 3
+
+
+def test_the_failure_of_a_run_is_told_afterwards_without_its_prompt(tmp_path: Path) -> None:
+    """A server logs a run's exception when the run has ended, and a program's exceptions quote what was asked."""
+
+    @dataclasses.dataclass
+    class Passage:
+        words: str
+
+    class Document(pydantic.BaseModel):
+        body: str
+
+    account = process_account()
+    setup_logging("INFO", file=tmp_path / "log", prompts="hide", stream=io.StringIO())
+    inputs = {
+        "question": "Gr\u00fc\u00dfe an Hans",
+        "passage": Passage("a long passage"),
+        "document": Document(body="my secrets"),
+    }
+    call = Call(inputs, attributes={"args": ("by position",)})
+    for observer in account.observers:
+        observer.run_started(call, "Rag")
+        observer.run_ended(call, ValueError("no"), 0.1, None)
+    question, passage, document = inputs.values()
+    told = f"bad: {question} {json.dumps(question)} {passage} {document!r} by position"
+    logging.getLogger("server").error("run %s failed", call.id, exc_info=ValueError(told))
+    text = (tmp_path / "log").read_text()
+    assert "ValueError: bad: [hidden]" in text
+    for word in ("Hans", "long passage", "my secrets", "by position"):
+        assert word not in text
+    reset_logging()
+    assert not [observer for observer in account.observers if isinstance(observer, PromptHider)]
 
 
 def test_prompts_are_shown_otherwise(running: Call, tmp_path: Path) -> None:

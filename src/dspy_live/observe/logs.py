@@ -14,6 +14,7 @@ import orjson
 import structlog
 
 from dspy_live.core.errors import ConfigurationError
+from dspy_live.observe.prompts import PromptHider
 from dspy_live.observe.redact import redact
 from dspy_live.observe.rotation import BySize, ByTime
 from dspy_live.runtime.whereabouts import preferred_level, when_programs_are_loaded, whereabouts
@@ -22,16 +23,10 @@ Prompts = Literal["show", "hide"]
 Event = MutableMapping[str, Any]
 
 _OURS = "_dspy_live"
-_PROMPT_FIELDS = frozenset(
-    "prompt prompts messages input inputs output outputs completion completions content question answer response reply "
-    "reasoning text".split()
-)
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmg]?)i?b?\s*", re.IGNORECASE)
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
-_SHORTEST = 4
-"""Inputs shorter than this are not searched for in lines: they would hide half of the language."""
-
 _adopts = False
+_hider: PromptHider | None = None
 
 
 def setup_logging(
@@ -59,9 +54,9 @@ def setup_logging(
             the file grows.
         keep: how many older files are kept.
             Several processes may write to one file: one of them moves it, the others follow.
-        prompts: ``"hide"`` takes the inputs of the run out of every line it is found in, and the values of fields such
-            as ``prompt``, ``messages``, ``inputs`` and ``outputs``. A program's line that quotes an answer in its own
-            words is not recognised.
+        prompts: ``"hide"`` takes the inputs of the run out of every line they are found in, of those that tell of its
+            failure too, and the values of fields such as ``prompt``, ``messages``, ``inputs`` and ``outputs``. A
+            program's line that quotes an answer, or an input in other words, is not recognised.
         stream: the console; standard error by default.
 
     Raises :class:`~dspy_live.core.errors.ConfigurationError` for an unknown level, a wrong ``rotate``, or a file that
@@ -78,8 +73,10 @@ def setup_logging(
         raise ConfigurationError("rotate needs a file")
     root = logging.getLogger()
     reset_logging()
+    global _hider
+    _hider = PromptHider() if prompts == "hide" else None
     for handler, as_json, colours in handlers:
-        handler.setFormatter(_formatter(as_json=as_json, colours=colours, hide=prompts == "hide"))
+        handler.setFormatter(_formatter(as_json=as_json, colours=colours, hider=_hider))
         setattr(handler, _OURS, True)
         root.addHandler(handler)
     root.setLevel(number)
@@ -92,6 +89,10 @@ def reset_logging() -> None:
     for handler in [h for h in root.handlers if getattr(h, _OURS, False)]:
         root.removeHandler(handler)
         handler.close()
+    global _hider
+    if _hider is not None:
+        _hider.close()
+        _hider = None
 
 
 def log_structured(level: int | str, message: str, **fields: Any) -> None:
@@ -117,7 +118,7 @@ class _Message:
         return redact(" ".join([self._message, *(f"{name}={value!r}" for name, value in self._fields.items())]))
 
 
-def _formatter(*, as_json: bool, colours: bool, hide: bool) -> logging.Formatter:
+def _formatter(*, as_json: bool, colours: bool, hider: PromptHider | None) -> logging.Formatter:
     render: Any
     if as_json:
         render = structlog.processors.JSONRenderer(serializer=_dumps, sort_keys=False)
@@ -133,10 +134,10 @@ def _formatter(*, as_json: bool, colours: bool, hide: bool) -> logging.Formatter
         _add_whereabouts,
     ]
     after: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
-    if as_json or hide:
+    if as_json or hider is not None:
         after.append(structlog.processors.format_exc_info)
-    if hide:
-        after.append(_hide_prompts)
+    if hider is not None:
+        after.append(hider)
     return _Redacting(foreign_pre_chain=before, processors=[*after, _in_order, render])
 
 
@@ -164,38 +165,6 @@ def _add_whereabouts(_: Any, __: str, event: Event) -> Event:
         if here.predictor:
             event["predictor"] = here.predictor
     return event
-
-
-def _hide_prompts(_: Any, __: str, event: Event) -> Event:
-    here = whereabouts()
-    words = sorted(_texts(here.inputs), key=len, reverse=True) if here is not None else []
-    for name, value in list(event.items()):
-        if name in _PROMPT_FIELDS:
-            event[name] = f"[hidden: {len(str(value))} characters]"
-        elif name not in ("run", "program", "predictor", "level", "logger", "timestamp"):
-            event[name] = _without(value, words)
-    return event
-
-
-def _texts(value: Any) -> set[str]:
-    if isinstance(value, str):
-        # Lines often hold a text as Python or JSON would write it.
-        return {form for form in (value, repr(value)[1:-1], _dumps(value)[1:-1]) if len(form) >= _SHORTEST}
-    if isinstance(value, Mapping):
-        return {text for item in value.values() for text in _texts(item)}
-    if isinstance(value, list | tuple):
-        return {text for item in value for text in _texts(item)}
-    return set()
-
-
-def _without(value: Any, words: list[str]) -> Any:
-    if isinstance(value, bool | int | float | type(None)) or not words:
-        return value
-    text = value if isinstance(value, str) else str(value)
-    hidden = text
-    for word in words:
-        hidden = hidden.replace(word, "[hidden]")
-    return value if hidden == text else hidden
 
 
 def _in_order(_: Any, __: str, event: Event) -> Event:
