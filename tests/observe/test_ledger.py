@@ -396,6 +396,27 @@ def test_a_ledger_that_is_locked_waits_and_loses_nothing(tmp_path: Path, caplog:
     ledger.close()
 
 
+def test_a_full_disk_is_named_and_nothing_is_lost_when_there_is_room_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger = open_ledger(tmp_path / "ledger.db", contents=True)
+    backend: Any = ledger.backend
+    (pages,) = backend._connection.execute("PRAGMA page_count").fetchone()
+    backend._connection.execute(f"PRAGMA max_page_count = {pages + 5}")
+    backend._connection.execute("PRAGMA cache_size = 2")  # so that it is full before the end of a transaction
+    for _ in range(50):
+        call = Call({"question": "x" * 10_000})
+        ledger.run_started(call, "Rag")
+        ledger.run_ended(call, None, 0.5, None)
+    assert ledger.flush(1) is False
+    assert "full" in caplog.text
+    backend._connection.execute("PRAGMA max_page_count = 100000")
+    assert ledger.flush(10)
+    assert len(ledger.runs()) == 50
+    assert "0 rows are lost" in caplog.text
+    ledger.close()
+
+
 def test_a_long_question_does_not_hold_up_the_writer(tmp_path: Path) -> None:
     ledger = open_ledger(tmp_path / "l.db")
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT COUNT(*) FROM n"
