@@ -68,6 +68,7 @@ class TestConvert:
         ("words", "text", "said"),
         [
             (["async", "progam.py"], PROGRAM, "there is no file progam.py; did you mean program.py?"),
+            (["async", "agents.py"], PROGRAM, "there is no file agents.py\n"),
             (["async", "."], PROGRAM, "is a folder"),
             (["asinc", "program.py"], PROGRAM, "Did you mean 'async'?"),
             (["async", "program.py"], "def f(:\n", "not valid Python: line 1"),

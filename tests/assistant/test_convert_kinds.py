@@ -237,6 +237,17 @@ class TestBadInput:
         assert caught.value.candidates == ["a", "b"]
         assert "create_app(b)" in convert("serving", text, program="b").new
 
+    @pytest.mark.parametrize("kind", ["async", "usage", "streaming", "logging", "caching"])
+    def test_a_name_that_the_file_has_not_is_not_passed_over(self, kind: str) -> None:
+        with pytest.raises(NoProgram, match="no program named 'rag'"):
+            convert(kind, NESTED, program="rag")
+
+    @pytest.mark.parametrize("kind", ["serving", "fastapi", "tests"])
+    def test_a_program_that_cannot_be_imported(self, kind: str) -> None:
+        text = 'import dspy\n\ndef ask(q):\n    return dspy.Predict("q -> a")(q=q)\n\nif __name__ == "__main__":\n    ask(1)\n'
+        with pytest.raises(NoProgram, match="Make one at the file's top level"):
+            convert(kind, text)
+
     def test_a_program_of_another_name(self) -> None:
         with pytest.raises(NoProgram, match=r"no program named 'rag'.*It has: QA"):
             convert("serving", DEFINES_ONLY, program="rag")

@@ -107,6 +107,10 @@ def _pytest(name: str) -> str:
 
 def _one_request(conversion: Conversion) -> str:
     """Code that calls the new file's handler once, as a request would."""
-    candidate = importable(Source(conversion.old), conversion.program or None) if "Inputs(BaseModel)" in conversion.new else None
+    candidate = (
+        importable(Source(conversion.old), conversion.program or None)
+        if "Inputs(BaseModel)" in conversion.new
+        else None
+    )
     inputs = f"Inputs({candidate.sample_call()})" if candidate is not None else "{}"
     return f"\n\nif __name__ == '__main__':\n    import asyncio\n\n    print(asyncio.run(ask({inputs})))\n"

@@ -88,8 +88,9 @@ def read_source(file: Path) -> str:
     except FileNotFoundError:
         near: list[str] = []
         if file.parent.is_dir():
-            near = difflib.get_close_matches(file.name, [path.name for path in file.parent.glob("*.py")], n=1)
-        hint = f"; did you mean {file.parent / near[0]}?" if near else ""
+            there = [path.stem for path in file.parent.glob("*.py") if path.is_file()]
+            near = difflib.get_close_matches(file.stem, there, n=1)
+        hint = f"; did you mean {file.parent / near[0]}.py?" if near else ""
         raise ConfigurationError(f"there is no file {file}{hint}") from None
     except IsADirectoryError:
         raise ConfigurationError(f"{file} is a folder; name a Python file in it") from None

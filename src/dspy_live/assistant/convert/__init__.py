@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable
 from pathlib import PurePath
 
-from dspy_live.assistant.convert.candidates import Candidate, candidates, makes_programs, no_program_text
+from dspy_live.assistant.convert.candidates import Candidate, candidates, choose, makes_programs, no_program_text
+from dspy_live.assistant.convert.names import binds
 from dspy_live.assistant.convert.new_files import to_fastapi, to_serving, to_tests
 from dspy_live.assistant.convert.report import (
     Conversion,
@@ -72,6 +73,8 @@ def convert(kind: str, text: str, *, program: str | None = None, file: str = "pr
     source = Source(text)
     if not source.programs() and not candidates(source) and not makes_programs(source):
         raise NoProgram(no_program_text(source))
+    if program is not None and program not in _top_names(source):
+        choose(source, program)
     notes = Notes()
     stem = re.sub(r"\W", "_", PurePath(file).stem) or "program"
     if kind == "async":
@@ -85,6 +88,11 @@ def convert(kind: str, text: str, *, program: str | None = None, file: str = "pr
         notes.add("left", f"Nothing had to change: the file already is what `convert {kind}` makes of it.")
     check_syntax(new)
     return Conversion(kind, text, new, notes.sorted(), new_file, PurePath(file).name, program or "")
+
+
+def _top_names(source: Source) -> set[str]:
+    """The names of the file's top level: a program may be made in a way that is not seen."""
+    return set().union(*(binds(node) for node in source.module.body))
 
 
 _IN_PLACE: dict[str, Callable[[str, Notes, str | None], str]] = {

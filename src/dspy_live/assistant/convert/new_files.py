@@ -6,9 +6,9 @@ import re
 
 import libcst as cst
 
-from dspy_live.assistant.convert.candidates import Candidate, candidates, choose
+from dspy_live.assistant.convert.candidates import Candidate, candidates, choose, makes_programs
 from dspy_live.assistant.convert.names import binds, reads
-from dspy_live.assistant.convert.report import Notes, SeveralPrograms
+from dspy_live.assistant.convert.report import NoProgram, Notes, SeveralPrograms
 from dspy_live.assistant.convert.source import Source
 from dspy_live.assistant.convert.swap import uses, with_live_lm
 from dspy_live.assistant.convert.twins import add_imports
@@ -176,6 +176,11 @@ def importable(source: Source, program: str | None) -> Candidate:
         if len(classes) > 1:
             raise SeveralPrograms(
                 f"The file has several programs: {', '.join(classes)}. Name the one you mean.", classes
+            )
+        if not classes and makes_programs(source):
+            raise NoProgram(
+                "No program of the file can be imported: they are made inside functions or classes. Make one at the "
+                "file's top level and give it a name."
             )
         return choose(source, classes[0] if classes else None)
     buildable = [c for c in found if c.buildable] or found
