@@ -10,6 +10,7 @@ import pytest
 from dspy_live.cli.inputs import read_inputs
 from dspy_live.core.errors import InputError
 from dspy_live.core.schema import Field, Schema
+from dspy_live.server.question import question_inputs
 
 
 def whole(value: object) -> int:
@@ -66,3 +67,15 @@ def test_wrong_inputs_are_told(given: dict[str, object], said: str) -> None:
 
 def test_a_program_whose_inputs_are_unknown_takes_any_name() -> None:
     assert read_inputs(Schema("any", (), (), open=True), named={"depth": "3"}) == {"depth": "3"}
+
+
+def test_a_value_stays_the_text_that_it_is_where_the_input_takes_only_that() -> None:
+    def text_or_none(value: object) -> str | None:
+        if value is not None and not isinstance(value, str):
+            raise ValueError("a string or null")
+        return value
+
+    schema = Schema("qa", (Field("note", type="str | None", required=False, convert=text_or_none),), (Field("answer"),))
+    for word, read in (("5", "5"), ("[1]", "[1]"), ("plain words", "plain words"), ("null", None), ('"5"', "5")):
+        assert read_inputs(schema, None, {"note": word}) == {"note": read}
+        assert question_inputs(schema, word) == {"note": read}

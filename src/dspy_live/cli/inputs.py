@@ -72,9 +72,6 @@ def _first_free(schema: Schema, values: Mapping[str, Any]) -> Field:
 
 
 def _value(field: Field | None, value: str) -> Any:
-    if field is None or field.is_text:
-        return value
-    try:
-        return json.loads(value)
-    except ValueError:
-        return value
+    from dspy_live.server.question import value_of
+
+    return value if field is None else value_of(field, value)

@@ -29,9 +29,28 @@ def question_field(schema: Schema) -> Field:
 def question_inputs(schema: Schema, text: str) -> dict[str, Any]:
     """Return the inputs of a plain text; where the input is no text, it is read as JSON if it is JSON."""
     field = question_field(schema)
+    return {field.name: value_of(field, text)}
+
+
+def value_of(field: Field, text: str) -> Any:
+    """Return what a text stands for: itself for a text input, else its value as JSON.
+
+    It stays the text that it is where it is no JSON, and where the input takes it only so (``5`` for a ``str | None``).
+    """
     if field.is_text:
-        return {field.name: text}
+        return text
     try:
-        return {field.name: orjson.loads(text)}
+        value = orjson.loads(text)
     except orjson.JSONDecodeError:
-        return {field.name: text}
+        return text
+    return text if not _fits(field, value) and _fits(field, text) else value
+
+
+def _fits(field: Field, value: Any) -> bool:
+    if field.convert is None:
+        return True
+    try:
+        field.convert(value)
+    except ValueError:
+        return False
+    return True

@@ -71,8 +71,14 @@ function widget(field, id) {
   if (schema.type === "boolean") return checkbox(field, id);
   if (schema.type === "integer" || schema.type === "number") return number(field, id, schema.type === "integer");
   if (FILES[field.type]) return file(field, id, FILES[field.type]);
-  if (field.type === "str" || schema.type === "string") return text(field, id);
+  if (field.type === "str" || isText(schema)) return text(field, id);
   return json(field, id);
+}
+
+// Text, or nothing: an empty control leaves it out.
+function isText(schema) {
+  const kinds = schema.anyOf ?? [schema];
+  return kinds.some((each) => each.type === "string") && kinds.every((each) => ["string", "null"].includes(each.type));
 }
 
 function text(field, id) {
