@@ -22,10 +22,15 @@ RIVERS = Schema(
         Field("question", description="What you would like to know", convert=text_convert),
         Field("style", type="Literal['short', 'long']", json_schema={"enum": ["short", "long"]}),
         Field("k", type="int", json_schema={"type": "integer"}, required=False, default=3),
-        Field("tags", type="list[str]", json_schema={"type": "array"}, required=False),
+        Field("tags", "list[str]", {"type": "array"}, "as in dspy.configure(lm=dspy.LM('openai/gpt-4o-mini'))", False),
     ),
     (Field("answer"), Field("cities", type="list[str]", json_schema={"type": "array"})),
     "Answers questions on rivers.",
+)
+
+OPTIONAL = {"anyOf": [{"type": "string"}, {"type": "null"}]}
+NOTES = Schema(
+    "Notes", (Field("question"), Field("note", "Union[str, NoneType]", OPTIONAL, required=False)), (Field("answer"),)
 )
 
 
@@ -60,6 +65,7 @@ def live() -> Iterator[Live]:
     programs = {
         "rivers": Mounted("rivers", Scripted(rivers), RIVERS, simulated=True),
         "qa": Mounted("qa", Scripted(answer), QA),
+        "notes": Mounted("notes", Scripted(answer), NOTES),
     }
     with serving(create_app(programs, title="River guide")) as server:
         yield server
@@ -174,6 +180,25 @@ def test_another_program_has_another_form(page: Page) -> None:
     assert value(page, 1) == "You asked: why?"
 
 
+def test_a_text_that_may_be_left_out_is_a_text(page: Page, live: Live) -> None:
+    page.evaluate("document.querySelector('#program').value = 'notes'")
+    page.evaluate("document.querySelector('#program').dispatchEvent(new Event('change'))")
+    page.type("#in-question", "why?")
+    page.type("#in-note", "it's no JSON")
+    page.click("#run")
+    page.wait(DONE)
+    assert live.app.programs["notes"].service.calls[-1].inputs["note"] == "it's no JSON"  # type: ignore[attr-defined]
+
+
+def test_the_documentation_fits_a_phone(page: Page, live: Live) -> None:
+    page.call("Emulation.setDeviceMetricsOverride", width=390, height=844, deviceScaleFactor=1, mobile=True)
+    page.goto(live.url + "/docs")
+    page.wait("document.querySelector('details.operation')")
+    wide = page.evaluate("document.documentElement.scrollWidth")
+    page.call("Emulation.clearDeviceMetricsOverride")
+    assert wide == 390
+
+
 def test_live_figures_move(page: Page) -> None:
     page.type("#in-question", "Which?")
     page.click("#run")
@@ -203,7 +228,11 @@ def test_a_server_with_keys_asks_for_one(browser: Page) -> None:
     with serving(app) as live:
         browser.goto(live.url)
         browser.wait("document.querySelector('#key-dialog').open")
-        browser.type("#key", "open-sesame")
+        assert not browser.text("#key-problem")
+        browser.type("#key", "open-barley")
+        browser.press("Enter")
+        browser.wait("document.querySelector('#key-problem').textContent.includes('not known')")
+        browser.call("Input.insertText", text="open-sesame")  # in place of the wrong one, which is selected
         browser.press("Enter")
         browser.wait("document.querySelector('#in-question')")
         browser.type("#in-question", "why?")

@@ -36,7 +36,7 @@ function curl(doc, method, path, body) {
   const base = new URL(doc.servers?.[0]?.url ?? "/", location.origin).href.replace(/\/$/, "");
   const lines = [`curl -X ${method.toUpperCase()} ${base}${path}`];
   if (doc.security) lines.push('-H "Authorization: Bearer $KEY"');
-  if (body) lines.push("-H 'Content-Type: application/json'", `-d '${JSON.stringify(body)}'`);
+  if (body) lines.push("-H 'Content-Type: application/json'", `-d '${JSON.stringify(body).replaceAll("'", `'\\''`)}'`);
   return lines.join(" \\\n  ");
 }
 
@@ -89,7 +89,7 @@ function draw(doc) {
 }
 
 setUpTheme();
-byId("key-button").addEventListener("click", askKey);
+byId("key-button").addEventListener("click", () => askKey());
 withKey(() => getJson("openapi.json")).then(draw, (error) => {
   byId("failure").textContent = error.message;
   byId("failure").hidden = false;

@@ -3,12 +3,14 @@
 import { key } from "./api.js";
 import { byId } from "./dom.js";
 
-/** Ask for a key; resolves to true when one was given. */
-export function askKey() {
+/** Ask for a key, and say what was wrong with the last one; resolves to true when one was given. */
+export function askKey(problem = "") {
   const dialog = byId("key-dialog");
+  byId("key-problem").textContent = problem;
   byId("key").value = key.get();
   byId("key-button").hidden = false;
   dialog.showModal();
+  byId("key").select();
   return new Promise((resolve) => {
     dialog.addEventListener(
       "close",
@@ -28,7 +30,7 @@ export async function withKey(load) {
     try {
       return await load();
     } catch (error) {
-      if (error.status !== 401 || !(await askKey())) throw error;
+      if (error.status !== 401 || !(await askKey(key.get() && error.message))) throw error;
     }
   }
 }

@@ -185,7 +185,7 @@ async function load() {
 
 byId("form").addEventListener("submit", (event) => (event.preventDefault(), start()));
 byId("cancel").addEventListener("click", () => current?.abort());
-byId("key-button").addEventListener("click", askKey);
+byId("key-button").addEventListener("click", () => askKey());
 byId("curl").addEventListener("click", async () => {
   await navigator.clipboard.writeText(curl(path(), await form.read(), config()));
   byId("curl").textContent = "Copied";
