@@ -43,6 +43,16 @@ class TestConvert:
         assert stat.S_IMODE(program.stat().st_mode) == 0o640
         assert [path.name for path in program.parent.glob(".program*")] == []
 
+    def test_the_mark_at_a_files_beginning_stays(self, program: Path) -> None:
+        program.write_bytes(b"\xef\xbb\xbf" + PROGRAM.replace("\n", "\r\n").encode())
+        assert main(["convert", "async", "program.py", "--write"]) == 0
+        written = program.read_bytes()
+        assert written.startswith(b"\xef\xbb\xbfimport dspy\r\n")
+        assert b"asyncio.run(main())" in written
+        assert written.count(b"\n") == written.count(b"\r\n")
+        assert main(["convert", "tests", "program.py", "--write"]) == 0
+        assert (program.parent / "test_program.py").read_bytes().startswith(b'"""Tests')
+
     def test_what_does_not_run_is_not_written(self, program: Path, capsys: pytest.CaptureFixture[str]) -> None:
         broken = PROGRAM.replace(".answer", ".nothing")
         program.write_text(broken)

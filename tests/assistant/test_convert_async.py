@@ -488,6 +488,23 @@ class TestWhatRuns:
         assert "(line 10)" in left(conversion)
         assert "the generator each() calls a module, and its reader can't await (line 11)" in left(conversion)
 
+    @pytest.mark.parametrize("load", ["requests.get('http://x').json()", "load()"])
+    def test_what_others_import_is_not_moved_for_a_librarys_sake(self, load: str) -> None:
+        """``DATA`` in main() would be no name of the module any more."""
+        text = source("""
+        import dspy
+        import requests
+
+        def load():
+            return requests.get("http://x").json()
+
+        DATA = LOAD
+        qa = dspy.Predict("q -> a")
+        """).replace("LOAD", load)
+        conversion = to_async(text)
+        assert f"\nDATA = {load}\n" in conversion.new
+        assert "main" not in conversion.new
+
     def test_a_main_that_others_use_keeps_its_name(self) -> None:
         new = to_async(
             source("""

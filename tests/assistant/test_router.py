@@ -19,6 +19,7 @@ from dspy_live.assistant.router import is_words, route
         ("write a FastAPI app for it", "fastapi"),
         ("generate tests for my program", "tests"),
         ("Can you make my program asynchronous?", "async"),
+        ("I want my program to be asynchronous", "async"),
         ("convert it so that it streams", "streaming"),
     ],
 )
@@ -36,6 +37,7 @@ def test_a_request_is_a_conversion(line: str, kind: str) -> None:
         "how can I add caching to my program",
         "is streaming slower?",
         "explain backpressure to me",
+        "I want to know how to stream",
         "why does my program not stream?",
     ],
 )

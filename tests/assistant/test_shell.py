@@ -141,13 +141,28 @@ class TestCommands:
 
 
 @pytest.mark.usefixtures("no_trials")
+def test_a_conversion_that_was_interrupted_is_not_written(file: Path) -> None:
+    """Ctrl-C at the question: nothing of it was shown, so there is nothing to write."""
+    shell = Shell(ProgramFlags(sim=True), agree=False)
+
+    def interrupted(_: str) -> bool:
+        raise KeyboardInterrupt
+
+    shell(f"/load {file}")
+    shell.session.ask = interrupted
+    assert shell("/convert async").endswith("stopped\n")
+    assert "nothing was converted yet" in shell("/write")
+    assert file.read_text() == PROGRAM
+
+
 class TestWords:
     """Questions and requests without a command."""
 
     def test_a_question(self, shell: Shell) -> None:
         shown = shell("How do credits on the WebSocket work?")
         assert shown.startswith("## WebSocket: Credit")
-        assert "`explain websocket` shows all of it" in shown
+        assert "`/explain websocket` shows all of it" in shown
+        assert shell("explain websocket").startswith("# WebSocket\n"), "the command without its slash is the page too"
 
     def test_show_me_examples(self, shell: Shell) -> None:
         shown = shell("Show me streaming examples")

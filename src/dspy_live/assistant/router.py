@@ -14,7 +14,8 @@ _ASKING = re.compile(
     re.IGNORECASE,
 )
 _MAKING = re.compile(
-    r"\b(create|make|build|add|convert|turn|write|generate|give|rewrite|wrap|transform|enable|put|change|get)\b",
+    r"\b(create|make|build|add|convert|turn|write|generate|give|rewrite|wrap|transform|enable|put|change|get"
+    r"|(want|need|would like|'d like) (my|this|the|our|it)\b.*\bto)\b",
     re.IGNORECASE,
 )
 _MINE = re.compile(

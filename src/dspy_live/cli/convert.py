@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 import tempfile
@@ -122,9 +123,10 @@ def write_conversion(conversion: Conversion, file: Path) -> Path:
         raise ConfigurationError(f"{target} is there already; move it away first")
     if not conversion.new_file and read_source(file) != conversion.old:
         raise ConfigurationError(f"{file} has changed since it was read; convert it again")
+    marked = not conversion.new_file and file.read_bytes().startswith(codecs.BOM_UTF8)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as temporary:
+        with os.fdopen(handle, "w", encoding="utf-8-sig" if marked else "utf-8", newline="") as temporary:
             temporary.write(conversion.new)
         mode = file.stat().st_mode & 0o777
         Path(name).chmod(mode)

@@ -13,7 +13,7 @@ from dspy_live.assistant.router import is_words, route
 from dspy_live.cli import terminal
 from dspy_live.cli.convert import load_codemods, proved, read_source, write_conversion
 from dspy_live.cli.flags import ProgramFlags
-from dspy_live.core.errors import ConfigurationError, InputError, LiveError
+from dspy_live.core.errors import ConfigurationError, InputError, LiveError, NotFound
 
 if TYPE_CHECKING:
     from dspy_live.assistant.convert import Conversion
@@ -65,7 +65,7 @@ class Session:
             if line.startswith("/"):
                 self._command(line)
             elif line.lower() in ("exit", "quit", "help"):
-                self._command(f"/{line.lower()}")
+                self._command(f"/{line}")
             else:
                 self._words(line)
         except KeyboardInterrupt:
@@ -108,6 +108,10 @@ class Session:
         self.say(f"there is no command {name}; {suggest(name, [*COMMANDS, *_SAME], COMMANDS)}")
 
     def _words(self, line: str) -> None:
+        first, _, rest = line.partition(" ")
+        if first.lower() == "explain" and _is_topic(rest):
+            self.do_explain(rest)
+            return
         intent = route(line)
         if intent.what == "convert":
             self._requested(intent.kind, line)
@@ -130,7 +134,7 @@ class Session:
         from dspy_live.cli.shell_answer import answered_by_lm
 
         if not answered_by_lm(question, self.flags, self.out):
-            terminal.show_answer(question, self.out)
+            terminal.show_answer(question, self.out, command="/explain")
 
     def _topic(self, topic: str, rest: str) -> None:
         guide = find_guide(topic)
@@ -212,10 +216,11 @@ class Session:
             self.say(line)
         if not conversion.changed:
             return
-        self.conversion = conversion
+        self.conversion = None
         run = run or self.ask("Run the result against the simulated LM first? It runs your file's code.")
         works = proved(conversion, file, out=self.out) if run else None
         terminal.show_diff(conversion.diff, self.out)
+        self.conversion = conversion
         if works is None:
             self.say("Not run: /convert KIND --run tries it against the simulated LM.")
         if write and works is not False:
@@ -291,3 +296,14 @@ class Session:
     def _target(self) -> str:
         file = self._loaded()
         return f"{file}:{self.program}" if self.program else str(file)
+
+
+def _is_topic(words: str) -> bool:
+    """Tell whether a page goes by these words."""
+    if len(words.split()) > 2:
+        return False
+    try:
+        find_guide(words)
+    except NotFound:
+        return False
+    return True

@@ -131,15 +131,18 @@ def show_guide(guide: Guide, out: TextIO) -> None:
     show_markdown(guide.text, out)
 
 
-def show_answer(question: str, out: TextIO) -> None:
-    """Show the best passage of the best page, once its examples have run here, and where to read on."""
+def show_answer(question: str, out: TextIO, *, command: str = "explain") -> None:
+    """Show the best passage of the best page, once its examples have run here, and where to read on.
+
+    ``command`` is what shows a whole page, as it is typed where this is read.
+    """
     pages = search(question)
     guide = find_guide(pages[0].page)
     best = pages[0].best_of(guide)
     _warn_of_failures(best.code, out)
     title = guide.title if best.heading == guide.title else f"{guide.title}: {best.heading}"
     show_markdown(f"## {title}\n\n{best.text}", out)
-    print(f"\nFrom the guide {best.page!r}; `explain {best.page}` shows all of it.", file=out)
+    print(f"\nFrom the guide {best.page!r}; `{command} {best.page}` shows all of it.", file=out)
     for page in pages[1:]:
         if page.score >= pages[0].score * NEAR:
             print(f"See also {page.page}: {find_guide(page.page).summary.rstrip(':')}", file=out)

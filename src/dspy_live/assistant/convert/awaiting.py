@@ -37,6 +37,8 @@ class Plan:
         special: the conversion's own treatment of some calls.
         twins: functions whose asynchronous twin is called: (class name or "", function name).
         imports: modules that the new code uses.
+        in_place: functions that become asynchronous themselves.
+        library: functions that wait for a library's calls alone, and for no module.
     """
 
     source: Source
@@ -45,6 +47,7 @@ class Plan:
     twins: set[tuple[str, str]] = field(default_factory=set)
     imports: set[str] = field(default_factory=set)
     in_place: set[str] = field(default_factory=set)
+    library: set[tuple[str, str]] = field(default_factory=set)
     _known: dict[tuple[str, str], tuple[bool, bool]] = field(default_factory=dict)
 
     def definition(self, cls: str, name: str) -> cst.FunctionDef | None:
@@ -61,7 +64,10 @@ class Plan:
             definition = self.definition(cls, name)
             if definition is not None and definition.asynchronous is None:
                 facts = self.source.classes.get(cls)
-                waits = self.try_body(definition, facts).awaited > 0
+                trial = self.try_body(definition, facts)
+                waits = trial.awaited > 0
+                if waits and trial.awaited == trial.library:
+                    self.library.add(key)
                 self._known[key] = (waits, not self.obstacles(definition, facts))
         return self._known[key]
 
@@ -88,13 +94,17 @@ class Plan:
 
 
 class Awaiter(cst.CSTTransformer):
-    """Rewrites one body. ``awaited`` counts the calls, ``obstacles`` says what can't be awaited where it stands."""
+    """Rewrites one body.
+
+    ``awaited`` counts the calls, ``library`` those among them that wait for no module, and ``obstacles`` says what
+    can't be awaited where it stands.
+    """
 
     def __init__(self, plan: Plan, env: Env, body: cst.CSTNode | None = None) -> None:
         super().__init__()
         self.plan = plan
         self.envs = [env]
-        self.awaited = 0
+        self.awaited = self.library = 0
         self.obstacles: list[Obstacle] = []
         self._skip: set[cst.CSTNode] = set()
         self._read_out: set[cst.CSTNode] = set()
@@ -158,6 +168,7 @@ class Awaiter(cst.CSTTransformer):
             return updated_node
         body = original_node.body.visit(inner)
         self.awaited += inner.awaited
+        self.library += inner.library
         self.obstacles += inner.obstacles
         return updated_node.with_changes(body=body, asynchronous=updated_node.asynchronous or cst.Asynchronous())
 
@@ -283,6 +294,8 @@ class Awaiter(cst.CSTTransformer):
         if yields(definition.body):
             self._obstacle(f"the generator {value.function}() calls a module, and its reader can't await", original)
             return None
+        if (value.cls, value.function) in self.plan.library:
+            self.library += 1
         if not can_have_twin:
             self.plan.note_sync(value.cls, value.function)
             return self._in_thread(updated)
@@ -313,9 +326,13 @@ class Awaiter(cst.CSTTransformer):
     def _call_of_library(self, original: cst.Call, updated: cst.Call) -> cst.BaseExpression | None:
         name = self.plan.source.imports.qualified(original.func)
         if name == "time.sleep":
+            self.library += 1
             self.plan.imports.add("asyncio")
             return awaited(updated.with_changes(func=cst.Attribute(cst.Name("asyncio"), cst.Name("sleep"))))
-        return self._in_thread(updated) if name in known.BLOCKING_CALLS else None
+        if name not in known.BLOCKING_CALLS:
+            return None
+        self.library += 1
+        return self._in_thread(updated)
 
     def _in_thread(self, updated: cst.Call) -> cst.BaseExpression:
         self.plan.imports.add("asyncio")

@@ -33,13 +33,16 @@ class Running:
 
 
 def waits(plan: Plan, statement: cst.CSTNode) -> bool:
-    """Tell whether a statement of the file's top level calls something that waits."""
+    """Tell whether a statement of the file's top level runs a module.
+
+    One that only waits for a library, ``data = requests.get(…)``, makes what others import: it is no run.
+    """
     if isinstance(statement, DEFINITIONS):
         return False
     trial = Plan(plan.source, special=plan.special)
     awaiter = Awaiter(trial, Env(plan.source))
     statement.visit(awaiter)
-    return awaiter.awaited > 0 or any("calls a module" in o.text for o in awaiter.obstacles)
+    return awaiter.awaited > awaiter.library or any("calls a module" in o.text for o in awaiter.obstacles)
 
 
 def running_part(plan: Plan) -> Running | None:
