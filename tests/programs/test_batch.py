@@ -12,9 +12,10 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import dspy
+import pydantic
 import pytest
 from tests.programs.conftest import Sim
 
@@ -171,6 +172,45 @@ async def test_a_checkpoint_does_only_what_is_missing(tmp_path: Path) -> None:
     again = await abatch(third, inputs, checkpoint=path)
     assert third.seen == []
     assert [str(a) for a in again] == [str(r) for r in results]
+
+
+class City(pydantic.BaseModel):
+    name: str
+    twins: list[str] = []
+
+
+class Cities(dspy.Signature):  # type: ignore[misc]
+    question: str = dspy.InputField()
+    best: City = dspy.OutputField()
+    others: list[City] = dspy.OutputField()
+    colour: Literal["red", "blue"] = dspy.OutputField()
+    reasoning: dspy.Reasoning = dspy.OutputField()
+
+
+class Tells(dspy.Module):  # type: ignore[misc]
+    """Gives on a model as a dict, and a value of no type that a signature names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ask = dspy.Predict(Cities)
+
+    async def aforward(self, question: str) -> Any:
+        told = await self.ask.acall(question=question)
+        return dspy.Prediction(best=told.best.model_dump(), others=told.others, tags={"a"}, count=len(told.others))
+
+
+async def test_what_is_read_from_a_checkpoint_has_its_types(sim: Sim, tmp_path: Path) -> None:
+    """A model came back as a dict and a Reasoning as a str: code that worked failed after a crash, at those items."""
+    for program in (dspy.Predict(Cities), Tells()):
+        path = tmp_path / f"{type(program).__name__}.jsonl"
+        with dspy.context(lm=sim.lm()):
+            first = await abatch(program, [{"question": "Which?"}], checkpoint=path)
+            requests = sim.server.stats.requests
+            again = await abatch(program, [{"question": "Which?"}], checkpoint=path)
+        assert sim.server.stats.requests == requests
+        for name in set(first[0].keys()) - {"tags"}:
+            assert (name, again[0][name]) == (name, first[0][name])
+            assert type(again[0][name]) is type(first[0][name])
 
 
 async def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from dspy_live.core.errors import LiveError
 from dspy_live.programs.asyncify import call_for, check_timeout
 from dspy_live.programs.program import ProgramService
 from dspy_live.programs.progress import Progress, progress_for
-from dspy_live.programs.schema import outputs_of
+from dspy_live.programs.schema import outputs_of, restored
 from dspy_live.runtime import background, door
 from dspy_live.runtime.checkpoint import Checkpoint, fingerprint
 from dspy_live.runtime.execution import Execution
@@ -56,9 +56,9 @@ class Row:
 class BatchItem:
     """One finished item.
 
-    ``result`` is what the program returned (a ``dspy.Prediction`` made of the checkpoint's outputs where
-    it was done before), ``error`` a :class:`BatchError` instead. ``seconds`` is how long it took, 0 for
-    one done before.
+    ``result`` is what the program returned (a ``dspy.Prediction`` made of the checkpoint's outputs, each of its
+    field's type, where it was done before), ``error`` a :class:`BatchError` instead. ``seconds`` is how long it
+    took, 0 for one done before.
     """
 
     index: int
@@ -178,7 +178,7 @@ class _Runner:
             record = self._kept.get(index, print_of)
             if record is not None:
                 self._bar.done(resumed=True, failed="error" in record)
-                return _resumed(index, shown, record)
+                return _resumed(self._service.program, index, shown, record)
         started = time.monotonic()
         item = await self._run(index, shown, args, kwargs, started)
         if self._kept is not None:
@@ -224,14 +224,27 @@ def program_fingerprint(program: Any) -> str:
 def _record(item: BatchItem) -> dict[str, Any]:
     if item.error is not None:
         return {"error": item.error.kind, "message": item.error.message}
-    return {"outputs": outputs_of(item.result), "prediction": isinstance(item.result, dspy.Prediction)}
+    if not isinstance(item.result, dspy.Prediction):
+        return {"outputs": outputs_of(item.result), "prediction": False}
+    outputs = outputs_of(item.result)
+    # Those that JSON has changed: a model, an enum, a list of models.
+    typed = [name for name, value in outputs.items() if _changed(value, item.result[name])]
+    return {"outputs": outputs, "prediction": True, "typed": typed}
 
 
-def _resumed(index: int, inputs: Any, record: dict[str, Any]) -> BatchItem:
+def _changed(value: Any, true: Any) -> bool:
+    try:
+        return type(value) is not type(true) or bool(value != true)
+    except Exception:  # an array, whose comparison is no truth
+        return True
+
+
+def _resumed(program: Any, index: int, inputs: Any, record: dict[str, Any]) -> BatchItem:
     if "error" in record:
         error = BatchError(index, inputs, record["error"], record["message"])
         return BatchItem(index, inputs, None, error, resumed=True)
     outputs = record["outputs"]
     if record["prediction"]:
-        return BatchItem(index, inputs, dspy.Prediction(**outputs), resumed=True)
+        made = dspy.Prediction(**restored(program, outputs, record.get("typed", ())))
+        return BatchItem(index, inputs, made, resumed=True)
     return BatchItem(index, inputs, outputs.get("output", outputs), resumed=True)

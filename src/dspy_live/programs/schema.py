@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import dspy
@@ -200,6 +201,24 @@ def outputs_of(value: Any) -> dict[str, Any]:
     else:
         items = {"output": value}
     return {k: v if type(v) is str else _json_value(v) for k, v in items.items()}
+
+
+def restored(program: Any, outputs: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Return outputs that JSON has held with those of ``names`` as the program's predictors type them.
+
+    Of several predictors with an output of one name the last counts. What does not fit its type stays as it is.
+    """
+    fields: dict[str, Any] = {}
+    for predictor in program.predictors() if isinstance(program, dspy.Module) else ():
+        fields.update(predictor.signature.output_fields)
+    signature = _signature(program)
+    fields.update(signature.output_fields if signature is not None else {})
+    made = dict(outputs)
+    for name in names:
+        if name in fields and name in made:
+            with contextlib.suppress(Exception):  # a type without a schema, or another value than the predictor's
+                made[name] = pydantic.TypeAdapter(fields[name].annotation).validate_python(made[name])
+    return made
 
 
 def _json_value(value: Any) -> Any:
