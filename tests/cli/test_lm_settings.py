@@ -98,3 +98,27 @@ def test_dotenv_lines(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe=\xff")
     with pytest.raises(ConfigurationError, match="can't read"):
         load_dotenv(tmp_path / "binary", environ)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("model = 5", "model must be a string; got 5"),
+        ("api_base = []", "api_base must be a string"),
+        ("api_key_env = 5", "api_key_env must be a string"),
+        ('temperature = "hot"', "temperature must be a number; got 'hot'"),
+        ("max_tokens = 0", "max_tokens must be a whole number of at least 1"),
+    ],
+)
+def test_a_setting_of_the_wrong_type_is_told(tmp_path: Path, line: str, said: str) -> None:
+    file = tmp_path / "lm.toml"
+    file.write_text(f"[lm]\n{line}\n")
+    with pytest.raises(ConfigurationError, match=said):
+        read_settings(config=file, environ={}, dotenv=tmp_path / ".env")
+
+
+def test_files_of_editors_that_begin_with_a_byte_order_mark_are_read(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("DSPY_LIVE_API_KEY=k\n", "utf-8-sig")
+    (tmp_path / "lm.toml").write_text('[lm]\nmodel = "openai/x"\n', "utf-8-sig")
+    found = read_settings(config=tmp_path / "lm.toml", environ={}, dotenv=tmp_path / ".env")
+    assert (found.model, found.options["api_key"]) == ("openai/x", "k")

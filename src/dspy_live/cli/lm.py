@@ -86,7 +86,7 @@ def _source(lm: str | None, file: Mapping[str, Any], config: Path | None, from_d
 
 def _read_file(path: Path, environ: Mapping[str, str]) -> dict[str, Any]:
     try:
-        data = tomllib.loads(path.read_text("utf-8"))
+        data = tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as exc:
         raise ConfigurationError(f"can't read {path}: {exc.strerror}") from exc
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
@@ -98,11 +98,23 @@ def _read_file(path: Path, environ: Mapping[str, str]) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise ConfigurationError(f'{path}: lm must be a table: [lm] and model = "openai/NAME" below it')
     found = dict(table)
+    _check_types(found, path)
     if (variable := found.pop("api_key_env", None)) is not None:
         if not environ.get(str(variable)):
             raise ConfigurationError(f"{path}: api_key_env names {variable}, which is not set")
         found["api_key"] = environ[str(variable)]
     return found
+
+
+def _check_types(table: Mapping[str, Any], path: Path) -> None:
+    from dspy_live.server.inputs import CONFIG_OPTIONS
+
+    for name, value in table.items():
+        if name in ("model", "api_base", "api_key", "api_key_env") and not isinstance(value, str):
+            raise ConfigurationError(f"{path}: {name} must be a string; got {value!r}")
+        expected, fits = CONFIG_OPTIONS.get(name, ("", None))
+        if fits is not None and not fits(value):
+            raise ConfigurationError(f"{path}: {name} must be {expected}; got {value!r}")
 
 
 def load_dotenv(path: Path, environ: MutableMapping[str, str]) -> set[str]:
@@ -113,7 +125,7 @@ def load_dotenv(path: Path, environ: MutableMapping[str, str]) -> set[str]:
     A missing file defines nothing.
     """
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8-sig").splitlines()
     except (FileNotFoundError, IsADirectoryError):
         return set()
     except (OSError, UnicodeDecodeError) as exc:
