@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from collections.abc import Iterator
 from typing import Any
 
@@ -251,3 +252,17 @@ def test_options_of_the_lm_that_fit_go_along(live: Live) -> None:
     config = {"temperature": 1, "stop": ["x"], "n": 2, "rollout_id": "a", "cache": False, "seed": None}
     assert http.post(live.url + "/predict", json={"question": "x", "config": config}).status_code == 200
     assert live.service.calls[-1].config == config
+
+
+def test_a_config_header_may_have_any_letters(live: Live) -> None:
+    header = {"X-Config": '{"stop": "Grüße"}'.encode()}
+    assert http.post(live.url + "/predict", json={"question": "x"}, headers=header).status_code == 200
+    assert live.service.calls[-1].config == {"stop": "Grüße"}
+    assert http.post(live.url + "/predict", json={"question": "x"}, headers={"X-Config": b'"\xff"'}).status_code == 400
+
+
+def test_a_compressed_body_is_named_as_the_trouble(live: Live) -> None:
+    body = gzip.compress(b'{"question": "x"}')
+    reply = http.post(live.url + "/predict", content=body, headers={"Content-Encoding": "gzip"})
+    assert reply.status_code == 400
+    assert "compressed (gzip)" in error(reply)["message"]

@@ -57,6 +57,8 @@ class Request:
         Raises :class:`TooLarge` as soon as it is known to be over the limit, :class:`RequestTimeout`
         for one that comes too slowly.
         """
+        if (coding := self.header(b"content-encoding")) not in (None, "", "identity"):
+            raise BadRequest(f"the body is compressed ({coding[:40]}); this server takes it as it is only")
         limit = self.app.max_body
         if int(self._length() or 0) > limit:
             raise TooLarge(f"the body is over the limit of {limit} bytes")

@@ -71,7 +71,7 @@ def make_call(request: Request, mounted: Mounted, body: dict[str, Any], *, strea
         config = body.pop("config")
     header = request.header(b"x-config")
     if header is not None:
-        config = parse_object(header, "the X-Config header")
+        config = parse_object(header.encode("latin-1"), "the X-Config header")  # bytes as they came, of UTF-8
     call = new_call(mounted, body, config, request.run_id, request.key, stream=stream)
     if (parent := request.header(b"traceparent")) is not None:
         call.attributes["traceparent"] = parent  # the run becomes a part of its client's trace
