@@ -140,7 +140,6 @@ class TestCommands:
         assert shell.session.over
 
 
-@pytest.mark.usefixtures("no_trials")
 def test_a_conversion_that_was_interrupted_is_not_written(file: Path) -> None:
     """Ctrl-C at the question: nothing of it was shown, so there is nothing to write."""
     shell = Shell(ProgramFlags(sim=True), agree=False)
@@ -155,6 +154,7 @@ def test_a_conversion_that_was_interrupted_is_not_written(file: Path) -> None:
     assert file.read_text() == PROGRAM
 
 
+@pytest.mark.usefixtures("no_trials")
 class TestWords:
     """Questions and requests without a command."""
 
