@@ -23,8 +23,10 @@ from dspy_live import abatch, asyncify, cache, streamify
 from dspy_live.core.call import Call
 from dspy_live.core.errors import BudgetExceeded
 from dspy_live.core.events import Usage
+from dspy_live.core.service import Layer
 from dspy_live.core.usage import LMRecord
 from dspy_live.layers.budget import Budget, per_key
+from dspy_live.layers.retry import Retry
 from dspy_live.observe.ledger import open_ledger
 from dspy_live.observe.metrics import Metrics
 from dspy_live.observe.tracker import UsageTracker
@@ -391,6 +393,34 @@ async def test_a_budget_stops_a_program_that_swallows_everything(execution: Any,
     with dspy.context(lm=sim.lm()), Budget(max_calls=5), pytest.raises(BudgetExceeded, match="5 calls of 5 calls"):
         await asyncify(program, execution=execution)(question="Why?")
     assert sim.server.stats.requests == 5
+
+
+@pytest.mark.parametrize("execution", ["thread", "inline"])
+@pytest.mark.parametrize("place", ["outside", "inside", "both"])
+async def test_a_budget_around_an_lm_counts_and_stops(place: str, execution: Any, sim: Sim) -> None:
+    """As a layer around the LM it counted nothing and stopped nobody."""
+    budget = Budget(max_calls=5)
+    around: list[Layer] = [Retry(3), budget] if place == "inside" else [budget, Retry(3)]
+    runtime = Runtime(layers=[budget] if place == "both" else [], lm_layers=around)
+    program = asyncify(Swallows(), execution=execution, runtime=runtime)
+    with dspy.context(lm=sim.lm()), pytest.raises(BudgetExceeded, match="5 calls of 5 calls"):
+        await program(question="Why?")
+    assert sim.server.stats.requests == budget.spent["calls"] == 5
+
+
+async def test_a_budget_around_an_lm_by_key(sim: Sim) -> None:
+    seen: set[str] = set()
+    runtime = Runtime(lm_layers=[per_key(lambda key: Budget(max_calls=1, name=f"key {key}"))])
+    service = ProgramService(dspy.Predict("question -> answer"), runtime=runtime).with_layers()
+    with dspy.context(lm=sim.lm()):
+        for key in ("a", "b", "a"):
+            call = Call({"question": "Why?"}, attributes={"key": key})
+            with pytest.raises(BudgetExceeded, match="key a") if key in seen else contextlib.nullcontext():
+                async with service.open(call) as events:
+                    async for _ in events:
+                        pass
+            seen.add(key)
+    assert sim.server.stats.requests == 2
 
 
 async def test_a_budget_around_a_program_by_key(sim: Sim) -> None:

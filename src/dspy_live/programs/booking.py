@@ -38,9 +38,10 @@ class _Request:
         self._inside = service.open(call)
         self._lm = lm
         self._books = books
+        self._meters = call.attributes.get("meters", ())
 
     async def __aenter__(self) -> _Request:
-        self._ticket = self._books.request_starts(self._lm)
+        self._ticket = self._books.request_starts(self._lm, self._meters)
         try:
             self._events: Any = await self._inside.__aenter__()
         except BaseException as exc:

@@ -139,6 +139,8 @@ class _Exchange:
         try:
             response = await self._pump(service)
             result = result_of(self.lm, self.call, response)
+        except BudgetExceeded as exc:  # of a layer
+            raise self._refused(exc) from exc
         except LiveError:
             raise
         except Exception as exc:
@@ -153,12 +155,18 @@ class _Exchange:
         return result
 
     async def _pump(self, service: Service) -> Any:
+        attributes: dict[str, Any] = {"model": self.lm.model, "predictor": self.speaker.predictor, "books": self}
+        run = self.run
+        if run is not None:
+            attributes["meters"] = run.meters
+            if key := run.call.attributes.get("key"):
+                attributes["key"] = key
         call = Call(
             self.call.legacy,
-            deadline=self.run.scope.deadline if self.run is not None else None,
+            deadline=run.scope.deadline if run is not None else None,
             stream=self._streams(),
-            restartable=self.run is None or self.run.call.restartable,
-            attributes={"model": self.lm.model, "predictor": self.speaker.predictor, "books": self},
+            restartable=run is None or run.call.restartable,
+            attributes=attributes,
         )
         async with service.open(call) as events:
             attach = getattr(events, "attach", None)
@@ -217,21 +225,21 @@ class _Exchange:
 
     # The books: one record for each request that was sent, whichever layer sent it.
 
-    def request_starts(self, lm: LM) -> Ticket:
-        """A request to ``lm`` is about to be sent. Raises :class:`Stop` where a budget is spent."""
+    def request_starts(self, lm: LM, meters: tuple[Meter, ...]) -> Ticket:
+        """A request to ``lm`` is about to be sent. Raises :class:`Stop` where one of ``meters`` refuses it."""
         self.said_at, self.said_length = None, 0
         use, self.use = self.use, "off"
-        return Ticket(self, lm, use, self._admitted())
-
-    def _admitted(self) -> tuple[Meter, ...]:
         try:
-            return self.runtime.account.admit(self.run.meters if self.run is not None else ())
+            return Ticket(self, lm, use, self.runtime.account.admit(meters))
         except BudgetExceeded as exc:
-            if self.run is None:
-                raise
-            # A tool, BestOfN or dspy.Parallel that swallows Exception must not go on spending, nor gather() hide it.
-            self.run.scope.cancel(exc)
-            raise Stop(exc) from exc
+            raise self._refused(exc) from exc
+
+    def _refused(self, exc: BudgetExceeded) -> BaseException:
+        if self.run is None:
+            return exc
+        # A tool, BestOfN or dspy.Parallel that swallows Exception must not go on spending, nor gather() hide it.
+        self.run.scope.cancel(exc)
+        return Stop(exc)
 
 
 def _without_n(call: PreparedCall) -> PreparedCall:
