@@ -12,9 +12,11 @@ import pytest
 from dspy_live.core.call import Call
 from dspy_live.core.errors import FirstTokenTimeout, IdleTimeout, LMFailed, StreamBroken
 from dspy_live.core.events import Completion, Reasoning, TextDelta
+from dspy_live.core.sink import alive
 from dspy_live.layers import Adaptive, Breaker, Deadline, Fallback, Limit, Rate, Retry, Shed, Timeouts
 from dspy_live.testing import ScriptedService, virtual_time
 
+TOOL = object()
 REPLY = {"text": "ab", "usage": {"total_tokens": 7}}
 
 
@@ -48,6 +50,8 @@ class Attached:
                     await room
             elif isinstance(step, BaseException):
                 raise step
+            elif step is TOOL:
+                alive(sink)
             else:
                 await asyncio.sleep(step)
         return REPLY
@@ -165,3 +169,14 @@ async def test_a_breaker_and_a_rate_limit_learn_from_it() -> None:
     assert breaker.state == "open"
     await ask(rate(LM(["a"])), Sink())
     assert rate.statistics().tokens_left == 593
+
+
+@virtual_time
+async def test_a_long_tool_call_is_no_silence() -> None:
+    """An agent's LM that only calls a tool says no word: it was stopped as if it had not begun."""
+    layer = Timeouts(first_token=2, idle=2)
+    assert await ask(layer(LM([1.0, TOOL, 1.0, TOOL, 1.0, TOOL, 1.0])), Sink()) == REPLY
+    with pytest.raises(IdleTimeout):
+        await ask(layer(LM([1.0, TOOL, 2.5])), Sink())
+    with pytest.raises(FirstTokenTimeout):
+        await ask(layer(LM([2.5, TOOL])), Sink())

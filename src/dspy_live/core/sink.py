@@ -18,6 +18,16 @@ class Sink(Protocol):
         ...
 
 
+def alive(sink: Sink) -> None:
+    """Tell a sink that the LM works on what is no word for it: a tool call, another completion.
+
+    Only those that time the LM's silence want to know: they have a method ``alive``.
+    """
+    tell = getattr(sink, "alive", None)
+    if tell is not None:
+        tell()
+
+
 class Attachable(Protocol):
     """What the receiver of an LM service may offer beside its events; then the events are not read."""
 

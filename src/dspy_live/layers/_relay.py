@@ -11,7 +11,7 @@ from typing import Any
 
 from dspy_live.core.events import Completion, Event, Partial, Predicted, Reasoning, TextDelta, Token
 from dspy_live.core.service import Receiver
-from dspy_live.core.sink import Sink
+from dspy_live.core.sink import Sink, alive
 
 SPEECH = frozenset({Token, Partial, Reasoning, TextDelta})
 """What an LM has said: a retry must take it back."""
@@ -91,6 +91,9 @@ class Ear:
             self.heard = True
             self._first()
         return self._sink.reasoning(text)
+
+    def alive(self) -> None:
+        alive(self._sink)
 
     def on_room(self, callback: Callable[[], object]) -> None:
         self._sink.on_room(callback)

@@ -38,7 +38,7 @@ class Timeouts:
     a program, a tool that works in silence counts as silence.
 
     Args:
-        first_token: seconds from the opening until an LM has said something, or ``None``.
+        first_token: seconds from the opening until an LM has said something or begun to call a tool, or ``None``.
         idle: seconds between two events after that, or ``None``.
         clock: where the time comes from; the loop's by default.
     """
@@ -184,6 +184,11 @@ class _Listener(Ear):
     def reasoning(self, text: str) -> bool:
         self._watch.heard()
         return self._sink.reasoning(text)
+
+    def alive(self) -> None:
+        self._watch.heard()
+        self._watch._answer()
+        super().alive()
 
     def on_room(self, callback: Callable[[], object]) -> None:
         self._watch.paused = True

@@ -18,10 +18,10 @@ from dspy.clients.engines.stream_guard import achecked_stream
 from dspy.clients.execution import _engine, _result
 
 from dspy_live.core.call import Call
-from dspy_live.core.sink import Sink
+from dspy_live.core.sink import Sink, alive
 from dspy_live.programs.internals import CallResult, PreparedCall, combine, error_boundary, settings
 from dspy_live.programs.run import current_run
-from dspy_live.programs.timely import Aside, alive, until_room
+from dspy_live.programs.timely import Aside, until_room
 from dspy_live.runtime.execution import to_thread
 from dspy_live.runtime.reading import Readable
 

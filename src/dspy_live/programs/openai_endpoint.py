@@ -11,10 +11,9 @@ from typing import Any
 import pydantic
 
 from dspy_live.core.call import Call
-from dspy_live.core.sink import Sink
+from dspy_live.core.sink import Sink, alive
 from dspy_live.programs.internals import _strict_json_schema
 from dspy_live.programs.lm_errors import http_error
-from dspy_live.programs.timely import alive
 from dspy_live.runtime.reading import Readable
 from dspy_live.runtime.transport import Exchange, Timeouts, TransportError, pool_for_running_loop
 from dspy_live.sansio.openai import Delta, StreamParser, chat_body, parse_reply, refuses_n, refuses_stream_options

@@ -12,17 +12,10 @@ from dspy.utils.exceptions import LMTimeoutError
 from dspy_live.core.call import Call
 from dspy_live.core.events import Completion, Reasoning, Restart, TextDelta
 from dspy_live.core.service import Service
-from dspy_live.core.sink import Sink
+from dspy_live.core.sink import Sink, alive
 from dspy_live.runtime.http.silence import Silence
 from dspy_live.runtime.reading import Readable
 from dspy_live.runtime.transport import Timeouts
-
-
-def alive(sink: Any) -> None:
-    """Tell ``sink`` that the LM works on something else than its words: a tool call, another completion."""
-    tell = getattr(sink, "alive", None)
-    if tell is not None:
-        tell()
 
 
 async def until_room(sink: Sink) -> None:
