@@ -128,3 +128,10 @@ def test_a_request_that_would_rather_speak_another_protocol_keeps_its_body(
     assert reply.startswith(b"HTTP/1.1 200 ")
     assert b"You asked: why?" in reply
     assert b'{"status":"alive"}' in reply  # the next request on the same connection
+
+
+@pytest.mark.parametrize("wish", [b"", b"Upgrade: h2c\r\nConnection: Upgrade\r\n"])
+def test_a_tunnel_is_refused(live: Live, wish: bytes) -> None:
+    reply = everything(live, b"CONNECT example:80 HTTP/1.1\r\nHost: example\r\n" + wish + b"\r\n")
+    assert reply.startswith(b"HTTP/1.1 400 ")
+    assert http.get(live.url + "/health/live").status_code == 200

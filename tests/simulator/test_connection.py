@@ -33,6 +33,15 @@ async def test_a_client_may_ask_first_whether_to_send() -> None:
         assert (await client.receive()).status == 200
 
 
+async def test_a_client_that_would_rather_speak_another_protocol_is_answered() -> None:
+    async with Simulator() as sim, connected(sim.url) as client:
+        for _ in range(2):
+            await client.send(
+                "POST", "/v1/chat/completions", chat(), Upgrade="h2c", Connection="Upgrade, HTTP2-Settings"
+            )
+            assert (await client.receive()).status == 200
+
+
 async def test_stopping_waits_for_every_connection() -> None:
     sim = Simulator()
     url = await sim.start()

@@ -70,6 +70,8 @@ class Protocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as exc:
             if self._should_upgrade():
                 self.handle_websocket_upgrade()
+            elif self.parser.get_method() == b"CONNECT":  # which is another protocol whatever its headers say
+                self.send_400_response("")
             else:
                 self._ask_again_without_upgrade(data[exc.args[0] :])
             return

@@ -143,6 +143,8 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError as exc:
             self.reply(response(400, "Bad Request", error_body(f"no HTTP: {exc}", "invalid_request_error")))
             self.hang_up()
+        except httptools.HttpParserUpgrade as exc:
+            self._ask_again_without_upgrade(data[exc.args[0] :])
 
     def eof_received(self) -> bool:
         return False
@@ -174,7 +176,7 @@ class Connection(asyncio.Protocol):
         self._request.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
-        if self._request.headers.get("expect", "").lower() == "100-continue":
+        if not self._elsewhere() and self._request.headers.get("expect", "").lower() == "100-continue":
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
@@ -183,6 +185,8 @@ class Connection(asyncio.Protocol):
             self._parts.append(body)
 
     def on_message_complete(self) -> None:
+        if self._elsewhere():
+            return
         request = self._request
         request.method = self._parser.get_method().decode("latin-1")
         request.body = b"".join(self._parts)
@@ -194,6 +198,21 @@ class Connection(asyncio.Protocol):
             return
         self._waiting.append(request)
         self._advance()
+
+    def _elsewhere(self) -> bool:
+        return bool(self._parser.should_upgrade()) and self._parser.get_method() != b"CONNECT"
+
+    def _ask_again_without_upgrade(self, rest: bytes) -> None:
+        # Java's clients ask for HTTP/2 with their first request, and the parser reads no body after such a head.
+        request = self._request
+        if not self._elsewhere():
+            self.hang_up()
+            return
+        headers = {name: value for name, value in request.headers.items() if name not in ("upgrade", "connection")}
+        lines = [f"{self._parser.get_method().decode()} {request.path} HTTP/1.1"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        self._parser = httptools.HttpRequestParser(self)
+        self.data_received("\r\n".join([*lines, "", ""]).encode("latin-1") + rest)
 
     def _advance(self) -> None:
         while self._waiting and not self._busy and self._transport is not None:
