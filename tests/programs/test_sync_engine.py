@@ -77,7 +77,7 @@ async def test_whoever_waits_for_it_is_not_held_up(way: Any) -> None:
     engine = Slow(0, release)
     with dspy.context(lm=LM("own/slow", engine=engine, cache=False)):
         with pytest.raises(DeadlineExceeded):
-            await asyncify(dspy.Predict("question -> answer"), execution=way, timeout=0.1)(question="q")
+            await asyncify(dspy.Predict("question -> answer"), execution=way, timeout=0.5)(question="q")
     assert engine.active == 1, "the caller has its answer, the engine is still at work"
     release.set()
     while engine.active:  # noqa: ASYNC110
