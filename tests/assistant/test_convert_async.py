@@ -694,3 +694,29 @@ def test_the_diff_says_what_a_patch_needs() -> None:
     conversion = convert("async", NESTED.read_text(), file="somewhere/nested.py")
     assert conversion.diff.startswith("--- a/nested.py\n+++ b/nested.py\n@@ ")
     assert conversion.changed
+
+
+def test_tools_that_are_methods_or_wrapped_are_named_too() -> None:
+    conversion = to_async(
+        source("""
+        import dspy
+
+        def look(q): return q
+        def find(q): return q
+        async def fetch(q): return q
+
+        class Agent(dspy.Module):
+            def __init__(self):
+                self.agent = dspy.ReAct("q -> a", tools=[dspy.Tool(look), self.own, fetch])
+
+            def own(self, q):
+                return q
+
+            def forward(self, q):
+                return self.agent(q=q)
+
+        agent = dspy.ReAct("q -> a", tools=[find])
+        """)
+    )
+    advice = [note.text.partition("()")[0] for note in conversion.notes if "synchronous tool" in note.text]
+    assert sorted(advice) == ["find", "look", "self.own"]

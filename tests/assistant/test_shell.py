@@ -164,6 +164,10 @@ class TestWords:
         assert "`/explain websocket` shows all of it" in shown
         assert shell("explain websocket").startswith("# WebSocket\n"), "the command without its slash is the page too"
 
+    def test_example_after_a_topic_is_its_example(self, shell: Shell) -> None:
+        for line in ("/explain streaming example", "/explain streaming  Examples", "/streaming examples"):
+            assert shell(line).startswith("import asyncio\n")
+
     def test_show_me_examples(self, shell: Shell) -> None:
         shown = shell("Show me streaming examples")
         assert "dspy_live.streamify(" in shown

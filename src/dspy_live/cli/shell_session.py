@@ -158,7 +158,9 @@ class Session:
         if not rest:
             terminal.show_topics(self.out)
         elif len(rest.split()) <= 2:
-            self._topic(find_guide(rest.removesuffix(" example")).name, "example" if rest.endswith(" example") else "")
+            topic, _, last = rest.rpartition(" ")
+            example = topic if last.lower() in ("example", "examples") else ""
+            self._topic(find_guide(example or rest).name, "example" if example else "")
         else:
             self._answer(rest)
 

@@ -32,6 +32,7 @@ def to_async(text: str, notes: Notes) -> str:
     source = Source(text, _kept_sync(text, notes), will_convert=True)
     plan = Plan(source, notes)
     edits = Edits()
+    _note_tools(plan)
     for facts in source.programs():
         _add_aforward(plan, edits, facts)
     in_existing_async(plan, edits)
@@ -109,40 +110,59 @@ def _refused(plan: Plan) -> list[tuple[str, str]]:
 
 def _add_aforward(plan: Plan, edits: Edits, facts: ClassFacts) -> None:
     forward = facts.methods.get("forward")
-    _note_tools(plan, facts)
     if forward is None or "aforward" in facts.methods or facts.name in plan.source.keep_sync:
         return
     edits.after.setdefault(forward, []).append(make_twin(plan, forward, facts))
     plan.notes.add("changed", f"{facts.name} has an aforward(): its calls are awaited.", plan.source.line(forward))
 
 
-def _note_tools(plan: Plan, facts: ClassFacts) -> None:
-    """Say which synchronous tools an agent of this class calls on the loop."""
-    source = plan.source
+def _note_tools(plan: Plan) -> None:
+    """Say which synchronous tools an agent of this file calls on the loop."""
     finder = _Tools(plan)
-    facts.node.visit(finder)
-    for name in sorted(finder.names):
-        function = source.functions.get(name)
-        if function is not None and function.asynchronous is None:
-            plan.notes.add(
-                "advice",
-                f"{name}() is a synchronous tool: an agent that awaits calls it on the event loop. If it waits for "
-                f"something, make it `async def` or hand it over as dspy_live.Tool({name}), which runs it in a thread.",
-                source.line(function),
-            )
+    plan.source.module.visit(finder)
+    for name, function in sorted(finder.found.items()):
+        plan.notes.add(
+            "advice",
+            f"{name}() is a synchronous tool: an agent that awaits calls it on the event loop. If it waits for "
+            f"something, make it `async def` or hand it over as dspy_live.Tool({name}), which runs it in a thread.",
+            plan.source.line(function),
+        )
 
 
 class _Tools(cst.CSTVisitor):
+    """Finds the functions and methods of the file that an agent gets as they are, or as a ``dspy.Tool``."""
+
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.names: set[str] = set()
+        self.found: dict[str, cst.FunctionDef] = {}
+        self._classes: list[ClassFacts | None] = []
+
+    def visit_ClassDef(self, node: cst.ClassDef) -> None:
+        facts = self.plan.source.classes.get(node.name.value)
+        self._classes.append(facts if facts is not None and facts.node is node else None)
+
+    def leave_ClassDef(self, original_node: cst.ClassDef) -> None:
+        self._classes.pop()
 
     def visit_Call(self, node: cst.Call) -> None:
         if known.short(self.plan.source.imports.qualified(node.func)) not in known.WITH_TOOLS:
             return
         for arg in node.args:
             if isinstance(arg.value, cst.List) and (arg.keyword is None or arg.keyword.value == "tools"):
-                self.names |= {dotted(element.value) or "" for element in arg.value.elements}
+                for element in arg.value.elements:
+                    self._tool(element.value)
+
+    def _tool(self, node: cst.BaseExpression) -> None:
+        if isinstance(node, cst.Call) and self.plan.source.imports.qualified(node.func) == "dspy.Tool" and node.args:
+            node = node.args[0].value
+        name = dotted(node) or ""
+        facts = self._classes[-1] if self._classes else None
+        if name.startswith("self.") and facts is not None:
+            function = self.plan.source.method(facts, name.removeprefix("self."))
+        else:
+            function = self.plan.source.functions.get(name)
+        if function is not None and function.asynchronous is None:
+            self.found[name] = function
 
 
 def _library(plan: Plan, edits: Edits) -> None:
