@@ -87,6 +87,11 @@ def test_a_call_is_awaited(init: str, body: str, expected: str) -> None:
         ("return any(self.p(q=x).a for x in question)", "its reader can't await"),
         ("for a in (self.p(q=x).a for x in question):\n    print(a)", "its reader can't await"),
         ("made = (self.p(q=x).a for x in question)\nreturn next(made)", "its reader can't await"),
+        ("return list(map(self.p, question))", "map() calls a module that it is handed"),
+        (
+            "with Pool() as pool:\n    return [f.result() for f in [pool.submit(self.p, q=1)]]",
+            "pool.submit() calls a module",
+        ),
         ("yield self.p(q=question)", "generator"),
         ("def score(x):\n    return self.p(q=x)\nreturn sorted(question, key=score)", "handed on as a value"),
         ("with self.lock:\n    return self.p(q=question)", "lock"),
@@ -174,6 +179,35 @@ def test_a_call_of_ones_own_is_not_passed_by() -> None:
     assert 'await dspy_live.asyncify(Loud())("x"), await dspy_live.asyncify(Both(), execution="thread")("x")' in (
         conversion.new
     )
+
+
+def test_functions_under_other_names() -> None:
+    """A twin is called by the function's name, which an alias does not have."""
+    conversion = to_async(
+        source("""
+        import dspy
+
+        def ask(q):
+            return dspy.Predict("q -> a")(q=q)
+
+        class QA(dspy.Module):
+            def __init__(self):
+                self.p = dspy.Predict("q -> a")
+                self.helper = ask
+
+            def one(self, q):
+                return self.p(q=q)
+
+            def forward(self, q):
+                one, forward = self.one, self.p.forward
+                return one(q), self.helper(q), QA.one(self, q)
+
+        other = ask
+        print(other(1))
+        """)
+    )
+    assert "return await asyncio.to_thread(one, q), await ask_async(q), await QA.one_async(self, q)" in conversion.new
+    assert "print(await ask_async(1))" in conversion.new
 
 
 def test_class_methods_and_properties() -> None:
@@ -504,6 +538,27 @@ class TestWhatRuns:
         conversion = to_async(text)
         assert f"\nDATA = {load}\n" in conversion.new
         assert "main" not in conversion.new
+
+    def test_bodies_on_one_line(self) -> None:
+        text = source("""
+        import dspy
+
+        def build(): return dspy.Predict("q -> a")
+
+        class QA(dspy.Module):
+            def __init__(self): super().__init__(); self.p = build()
+            def forward(self, q): return self.p(q=q)
+
+        def main(): print(QA()(q=1))
+
+        if __name__ == "__main__": main()  # go
+        """)
+        new = to_async(text).new
+        assert "async def aforward(self, q): return await self.p.acall(q=q)" in new
+        assert "async def main(): print(await QA().acall(q=1))" in new
+        assert new.endswith('if __name__ == "__main__":\n    asyncio.run(main())  # go\n')
+        plain = 'import dspy\n\nclass A(dspy.Module): pass\n\nif __name__ == "__main__": print(1)\n'
+        assert to_async(plain).new == plain
 
     def test_a_main_that_others_use_keeps_its_name(self) -> None:
         new = to_async(

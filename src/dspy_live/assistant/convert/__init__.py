@@ -19,7 +19,7 @@ from dspy_live.assistant.convert.report import (
     Notes,
     SeveralPrograms,
 )
-from dspy_live.assistant.convert.source import Source, check_syntax
+from dspy_live.assistant.convert.source import Source, check_syntax, with_open_guard
 from dspy_live.assistant.convert.to_async import to_async
 from dspy_live.assistant.convert.to_streaming import to_streaming
 from dspy_live.assistant.convert.to_usage import to_caching, to_logging, to_usage
@@ -70,6 +70,7 @@ def convert(kind: str, text: str, *, program: str | None = None, file: str = "pr
         SeveralPrograms: the conversion is about one program, there are several, and none was named.
     """
     kind = kind_named(kind)
+    given, text = text, with_open_guard(text)
     source = Source(text)
     if not source.programs() and not candidates(source) and not makes_programs(source):
         raise NoProgram(no_program_text(source))
@@ -87,7 +88,8 @@ def convert(kind: str, text: str, *, program: str | None = None, file: str = "pr
     if new == text and not new_file and not any(note.level == "left" for note in notes.items):
         notes.add("left", f"Nothing had to change: the file already is what `convert {kind}` makes of it.")
     check_syntax(new)
-    return Conversion(kind, text, new, notes.sorted(), new_file, PurePath(file).name, program or "")
+    new = given if new == text else new
+    return Conversion(kind, given, new, notes.sorted(), new_file, PurePath(file).name, program or "")
 
 
 def _top_names(source: Source) -> set[str]:

@@ -254,9 +254,26 @@ class Awaiter(cst.CSTTransformer):
             return self._call_of_function(value, original, updated)
         if value.kind is Kind.OBJECT and self.plan.waits(value.cls, "__call__")[0]:
             return self._in_thread(updated)
+        if self._hands_on(original):
+            return None
         if isinstance(func, cst.Attribute):
             return self._call_of_method(func, original, updated)
         return self._call_of_library(original, updated)
+
+    def _hands_on(self, call: cst.Call) -> bool:
+        """Note a module that is handed to ``map`` or to a pool of threads: its results are waited for, not awaited."""
+        name = dotted(call.func) or last_attribute(call.func)
+        if name.rpartition(".")[2] not in known.CALLERS:
+            return False
+        values = [self.envs[-1].of(arg.value) for arg in call.args]
+        waits = (
+            v.kind in PROGRAMS or (v.kind is Kind.FUNCTION and self.plan.waits(v.cls, v.function)[0]) for v in values
+        )
+        if not any(waits):
+            return False
+        self.awaited += 1
+        self._obstacle(f"{name}() calls a module that it is handed, and can't await it", call)
+        return True
 
     def _call_of(self, value: Value, updated: cst.Call) -> cst.BaseExpression:
         if value.kind is Kind.NATIVE:
@@ -284,7 +301,8 @@ class Awaiter(cst.CSTTransformer):
         definition = self.plan.definition(value.cls, value.function)
         if definition is None or definition.asynchronous is not None:
             return None
-        if value.cls and value.function in ("forward", "__call__"):
+        by_name = (last_attribute(original.func) if value.cls else dotted(original.func)) == value.function
+        if by_name and value.cls and value.function in ("forward", "__call__"):
             facts = self.plan.source.classes[value.cls]
             if self.plan.source.kind_of(facts) is Kind.NATIVE:
                 return awaited(renamed(updated, "aforward" if value.function == "forward" else "acall"))
@@ -296,12 +314,16 @@ class Awaiter(cst.CSTTransformer):
             return None
         if (value.cls, value.function) in self.plan.library:
             self.library += 1
+        if not by_name and value.cls:  # a method under another name: that of its twin is not known there
+            return self._in_thread(updated)
         if not can_have_twin:
             self.plan.note_sync(value.cls, value.function)
             return self._in_thread(updated)
         if value.function in self.plan.in_place and not value.cls:
             return awaited(updated)
         self.plan.twins.add((value.cls, value.function))
+        if not by_name:
+            return awaited(updated.with_changes(func=cst.Name(twin_name(value.function))))
         return awaited(renamed(updated, twin_name(value.function)))
 
     def _call_of_method(self, func: cst.Attribute, original: cst.Call, updated: cst.Call) -> cst.BaseExpression | None:

@@ -31,6 +31,9 @@ WITH_TOOLS = frozenset({"ReAct", "ReActV2", "CodeAct"})
 CONSUMERS = frozenset({"sum", "list", "tuple", "set", "frozenset", "max", "min", "sorted", "dict", "join", "len"})
 """Functions that read a generator to its end, so that a list in its place changes nothing."""
 
+CALLERS = frozenset({"map", "starmap", "imap", "filter", "submit"})
+"""Functions and methods of pools that call what they are handed."""
+
 SAFE_DECORATORS = frozenset(
     {"staticmethod", "classmethod", "override", "typing.override", "typing_extensions.override"}
     | {"mlflow.trace", "weave.op", "typing.no_type_check", "langsmith.traceable", "logfire.instrument"}

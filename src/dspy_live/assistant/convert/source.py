@@ -226,6 +226,23 @@ class Source:
         return found[-1] if found else None
 
 
+def with_open_guard(text: str) -> str:
+    """Return the text with ``if __name__ == "__main__": main()`` on two lines, so that there is room for more."""
+    module = _parse(text)
+    body: list[cst.CSTNode] = []
+    for node in module.body:
+        if (
+            m.matches(node, DUNDER_MAIN)
+            and isinstance(node, cst.If)
+            and isinstance(node.body, cst.SimpleStatementSuite)
+        ):
+            line = cst.SimpleStatementLine(node.body.body, trailing_whitespace=node.body.trailing_whitespace)
+            body.append(node.with_changes(body=cst.IndentedBlock([line])))
+        else:
+            body.append(node)
+    return module.with_changes(body=body).code
+
+
 def check_syntax(text: str) -> None:
     """Raise ``SyntaxError`` for what this Python can't compile. The user's own syntax warnings are not repeated."""
     with warnings.catch_warnings():
@@ -262,11 +279,11 @@ def statements(body: object) -> Iterator[cst.CSTNode]:
     """Yield the statements of a body and of the plain blocks in it (``if``, ``for``, ``with``, …), not of defs."""
     for node in body if isinstance(body, list | tuple) else ():
         yield node
-        if isinstance(node, cst.FunctionDef | cst.ClassDef | cst.SimpleStatementLine):
+        if isinstance(node, cst.FunctionDef | cst.ClassDef | cst.SimpleStatementLine | cst.BaseSmallStatement):
             continue
         parts = [getattr(node, name, None) for name in ("body", "orelse", "finalbody")]
         for part in [*parts, *getattr(node, "handlers", ()), *getattr(node, "cases", ())]:
-            if isinstance(part, cst.IndentedBlock):
+            if isinstance(part, cst.BaseSuite):
                 yield from statements(part.body)
             elif part is not None and not isinstance(part, list | tuple):
                 yield from statements([part])
@@ -275,7 +292,7 @@ def statements(body: object) -> Iterator[cst.CSTNode]:
 def assignments(body: object, env: Env) -> Iterator[tuple[cst.BaseExpression, Value]]:
     """Yield (target, value) for every assignment in a body, nested blocks included."""
     for node in statements(body):
-        for found in node.body if isinstance(node, cst.SimpleStatementLine) else ():
+        for found in node.body if isinstance(node, cst.SimpleStatementLine) else [node]:
             if isinstance(found, cst.Assign):
                 for target in found.targets:
                     yield from _pairs(target.target, found.value, env)
@@ -302,7 +319,7 @@ def _pairs(
 def scan(body: object, env: Env) -> None:
     """Bind the names that the statements of one scope assign, in order."""
     for node in statements(body):
-        if isinstance(node, cst.SimpleStatementLine):
+        if isinstance(node, cst.SimpleStatementLine | cst.BaseSmallStatement):
             for target, value in assignments([node], env):
                 env.bind(target, value)
         elif isinstance(node, cst.For):

@@ -7,7 +7,7 @@ import libcst.matchers as m
 
 from dspy_live.assistant.convert import known
 from dspy_live.assistant.convert.candidates import choose
-from dspy_live.assistant.convert.main_part import new_guard
+from dspy_live.assistant.convert.main_part import guard_body, new_guard
 from dspy_live.assistant.convert.names import dotted, reads
 from dspy_live.assistant.convert.report import Notes
 from dspy_live.assistant.convert.source import Source
@@ -101,9 +101,8 @@ def _streamed(call: cst.Call, name: str) -> cst.Await:
 def _with_example(source: Source, notes: Notes, name: str, program: str | None) -> str:
     candidate = choose(source, program)
     arguments = candidate.sample_call()
-    notes.add(
-        "advice", f"The file runs nothing, so an example run of {candidate.name} was added: put your inputs there."
-    )
+    runs = "What the file runs is not seen to call a program" if guard_body(source.guard()) else "The file runs nothing"
+    notes.add("advice", f"{runs}, so an example run of {candidate.name} was added: put your inputs there.")
     if not candidate.buildable:
         notes.add("advice", f"{candidate.name} takes arguments when it is made: fill them in where it is made.")
     call = f"{name}({candidate.expression}{', ' + arguments if arguments else ''})"

@@ -183,7 +183,7 @@ class Env:
         """Return (class, name) where ``node`` reads a property of a class of the file."""
         facts = self._class_of(node.value)
         value = self.source.member(facts, node.attr.value) if facts is not None else OPAQUE
-        if value.kind is not Kind.FUNCTION:
+        if value.kind is not Kind.FUNCTION or not value.cls:
             return None
         decorators = self.source.classes[value.cls].methods[value.function].decorators
         names = {(dotted(each.decorator) or "").rpartition(".")[2] for each in decorators}
