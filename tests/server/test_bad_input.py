@@ -190,6 +190,23 @@ def test_a_key_in_a_message_is_taken_out() -> None:
     assert "Incorrect API key provided" in text
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "API key not valid: AIzaSyS3CRETs3cretS3cret77",
+        "invalid key hf_S3CRETs3cretS3cret77",
+        "can't reach https://me:S3CRETpassword@10.0.0.1/v1",
+        "Authorization: Token S3CRETs3cret",
+        "{'x-api-key': 'S3CRET and more'}",
+        "https://host/v1/models?key=S3CRETs3cretS3cret77",
+    ],
+)
+def test_keys_of_any_provider_are_taken_out(text: str) -> None:
+    """Clients were told what the log hides."""
+    assert "S3CRET" not in redacted(text)
+    assert "[redacted]" in redacted(text)
+
+
 def test_ordinary_words_are_not_taken_out() -> None:
     text = "the key-value store is task-oriented; api-version 2 risk-free"
     assert redacted(text) == text

@@ -8,9 +8,11 @@ import re
 from typing import Any
 
 from dspy_live.core.errors import Cancelled, InputError, LiveError, ProgramFailed, Stop
+from dspy_live.observe.redact import redact
 
 log = logging.getLogger("dspy_live.server")
 
+# Stricter than what is logged: shorter keys, too.
 _SECRET = re.compile(
     r"(?i)\b(?:sk|pk|rk|gsk|xai|key|api)[-_](?=[\w*-]*\d)[\w*-]{6,}"
     r"|(?<=\bbearer )[^\s\"',}]+"
@@ -63,7 +65,7 @@ class ClientGone(LiveError):
 
 def redacted(text: str) -> str:
     """Return ``text`` without anything that looks like a key."""
-    return _SECRET.sub("[redacted]", text)
+    return _SECRET.sub("[redacted]", redact(text))
 
 
 def public_error(exc: BaseException, run_id: str | None) -> LiveError:
