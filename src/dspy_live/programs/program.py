@@ -47,7 +47,7 @@ class ProgramService:
         execution: ``"native"``, ``"thread"``, ``"inline"`` or ``"auto"`` (native where every module has
             ``aforward``, else thread).
         runtime: the shared things; the process's own by default.
-        served: for a server: DSPy's LM history does not grow, and an LM's failure is an ``LMFailed`` without
+        served: for a server: DSPy's LM history and trace do not grow, and an LM's failure is an ``LMFailed`` without
             the provider's own words.
         overrides: settings of DSPy for each run, such as ``lm``, on top of the caller's own.
 
@@ -93,6 +93,8 @@ class ProgramService:
     def context(self, run: Run) -> dict[str, Any]:
         """Return the settings of DSPy for one run."""
         changes = dict(self._settings)
+        if self.served:
+            changes["trace"] = []  # DSPy's own would keep the last 10,000 predictions with their inputs
         lm = changes.get("lm", settings.lm)
         if lm is not None:
             ours = adopt(lm)

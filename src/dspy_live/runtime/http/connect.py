@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 import socket
 import ssl
@@ -28,6 +29,11 @@ class Connector:
 
         Cancelling it, or running out of time, closes the socket at once at whatever step it is.
         """
+        # A socket keeps the context that it was made in, and outlives the call that needed it first.
+        steps = self._connect(route, connection, limit)
+        await asyncio.get_running_loop().create_task(steps, context=contextvars.Context())
+
+    async def _connect(self, route: Route, connection: Connection, limit: float | None) -> None:
         try:
             # Made before the time counts: the first one reads every certificate of the system.
             context = self._context(route.tls) if route.scheme == "https" else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Callable
 from typing import Protocol
 
@@ -98,7 +99,8 @@ class Connection(asyncio.Protocol):
     def resume(self) -> None:
         """Go on reading the socket."""
         if self.transport is not None and not self.transport.is_closing():
-            self.transport.resume_reading()
+            # In no context of anybody's: the socket would keep it.
+            contextvars.Context().run(self.transport.resume_reading)
 
     # asyncio.Protocol
 
