@@ -22,8 +22,11 @@ from tests.support.databases import Server
 from dspy_live.core.call import Call
 from dspy_live.core.errors import ConfigurationError, DeadlineExceeded
 from dspy_live.core.usage import LMRecord, LMUsage
+from dspy_live.observe import tracing as tracing_module
 from dspy_live.observe.ledger import Filter, Ledger, default_place, open_ledger
+from dspy_live.observe.ledger import ledger as ledger_module
 from dspy_live.observe.ledger.schema import STEPS
+from dspy_live.observe.redact import MAX_SECRET, redact
 from dspy_live.runtime.account import Account
 
 
@@ -140,6 +143,38 @@ def test_contents_only_by_choice_and_without_keys(place: str) -> None:
     assert json.loads(run["inputs"])["question"] == "my key is [redacted]"
     assert json.loads(run["outputs"]) == {"answer": "42"}
     with_contents.close()
+
+
+@pytest.mark.parametrize("module", [ledger_module, tracing_module])
+def test_a_large_input_is_not_searched_to_its_end_and_a_key_at_the_cut_is_found(
+    module: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image of five megabytes held up the event loop for seconds before all but its beginning was thrown away."""
+    searched: list[int] = []
+
+    def searching(text: str) -> str:
+        searched.append(len(text))
+        return redact(text)
+
+    monkeypatch.setattr(module, "redact", searching)
+    content: Any = getattr(module, "_content", None) or Ledger(Unused(), contents=True)._content  # type: ignore[arg-type]
+    beginning = " " * (module.MAX_CONTENT - 20)
+    kept = content({"question": f"{beginning} sk-S3CRETs3cretS3cret77 {'A' * 3_000_000}"})
+    assert len(kept) == module.MAX_CONTENT
+    assert "S3CRET" not in kept
+    assert searched == [module.MAX_CONTENT + MAX_SECRET]
+
+
+class Unused:
+    """A database that nothing is asked of."""
+
+    name = "unused"
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+    def reopen(self) -> None: ...
 
 
 def test_odd_texts_come_back_and_a_row_that_can_not_be_written_keeps_nobody_back(

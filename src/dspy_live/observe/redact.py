@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Sequence
 
 HIDDEN = "[redacted]"
+MAX_SECRET = 5_000
+"""Characters within which a secret is known: who keeps the beginning of a text needs to look no further beyond it."""
 
 # Every repetition is bounded: a log line may be anything, of any length, and must cost linear time.
 _NAMES = (

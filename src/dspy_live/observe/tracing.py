@@ -25,7 +25,7 @@ from dspy_live.core.call import Call
 from dspy_live.core.errors import Cancelled, ConfigurationError
 from dspy_live.core.usage import LMRecord
 from dspy_live.observe import semconv
-from dspy_live.observe.redact import redact
+from dspy_live.observe.redact import MAX_SECRET, redact
 from dspy_live.runtime.account import Account, process_account
 from dspy_live.sansio.bucket import Bucket
 
@@ -256,7 +256,7 @@ def _content(value: Any) -> str:
         text = orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
     except (TypeError, ValueError):
         text = str(value)
-    return redact(text)[:MAX_CONTENT]
+    return redact(text[: MAX_CONTENT + MAX_SECRET])[:MAX_CONTENT]  # an image may be of megabytes
 
 
 def _provider(endpoint: str | None, service_name: str | None) -> SDKProvider:

@@ -19,7 +19,7 @@ from dspy_live.observe.ledger.query import SUMS, Filter, Group, has_group, summa
 from dspy_live.observe.ledger.schema import CALL_COLUMNS, RUN_COLUMNS
 from dspy_live.observe.ledger.sqlite import SQLiteBackend
 from dspy_live.observe.ledger.writer import Writer
-from dspy_live.observe.redact import redact
+from dspy_live.observe.redact import MAX_SECRET, redact
 from dspy_live.runtime.account import Account, process_account
 from dspy_live.runtime.totals import Totals
 
@@ -195,7 +195,7 @@ class Ledger:
             text = orjson.dumps(content, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
         except (TypeError, ValueError):
             text = str(content)
-        return redact(text)[:MAX_CONTENT]
+        return redact(text[: MAX_CONTENT + MAX_SECRET])[:MAX_CONTENT]  # an image may be of megabytes
 
 
 def _empty() -> dict[str, Any]:
