@@ -100,6 +100,11 @@ def test_a_module_that_makes_its_program_with_a_function_runs_nothing(kind: str)
     assert 'print(qa(question="What is DSPy?"))' in conversion.new
 
 
+def test_a_method_whose_name_ends_alike_is_no_use_of_the_helper() -> None:
+    text = DEFINES_ONLY + "\n    def should_stream(self):\n        return True\n"
+    assert 'asyncio.run(stream(QA(), question="What is DSPy?"' in convert("streaming", text).new
+
+
 def test_a_file_that_starts_a_server() -> None:
     text = 'import dspy\nimport uvicorn\n\nqa = dspy.Predict("q -> a")\napp = make(qa)\n\nif __name__ == "__main__":\n    uvicorn.run(app)\n'
     assert "    with dspy_live.UsageTracker() as usage:\n        uvicorn.run(app)\n" in convert("usage", text).new

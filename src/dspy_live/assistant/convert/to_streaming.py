@@ -63,7 +63,7 @@ def to_streaming(text: str, notes: Notes, program: str | None = None) -> str:
         return _streamed(call, name)
 
     new = run_asynchronously(text, notes, special, original=text)
-    if f"{name}(" not in new:
+    if name not in reads(cst.parse_module(new)):
         if any(note.level == "left" for note in notes.items):
             return text
         if _serves(source):
