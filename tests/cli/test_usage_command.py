@@ -174,3 +174,11 @@ def test_a_ledger_by_choice_or_none(live: Commands, tmp_path: Path) -> None:
     assert (usual.returncode, "not written down" in usual.stderr) == (0, True)
     named = live.main("run", "qa.py:plain", "hi", "--sim", DSPY_LIVE_LEDGER=str(tmp_path / "file" / "x.db"))
     assert (named.returncode, "can't be opened" in named.stderr) == (2, True)
+
+
+def test_a_ledger_that_dotenv_names(live: Commands, tmp_path: Path) -> None:
+    place = tmp_path / "named.db"
+    (live.folder / ".env").write_text(f"DSPY_LIVE_LEDGER={place}\n")
+    assert live.run("run", "qa.py:plain", "hi", "--sim").returncode == 0
+    assert place.is_file()
+    assert "plain" in live.run("usage", "--runs", "1").stdout

@@ -47,7 +47,7 @@ class InParallel(dspy.Module):  # type: ignore[misc]
 
     def forward(self, question: str) -> Any:
         pairs = [(self.ask, dspy.Example(question=f"{question} {i}").with_inputs("question")) for i in range(4)]
-        results = dspy.Parallel(num_threads=4, disable_progress_bar=True)(pairs)
+        results = dspy.Parallel(num_threads=4)(pairs)
         return dspy.Prediction(answers=[r.answer for r in results])
 
 

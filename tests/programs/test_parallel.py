@@ -10,6 +10,7 @@ from typing import Any
 
 import dspy
 import pytest
+import tqdm
 from tests.programs.conftest import MODEL, Sim
 
 from dspy_live import Parallel, asyncify, streamify, track_usage
@@ -215,3 +216,21 @@ async def test_awaiting_it(sim: Sim) -> None:
     assert (failed[0].question, [type(e) for e in errors]) == ("What is 3?", [KeyError])
     with pytest.raises(TooManyErrors):
         await Parallel(**quiet, max_errors=1).acall(pairs_of(Counts(), 9))
+
+
+def test_many_without_a_bar_do_not_meet_in_tqdm() -> None:
+    """Each ``dspy.Parallel`` empties tqdm's set of bars, in which a disabled bar of another thread looks for itself."""
+    stop = threading.Event()
+
+    def empties() -> None:
+        while not stop.is_set():
+            tqdm.tqdm._instances.clear()
+
+    other = threading.Thread(target=empties)
+    other.start()
+    try:
+        for n in range(300):
+            assert Parallel(num_threads=1, disable_progress_bar=True)([(lambda n: n, {"n": n})]) == [n]
+    finally:
+        stop.set()
+        other.join()

@@ -69,7 +69,7 @@ class Built(dspy.Module):  # type: ignore[misc]
         if isinstance(self.plan, list):
             return [part(question=f"{question} {n}") for n, part in enumerate(self.parts)][-1]
         pairs = [(part, {"question": f"{question} {n}"}) for n, part in enumerate(self.parts)]
-        return dspy.Parallel(num_threads=2, disable_progress_bar=True, max_errors=100)(pairs)[-1]
+        return dspy.Parallel(num_threads=2, max_errors=100)(pairs)[-1]
 
     async def aforward(self, question: str) -> Any:
         if self.plan in ("p", "q"):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
+
+from dspy_live.cli.lm import load_dotenv
 
 Action = Literal["stats", "clear", "prune"]
 
@@ -60,7 +64,8 @@ def cache(
 
 def open_cache(redis: str | None = None) -> Any:
     """Return the process's cache, put on the shared store that is named here; ``DSPY_LIVE_CACHE`` holds otherwise."""
-    from dspy_live.programs.cache_store import cache as responses
+    load_dotenv(Path(".env"), os.environ)
+    from dspy_live.programs.cache_store import cache as responses  # DSPy reads DSPY_CACHEDIR when it is imported
 
     if redis:
         from dspy_live.runtime.redis_store import RedisStore

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 from cyclopts import Parameter
+
+from dspy_live.cli.lm import load_dotenv
 
 if TYPE_CHECKING:
     from dspy_live.observe.ledger import Filter, Ledger
@@ -209,6 +212,7 @@ def _open(place: str | None) -> Ledger:
     from dspy_live.core.errors import ConfigurationError
     from dspy_live.observe.ledger import default_place, open_ledger
 
+    load_dotenv(Path(".env"), os.environ)
     where = place or default_place()
     if "://" not in where and not Path(where).expanduser().is_file():
         raise ConfigurationError(

@@ -190,8 +190,9 @@ class _Outcome:
         self._errors: dict[int, Exception] = {}
         self.failures: list[None] = []
         self.stopped = False
-        self._bar = tqdm.tqdm(
-            total=len(pairs), dynamic_ncols=True, disable=parallel.disable_progress_bar, file=sys.stdout
+        # None where there is to be none: a disabled one fails when another thread's dspy.Parallel begins meanwhile.
+        self._bar = (
+            None if parallel.disable_progress_bar else tqdm.tqdm(total=len(pairs), dynamic_ncols=True, file=sys.stdout)
         )
 
     @property
@@ -205,7 +206,8 @@ class _Outcome:
             self._results[index] = get()
         except Exception as exc:
             self.failed(index, exc)
-        self._bar.update()
+        if self._bar is not None:
+            self._bar.update()
 
     def failed(self, index: int, exc: Exception) -> None:
         """Take one failure; one too many ends the rest."""
@@ -218,7 +220,8 @@ class _Outcome:
             ) from exc
 
     def close(self) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
     def result(self) -> Any:
         if not self._parallel.return_failed_examples:
