@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import sys
 import threading
 import time
 from typing import Any
@@ -220,7 +221,8 @@ async def test_awaiting_it(sim: Sim) -> None:
 
 def test_many_without_a_bar_do_not_meet_in_tqdm() -> None:
     """Each ``dspy.Parallel`` empties tqdm's set of bars, in which a disabled bar of another thread looks for itself."""
-    stop = threading.Event()
+    stop, before = threading.Event(), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
 
     def empties() -> None:
         while not stop.is_set():
@@ -232,5 +234,6 @@ def test_many_without_a_bar_do_not_meet_in_tqdm() -> None:
         for n in range(300):
             assert Parallel(num_threads=1, disable_progress_bar=True)([(lambda n: n, {"n": n})]) == [n]
     finally:
+        sys.setswitchinterval(before)
         stop.set()
         other.join()
