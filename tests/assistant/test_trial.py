@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -95,6 +99,30 @@ def test_a_program_that_does_not_end_is_ended() -> None:
     outcome = run_trial("while True: pass", timeout=1.5)
     assert outcome.status == "timed out"
     assert "stopped after" in outcome.reason
+
+
+_TRIES = """
+from dspy_live.assistant.trial import run_trial
+run_trial("import os, time; print(os.getpid(), flush=True); time.sleep(600)")
+"""
+
+
+def test_a_trial_does_not_outlive_who_waits_for_it(tmp_path: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-c", _TRIES], env=environment, start_new_session=True) as parent:
+        said: list[str] = []
+        until = time.monotonic() + 30
+        while not said and time.monotonic() < until:
+            time.sleep(0.1)
+            said = [words for file in tmp_path.glob("*/out.txt") for words in file.read_text().split()]
+        parent.kill()
+    (pid,) = map(int, said)
+    until = time.monotonic() + 10
+    while (Path("/proc") / str(pid)).exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_exit_status_and_much_output() -> None:

@@ -144,12 +144,20 @@ def _run(home: Path, timeout: float) -> tuple[Literal["ran", "failed", "timed ou
     command = [sys.executable, "-I", "-B", "-X", "utf8", "-m", "dspy_live.assistant.sandbox", str(home / "job.json")]
     (home / "in.txt").write_text(TYPED, "utf-8")
     with (
+        _lifeline() as lifeline,
         (home / "out.txt").open("wb") as out,
         (home / "err.txt").open("wb") as err,
         (home / "in.txt").open("rb") as typed,
     ):
         child = subprocess.Popen(
-            command, env=environment, stdin=typed, stdout=out, stderr=err, cwd=home, start_new_session=True
+            [*command, *map(str, lifeline)],
+            env=environment,
+            stdin=typed,
+            stdout=out,
+            stderr=err,
+            cwd=home,
+            start_new_session=True,
+            pass_fds=lifeline,
         )
         try:
             code: int | None = child.wait(timeout)
@@ -159,6 +167,20 @@ def _run(home: Path, timeout: float) -> tuple[Literal["ran", "failed", "timed ou
             _kill(child)
     output, error = ((home / name).read_text("utf-8", errors="replace") for name in ("out.txt", "err.txt"))
     return ("timed out" if code is None else "ran" if code == 0 else "failed"), output, error
+
+
+@contextlib.contextmanager
+def _lifeline() -> Iterator[tuple[int, ...]]:
+    """What the child holds to know that this process is alive, in whatever way it ends: a pipe that then closes."""
+    if os.name != "posix":
+        yield ()
+        return
+    read, write = os.pipe()
+    try:
+        yield (read,)
+    finally:
+        os.close(read)
+        os.close(write)
 
 
 def _kill(child: subprocess.Popen[bytes]) -> None:
