@@ -13,7 +13,6 @@ import logging
 import os
 import threading
 import time
-import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import timedelta
@@ -26,6 +25,7 @@ from dspy_live.core.store import Store
 from dspy_live.programs.disk_reader import DiskReader
 from dspy_live.programs.internals import CACHE_FORMAT, IGNORED_CACHE_KEYS
 from dspy_live.programs.safe_pickle import Allowed
+from dspy_live.runtime.forks import at_fork
 from dspy_live.runtime.redis_store import RedisStore
 
 logger = logging.getLogger("dspy_live.cache")
@@ -57,11 +57,7 @@ class ResponseCache:
         self._writer: ThreadPoolExecutor | None = None
         self._pending: dict[str, tuple[Any, Future[None]]] = {}
         self._lock = threading.Lock()
-        if hasattr(os, "register_at_fork"):
-            before, after = weakref.WeakMethod(self._forks), weakref.WeakMethod(self._forked)
-            os.register_at_fork(
-                before=lambda: (bound := before()) and bound(), after_in_child=lambda: (bound := after()) and bound()
-            )
+        at_fork(before=self._forks, in_child=self._forked)
 
     def use(self, store: Store | None) -> None:
         """Keep replies in ``store`` instead of on DSPy's disk; ``None`` goes back to it. DSPy's memory stays in front.

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
-import weakref
 from collections import deque
-from collections.abc import Callable
 
 from dspy_live.observe.ledger.backend import Backend, Row
+from dspy_live.runtime.forks import at_fork
 
 logger = logging.getLogger("dspy_live.ledger")
 
@@ -42,12 +40,7 @@ class Writer:
         self.lost = 0
         self._thread: threading.Thread | None = None
         self._start_lock = threading.Lock()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(
-                before=_weakly(backend.pause),
-                after_in_parent=_weakly(backend.resume),
-                after_in_child=_weakly(self._forked),
-            )
+        at_fork(before=backend.pause, in_parent=backend.resume, in_child=self._forked)
 
     def run(self, row: Row) -> None:
         """Take a row of ``runs``."""
@@ -166,9 +159,3 @@ class Writer:
             while len(rows) > MAX_WAITING // 2:
                 rows.pop()
                 self.lost += 1
-
-
-def _weakly(method: Callable[[], None]) -> Callable[[], None]:
-    """Return what calls a method for as long as its object is in use: hooks of a fork are never taken back."""
-    weak = weakref.WeakMethod(method)
-    return lambda: (bound := weak()) and bound()
