@@ -25,7 +25,7 @@ from dspy_live.layers import (
     SingleFlight,
     Timeouts,
 )
-from dspy_live.runtime.channel import Channel
+from dspy_live.runtime.channel.channel import Channel
 
 CALLS = 2000
 ROUNDS = 7

@@ -26,7 +26,7 @@ from dspy_live import LM, Runtime, asyncify, set_prices
 from dspy_live.observe.ledger import open_ledger
 from dspy_live.observe.metrics import Metrics
 from dspy_live.observe.tracing import PER_SECOND, Tracing
-from dspy_live.runtime.account import Account
+from dspy_live.runtime.books.account import Account
 from dspy_live.simulator.endpoint import SimulatedEndpoint
 
 

@@ -24,8 +24,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from dspy_live.runtime.background import new_event_loop
-from dspy_live.runtime.transport import HttpPool, Timeouts, TransportError
+from dspy_live.runtime.execution.background import new_event_loop
+from dspy_live.runtime.http.transport import HttpPool, Timeouts, TransportError
 from dspy_live.simulator import Faults
 
 ROOT = Path(__file__).resolve().parents[1]

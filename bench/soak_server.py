@@ -19,11 +19,12 @@ import orjson
 
 from dspy_live import LM, Runtime
 from dspy_live.layers import Limit
-from dspy_live.programs.program import ProgramService
-from dspy_live.runtime.account import Account
+from dspy_live.programs.run.program import ProgramService
+from dspy_live.runtime.books.account import Account
 from dspy_live.runtime.door import leaving
-from dspy_live.runtime.execution import parked
-from dspy_live.server import Mounted, create_app, serve
+from dspy_live.runtime.execution.execution import parked
+from dspy_live.server import Mounted, create_app
+from dspy_live.server.transport.serve import serve
 
 RUNS, LM_CALLS = 600, 200
 

@@ -27,7 +27,7 @@ import httptools
 import orjson
 import uvloop
 
-from dspy_live.runtime.transport import HttpPool, Timeouts
+from dspy_live.runtime.http.transport import HttpPool, Timeouts
 from dspy_live.sansio.openai import StreamParser, parse_reply
 
 Client = Callable[[str, int, int], Awaitable[int]]

@@ -5,27 +5,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dspy_live.app import create_app
     from dspy_live.core.call import Buffer
     from dspy_live.core.events import Restart
     from dspy_live.layers.budget import Budget, BudgetAlert
+    from dspy_live.loading.app import create_app
     from dspy_live.observe.logs import log_structured, setup_logging
     from dspy_live.observe.tracker import UsageTracker
-    from dspy_live.programs.asyncify import asyncify
-    from dspy_live.programs.batch import BatchError, BatchItem, abatch, batch, stream_batch
-    from dspy_live.programs.cache_store import cache
-    from dspy_live.programs.items import PartialValue, StreamToken
-    from dspy_live.programs.listeners import StreamListener
-    from dspy_live.programs.lm import LM
-    from dspy_live.programs.parallel import Parallel
-    from dspy_live.programs.run import emit
-    from dspy_live.programs.status import StatusMessageProvider
-    from dspy_live.programs.streamify import streamify
-    from dspy_live.programs.streaming_response import streaming_response
-    from dspy_live.programs.syncify import syncify
-    from dspy_live.programs.tool import Tool
-    from dspy_live.programs.track_usage import track_usage
-    from dspy_live.runtime.account import set_prices
+    from dspy_live.programs.api.asyncify import asyncify
+    from dspy_live.programs.api.batch import BatchError, BatchItem, abatch, batch, stream_batch
+    from dspy_live.programs.api.items import PartialValue, StreamToken
+    from dspy_live.programs.api.listeners import StreamListener
+    from dspy_live.programs.api.parallel import Parallel
+    from dspy_live.programs.api.streamify import streamify
+    from dspy_live.programs.api.streaming_response import streaming_response
+    from dspy_live.programs.api.syncify import syncify
+    from dspy_live.programs.api.tool import Tool
+    from dspy_live.programs.api.track_usage import track_usage
+    from dspy_live.programs.cache.store import cache
+    from dspy_live.programs.lm.lm import LM
+    from dspy_live.programs.run.run import emit
+    from dspy_live.programs.run.status import StatusMessageProvider
+    from dspy_live.runtime.books.account import set_prices
     from dspy_live.runtime.runtime import Runtime, default_runtime, set_default_runtime
 
 __version__ = "0.1.0"
@@ -36,34 +36,34 @@ _HOMES = {
     "UsageTracker": "observe.tracker",
     "Budget": "layers.budget",
     "BudgetAlert": "layers.budget",
-    "cache": "programs.cache_store",
-    "set_prices": "runtime.account",
+    "cache": "programs.cache.store",
+    "set_prices": "runtime.books.account",
     "setup_logging": "observe.logs",
     "log_structured": "observe.logs",
-    "track_usage": "programs.track_usage",
-    "syncify": "programs.syncify",
-    "streaming_response": "programs.streaming_response",
-    "Tool": "programs.tool",
-    "Parallel": "programs.parallel",
-    "BatchError": "programs.batch",
-    "BatchItem": "programs.batch",
-    "stream_batch": "programs.batch",
-    "abatch": "programs.batch",
-    "batch": "programs.batch",
-    "LM": "programs.lm",
+    "track_usage": "programs.api.track_usage",
+    "syncify": "programs.api.syncify",
+    "streaming_response": "programs.api.streaming_response",
+    "Tool": "programs.api.tool",
+    "Parallel": "programs.api.parallel",
+    "BatchError": "programs.api.batch",
+    "BatchItem": "programs.api.batch",
+    "stream_batch": "programs.api.batch",
+    "abatch": "programs.api.batch",
+    "batch": "programs.api.batch",
+    "LM": "programs.lm.lm",
     "Buffer": "core.call",
-    "PartialValue": "programs.items",
+    "PartialValue": "programs.api.items",
     "Restart": "core.events",
     "Runtime": "runtime.runtime",
-    "StatusMessageProvider": "programs.status",
-    "StreamListener": "programs.listeners",
-    "StreamToken": "programs.items",
-    "asyncify": "programs.asyncify",
-    "create_app": "app",
+    "StatusMessageProvider": "programs.run.status",
+    "StreamListener": "programs.api.listeners",
+    "StreamToken": "programs.api.items",
+    "asyncify": "programs.api.asyncify",
+    "create_app": "loading.app",
     "default_runtime": "runtime.runtime",
-    "emit": "programs.run",
+    "emit": "programs.run.run",
     "set_default_runtime": "runtime.runtime",
-    "streamify": "programs.streamify",
+    "streamify": "programs.api.streamify",
 }
 
 __all__ = [

@@ -19,8 +19,8 @@ import pytest
 
 from dspy_live.assistant.trial import Outcome
 from dspy_live.cli.flags import ProgramFlags
-from dspy_live.cli.shell_run import split_inputs
-from dspy_live.cli.shell_session import COMMANDS, Session
+from dspy_live.cli.shell.run import split_inputs
+from dspy_live.cli.shell.session import COMMANDS, Session
 from dspy_live.simulator import Simulator
 
 PROGRAM = 'import dspy\n\nqa = dspy.Predict("question -> answer")\n\nif __name__ == "__main__":\n    print(qa(question="Hm?").answer)\n'
@@ -70,7 +70,7 @@ def no_trials(monkeypatch: pytest.MonkeyPatch) -> None:
         return Outcome("ran", "printed\n", "", 0.1, 1)
 
     monkeypatch.setattr("dspy_live.assistant.trial.run_trial", ran)
-    monkeypatch.setattr("dspy_live.assistant.shown.run_trial", ran)
+    monkeypatch.setattr("dspy_live.assistant.checked_examples.run_trial", ran)
 
 
 class TestCommands:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from dspy_live.assistant.checked_examples import failures
 from dspy_live.assistant.convert import convert
 from dspy_live.assistant.proof import prove
-from dspy_live.assistant.shown import failures
 from dspy_live.assistant.trial import Outcome, run_trial
 
 NESTED = (Path(__file__).with_name("programs") / "nested.txt").read_text()
@@ -198,7 +198,7 @@ def test_examples_are_run_once_and_failures_are_told_each_time(tmp_path: Path, m
         tried.append(code)
         return Outcome("ran", "", "", 0.1, 0) if code == good else Outcome("failed", "", "ValueError: not here", 0.1, 0)
 
-    monkeypatch.setattr("dspy_live.assistant.shown.run_trial", trial)
+    monkeypatch.setattr("dspy_live.assistant.checked_examples.run_trial", trial)
     memory = tmp_path / "deep" / "examples.json"
     good, bad = "print(1)", "raise ValueError('not here')"
     assert failures([good, bad], memory) == {bad: "ValueError: not here"}

@@ -10,7 +10,7 @@ import dspy
 import pytest
 from tests.cli.conftest import Commands
 
-from dspy_live.programs.cache_store import cache
+from dspy_live.programs.cache.store import cache
 from dspy_live.programs.internals import CACHE_FORMAT
 
 

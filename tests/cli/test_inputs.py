@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from dspy_live.cli.inputs import read_inputs
+from dspy_live.cli.input.inputs import read_inputs
 from dspy_live.core.errors import InputError
 from dspy_live.core.schema import Field, Schema
-from dspy_live.server.question import question_inputs
+from dspy_live.server.routes.question import question_inputs
 
 
 def whole(value: object) -> int:

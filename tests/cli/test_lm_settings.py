@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dspy_live.cli.lm import LMSettings, load_dotenv, read_settings
 from dspy_live.core.errors import ConfigurationError
+from dspy_live.loading.lm_settings import LMSettings, load_dotenv, read_settings
 
 
 def test_flags_go_before_file_environment_and_dotenv(tmp_path: Path) -> None:

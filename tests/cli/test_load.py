@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dspy_live.cli import load_drive
-from dspy_live.cli.load import from_text, made_up
-from dspy_live.cli.load_drive import Load, Sample, drive
-from dspy_live.cli.load_report import check_png, draw, draw_png, figures, show
+from dspy_live.cli.commands.load import from_text, made_up
+from dspy_live.cli.load import drive as load_drive
+from dspy_live.cli.load.drive import Load, Sample, drive
+from dspy_live.cli.load.report import check_png, draw, draw_png, figures, show
 from dspy_live.core.errors import ConfigurationError
 from dspy_live.testing.virtual_time import virtual_time
 

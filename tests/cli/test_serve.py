@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dspy_live.cli.observing import usage_of
-from dspy_live.cli.serve import _keys
-from dspy_live.cli.serving import base_url
+from dspy_live.cli.commands.serve import _keys
+from dspy_live.cli.observers import usage_of
+from dspy_live.cli.server_process import base_url
 from dspy_live.core.errors import ConfigurationError, InputError
-from dspy_live.server.address import listen
+from dspy_live.server.transport.address import listen
 
 if TYPE_CHECKING:
     from .conftest import Commands

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 
-from dspy_live.cli.show import JsonLines, Terminal, show_json, show_outputs
+from dspy_live.cli.screens.show import JsonLines, Terminal, show_json, show_outputs
 from dspy_live.core.events import Event, Partial, Predicted, Restart, Started, Status, Token, Tool, Usage
 from dspy_live.core.schema import Field, Schema
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from dspy_live.cli.top_screen import History, screen, sparkline
+from dspy_live.cli.screens.top import History, screen, sparkline
 
 from .test_serve import address, ask, banner
 

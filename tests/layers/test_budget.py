@@ -16,7 +16,7 @@ from dspy_live.core.events import Event, Predicted
 from dspy_live.core.service import Receiver, Service, fold
 from dspy_live.core.usage import LMRecord, LMUsage
 from dspy_live.layers.budget import Budget, BudgetAlert, per_call, per_key
-from dspy_live.runtime.account import Account
+from dspy_live.runtime.books.account import Account
 
 
 def used(tokens: int = 0, cost: float | None = 0.0, **more: Any) -> LMRecord:
@@ -205,7 +205,7 @@ async def test_a_layer_leaves_the_callers_own_call_as_it_was() -> None:
 
 
 def test_as_a_scope_it_is_in_force_inside_only() -> None:
-    from dspy_live.runtime.account import process_account
+    from dspy_live.runtime.books.account import process_account
 
     account = process_account()
     budget = Budget(max_calls=1)

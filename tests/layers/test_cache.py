@@ -21,7 +21,7 @@ from dspy_live.core.events import (
 )
 from dspy_live.core.service import fold
 from dspy_live.layers.cache import Cache, answer_key
-from dspy_live.runtime.memory_store import MemoryStore
+from dspy_live.runtime.stores.memory import MemoryStore
 from dspy_live.testing import ScriptedService, StoreConformance, Wait, collect
 
 

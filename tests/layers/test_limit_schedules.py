@@ -11,7 +11,7 @@ from dspy_live.core.call import Call
 from dspy_live.core.errors import DeadlineExceeded, LMFailed, Overloaded
 from dspy_live.core.events import Completion, Event, TextDelta
 from dspy_live.layers import Adaptive, Breaker, Deadline, Limit, Retry, SingleFlight
-from dspy_live.runtime.channel import Channel
+from dspy_live.runtime.channel.channel import Channel
 from dspy_live.testing import collect, explore
 
 

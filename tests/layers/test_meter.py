@@ -13,8 +13,8 @@ from dspy_live.core.usage import LMRecord
 from dspy_live.layers.budget import Budget
 from dspy_live.layers.meter import meter
 from dspy_live.observe.tracker import UsageTracker
-from dspy_live.runtime.account import Account
-from dspy_live.runtime.prices import Price, Prices
+from dspy_live.runtime.books.account import Account
+from dspy_live.runtime.books.prices import Price, Prices
 from dspy_live.testing import ScriptedService, collect
 
 RUN: list[Event] = [

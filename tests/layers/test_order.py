@@ -23,8 +23,8 @@ from dspy_live.layers.shed import Shed
 from dspy_live.layers.single_flight import SingleFlight
 from dspy_live.layers.timeouts import Timeouts
 from dspy_live.runtime.runtime import Runtime
-from dspy_live.sansio.backoff import Backoff
-from dspy_live.sansio.order import ONCE, RECOMMENDED, RULES, check_order
+from dspy_live.sansio.limits.backoff import Backoff
+from dspy_live.sansio.limits.order import ONCE, RECOMMENDED, RULES, check_order
 from dspy_live.testing.scripted import ScriptedService, Wait, collect
 from dspy_live.testing.virtual_time import virtual_time
 

@@ -26,7 +26,7 @@ from dspy_live.layers import (
     check_order,
 )
 from dspy_live.runtime.runtime import Runtime
-from dspy_live.sansio.backoff import Backoff
+from dspy_live.sansio.limits.backoff import Backoff
 from dspy_live.simulator import Simulator
 from dspy_live.simulator.endpoint import SimulatedEndpoint
 
@@ -167,7 +167,7 @@ async def test_identical_calls_in_flight_share_one_run(paced: Sim) -> None:
 async def test_a_door_that_cannot_restart(sim: Sim) -> None:
     from dspy_live.core.call import Call
     from dspy_live.core.service import fold
-    from dspy_live.programs.program import ProgramService
+    from dspy_live.programs.run.program import ProgramService
 
     runtime = Runtime(lm_layers=[Retry(3, backoff=QUICK)])
     service = ProgramService(dspy.Predict("question -> answer"), runtime=runtime, overrides={"lm": sim.lm()})

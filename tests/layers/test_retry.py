@@ -22,7 +22,7 @@ from dspy_live.core.events import Completion, Predicted, Restart, Started, Statu
 from dspy_live.layers.limit import Limit
 from dspy_live.layers.retry import Retry
 from dspy_live.layers.timeouts import Timeouts
-from dspy_live.sansio.backoff import Backoff
+from dspy_live.sansio.limits.backoff import Backoff
 from dspy_live.testing.scripted import ScriptedService, Wait, collect
 from dspy_live.testing.virtual_time import virtual_time
 

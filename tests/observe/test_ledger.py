@@ -27,7 +27,7 @@ from dspy_live.observe.ledger import Filter, Ledger, default_place, open_ledger
 from dspy_live.observe.ledger import ledger as ledger_module
 from dspy_live.observe.ledger.schema import STEPS
 from dspy_live.observe.redact import MAX_SECRET, redact
-from dspy_live.runtime.account import Account
+from dspy_live.runtime.books.account import Account
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

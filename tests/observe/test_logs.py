@@ -22,9 +22,9 @@ from dspy_live.core.errors import ConfigurationError
 from dspy_live.observe.logs import log_structured, reset_logging, setup_logging
 from dspy_live.observe.prompts import PromptHider
 from dspy_live.observe.rotation import ByTime
-from dspy_live.runtime import whereabouts as where
-from dspy_live.runtime.account import process_account
-from dspy_live.runtime.whereabouts import Whereabouts
+from dspy_live.runtime import log_context as where
+from dspy_live.runtime.books.account import process_account
+from dspy_live.runtime.log_context import Whereabouts
 
 SECRET = "sk-proj-S3CRETs3cretS3cret77"
 
@@ -342,13 +342,13 @@ def test_dspys_own_lines_come_the_same_way(tmp_path: Path) -> None:
     import dspy  # noqa: F401
     from dspy.utils.logging_utils import configure_dspy_loggers
 
-    import dspy_live.programs.accounting
-    from dspy_live.runtime.whereabouts import programs_loaded
+    import dspy_live.programs.lm.accounting
+    from dspy_live.runtime.log_context import programs_loaded
 
     setup_logging(file=tmp_path / "log", stream=io.StringIO())
     logging.getLogger("dspy.clients.lm").warning("from dspy")
     configure_dspy_loggers("dspy")  # as its import does, should that come later
-    programs_loaded(dspy_live.programs.accounting.where)
+    programs_loaded(dspy_live.programs.lm.accounting.where)
     logging.getLogger("dspy.clients.lm").warning("again")
     assert [line["event"] for line in lines(tmp_path / "log")] == ["from dspy", "again"]
 

@@ -16,7 +16,7 @@ from dspy_live.core.usage import LMRecord, LMUsage
 from dspy_live.observe import metrics as module
 from dspy_live.observe.metrics import Metrics
 from dspy_live.observe.tracker import UsageTracker
-from dspy_live.runtime.account import Account
+from dspy_live.runtime.books.account import Account
 
 
 def read(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:

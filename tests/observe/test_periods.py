@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dspy_live.core.errors import ConfigurationError
-from dspy_live.observe.periods import moment, seconds, size
+from dspy_live.observe.time_ranges import moment, seconds, size
 
 NOW = 1_790_000_000.0  # 2026-09-21T14:13:20Z
 

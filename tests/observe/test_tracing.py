@@ -22,7 +22,7 @@ from dspy_live.core.errors import Cancelled, ConfigurationError, DeadlineExceede
 from dspy_live.core.usage import LMRecord, LMUsage
 from dspy_live.observe import semconv
 from dspy_live.observe.tracing import Tracing, setup_tracing, tracing_is_configured
-from dspy_live.runtime.account import Account
+from dspy_live.runtime.books.account import Account
 
 MODEL = "openai/gpt-4o-mini"
 

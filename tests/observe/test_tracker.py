@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from dspy_live.core.errors import ConfigurationError
 from dspy_live.core.usage import LMRecord, LMUsage
 from dspy_live.observe.tracker import UsageTracker
-from dspy_live.runtime import totals
-from dspy_live.runtime.account import Account
+from dspy_live.runtime.books import totals
+from dspy_live.runtime.books.account import Account
 
 
 def a_record(tokens: int = 10, **more: Any) -> LMRecord:

@@ -10,8 +10,8 @@ import dspy
 
 from dspy_live.core.usage import LMRecord, LMUsage
 from dspy_live.observe.tracker import UsageTracker
-from dspy_live.programs import accounting
-from dspy_live.runtime.account import Account
+from dspy_live.programs.lm import accounting
+from dspy_live.runtime.books.account import Account
 
 
 class Uses(dspy.Module):

@@ -17,8 +17,8 @@ from tests.programs.programs import Gather, InParallel, NativeRag, Rag, Swallows
 
 from dspy_live import LM, Runtime, asyncify, streamify
 from dspy_live.core.errors import DeadlineExceeded
-from dspy_live.runtime.bridge import BlockingCallWarning
 from dspy_live.runtime.door import leaving
+from dspy_live.runtime.execution.bridge import BlockingCallWarning
 
 QA = "question -> answer"
 WAYS = ("native", "thread", "inline")
@@ -44,7 +44,7 @@ async def test_many_at_once(paced: Sim, way: Any) -> None:
 
 
 async def test_auto_is_native_where_every_module_is() -> None:
-    from dspy_live.programs.program import choose_execution
+    from dspy_live.programs.run.program import choose_execution
 
     assert choose_execution(dspy.Predict(QA), "auto") == "native"
     assert choose_execution(NativeRag(), "auto") == "native"

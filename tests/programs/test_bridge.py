@@ -17,8 +17,8 @@ from tests.programs.conftest import MODEL
 from dspy_live import LM, Parallel, Tool, asyncify, streamify, syncify
 from dspy_live.core.call import Call
 from dspy_live.core.events import Completion, TextDelta
-from dspy_live.runtime import background, bridge
-from dspy_live.runtime.bridge import BlockingCallWarning
+from dspy_live.runtime.execution import background, bridge
+from dspy_live.runtime.execution.bridge import BlockingCallWarning
 from dspy_live.runtime.scope import Scope
 
 QA = "question -> answer"

@@ -19,9 +19,9 @@ import pytest
 
 from dspy_live.core.errors import ConfigurationError
 from dspy_live.core.store import StoreStats
-from dspy_live.programs.cache_store import ResponseCache
+from dspy_live.programs.cache.safe_pickle import ForeignEntry, load
+from dspy_live.programs.cache.store import ResponseCache
 from dspy_live.programs.internals import CACHE_FORMAT, IGNORED_CACHE_KEYS
-from dspy_live.programs.safe_pickle import ForeignEntry, load
 
 
 @pytest.fixture
@@ -320,8 +320,8 @@ async def test_a_cache_of_the_users_own_is_used_as_it_is() -> None:
 async def test_a_slow_disk_is_read_off_the_loop(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import threading
 
-    from dspy_live.programs import cache_store
-    from dspy_live.programs.disk_reader import DiskReader
+    from dspy_live.programs.cache import store as cache_store
+    from dspy_live.programs.cache.disk_reader import DiskReader
 
     monkeypatch.setattr(cache_store, "SLOW_READ", -1.0)
     threads: list[int] = []
@@ -351,7 +351,7 @@ async def test_a_reply_is_there_for_the_next_call_before_it_is_on_the_disk(
 def test_what_was_put_is_on_the_disk_when_the_process_has_ended(tmp_path: Path) -> None:
     code = f"""
 import asyncio, dspy
-from dspy_live.programs.cache_store import cache
+from dspy_live.programs.cache.store import cache
 async def main():
     for n in range(50):
         await cache.put({{"n": n}}, {json.dumps(a_record())})
@@ -364,7 +364,7 @@ asyncio.run(main())
 def test_a_forked_process_keeps_replies_too(tmp_path: Path) -> None:
     code = f"""
 import asyncio, dspy, os, sys
-from dspy_live.programs.cache_store import cache
+from dspy_live.programs.cache.store import cache
 asyncio.run(cache.put({{"n": 0}}, {json.dumps(a_record())}))
 child = os.fork()
 asyncio.run(cache.put({{"n": 1 + (child == 0)}}, {json.dumps(a_record())}))
@@ -387,7 +387,7 @@ def _count(shard: Path) -> int:
 
 
 def test_importing_us_does_not_swap_or_even_make_dspys_cache(tmp_path: Path) -> None:
-    code = "import dspy, dspy_live.programs.cache_store; assert 'cache' not in vars(dspy)"
+    code = "import dspy, dspy_live.programs.cache.store; assert 'cache' not in vars(dspy)"
     subprocess.run([sys.executable, "-c", code], env={**os.environ, "DSPY_CACHEDIR": str(tmp_path / "c")}, check=True)
     assert not (tmp_path / "c").exists()
 

@@ -10,7 +10,7 @@ import dspy
 import pytest
 
 from dspy_live.core.errors import ConfigurationError
-from dspy_live.programs.configure import configure, current_settings
+from dspy_live.loading.configure import configure, current_settings
 
 
 class SimulatedLM(dspy.LM):
@@ -71,7 +71,7 @@ def test_predictors_that_all_have_an_lm_need_no_other(program: dspy.Module) -> N
 
 def test_the_environments_model_is_taken_where_the_program_has_none(program: dspy.Module) -> None:
     assert configure(program, simulated=simulated, model="openai/env", source=".env").label == "openai/env (.env)"
-    assert type(dspy.settings.lm).__module__ == "dspy_live.programs.lm"
+    assert type(dspy.settings.lm).__module__ == "dspy_live.programs.lm.lm"
 
 
 def test_sim_replaces_every_lm(program: dspy.Module) -> None:

@@ -18,11 +18,11 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from dspy_live import create_app, streamify
-from dspy_live.cli.show import JsonLines, Terminal
+from dspy_live.cli.screens.show import JsonLines, Terminal
 from dspy_live.core.call import Call
 from dspy_live.core.errors import StreamBroken
 from dspy_live.core.events import Predicted, Restart, Token
-from dspy_live.programs.program import ProgramService
+from dspy_live.programs.run.program import ProgramService
 
 
 class Two(dspy.Module):  # type: ignore[misc]
@@ -51,8 +51,8 @@ def served(program: Any) -> Iterator[Live]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries without their wait."""
-    from dspy_live.programs import engine
-    from dspy_live.sansio.backoff import Backoff
+    from dspy_live.programs.lm import engine
+    from dspy_live.sansio.limits.backoff import Backoff
 
     monkeypatch.setattr(engine, "_BACKOFF", Backoff(base=0.001, cap=0.001))
 

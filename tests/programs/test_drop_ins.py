@@ -133,7 +133,7 @@ async def test_blocks_at_once_do_not_mix(sim: Sim) -> None:
 
 
 def test_threads_of_dspy_are_counted_and_nothing_is_lost(sim: Sim) -> None:
-    from dspy_live.programs.track_usage import SharedUsageTracker
+    from dspy_live.programs.api.track_usage import SharedUsageTracker
 
     shared = SharedUsageTracker()
     threads = [

@@ -15,7 +15,7 @@ from tests.programs.conftest import Sim
 
 from dspy_live import streamify
 from dspy_live.core.call import Call
-from dspy_live.programs.program import ProgramService
+from dspy_live.programs.run.program import ProgramService
 from dspy_live.runtime import door
 from dspy_live.simulator import Faults
 

@@ -16,8 +16,8 @@ from tests.programs.conftest import Sim
 
 from dspy_live import asyncify
 from dspy_live.core.errors import Cancelled, DeadlineExceeded
-from dspy_live.runtime import execution
-from dspy_live.runtime.blocked import BlockingCodeWarning, _users_line, watch
+from dspy_live.runtime.execution import execution
+from dspy_live.runtime.execution.blocked import BlockingCodeWarning, _users_line, watch
 
 QA = "question -> answer"
 
@@ -98,7 +98,7 @@ async def test_where_warnings_are_errors_the_run_goes_on(sim: Sim) -> None:
 
 
 def test_the_watcher_goes_when_nobody_runs_inline(sim: Sim, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dspy_live.runtime.blocked._LINGER", 0.05)
+    monkeypatch.setattr("dspy_live.runtime.execution.blocked._LINGER", 0.05)
     asyncio.run(asyncify(lambda question: question, execution="inline")(question="?"))
     for _ in range(200):
         if not any(t.name == "dspy-live-blocked" for t in threading.enumerate()):

@@ -18,8 +18,8 @@ from dspy_live.core.events import Token, Tool, Usage
 from dspy_live.core.usage import LMRecord
 from dspy_live.layers import Budget
 from dspy_live.observe.tracker import UsageTracker
-from dspy_live.programs.program import ProgramService
-from dspy_live.runtime.account import process_account
+from dspy_live.programs.run.program import ProgramService
+from dspy_live.runtime.books.account import process_account
 
 QA = "question -> answer"
 WAYS = ("native", "thread", "inline")

@@ -16,7 +16,7 @@ from dspy_live import LM, Runtime, asyncify, streamify
 from dspy_live.core.errors import CircuitOpen, ConfigurationError, DeadlineExceeded, Overloaded
 from dspy_live.core.events import Restart
 from dspy_live.layers import Breaker, Deadline, Fallback, Limit, Retry, SingleFlight
-from dspy_live.runtime.account import Account
+from dspy_live.runtime.books.account import Account
 from dspy_live.simulator import Faults, Simulator
 
 QA = "question -> answer"

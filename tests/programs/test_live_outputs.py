@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dspy
 
-from dspy_live.programs.live_outputs import live_outputs
-from dspy_live.programs.schema import schema_of
+from dspy_live.programs.fields.live_outputs import live_outputs
+from dspy_live.programs.run.schema import schema_of
 
 
 class DraftAndFinal(dspy.Module):

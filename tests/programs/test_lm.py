@@ -29,7 +29,7 @@ from tests.programs.conftest import MODEL, Sim
 import dspy_live
 from dspy_live import LM, asyncify
 from dspy_live.core.events import Completion, TextDelta
-from dspy_live.programs.lm import EngineMark, adopt
+from dspy_live.programs.lm.lm import EngineMark, adopt
 from dspy_live.simulator import Faults
 from dspy_live.testing import ScriptedService, Wait
 
@@ -76,8 +76,8 @@ def test_client_settings_of_one_call(sim: Sim) -> None:
 
 
 def test_headers_organization_and_query(sim: Sim) -> None:
-    from dspy_live.programs.endpoints import endpoint_for
     from dspy_live.programs.internals import prepare
+    from dspy_live.programs.lm.endpoints import endpoint_for
 
     lm = sim.lm(extra_headers={"X-Team": "blue"}, organization="org-1", project="p-1", extra_query={"v": "2"})
     endpoint: Any = endpoint_for(lm, prepare(lm, "hello", None, {}))
@@ -356,7 +356,7 @@ def test_retry_after_is_kept_and_obeyed(sim: Sim, monkeypatch: Any) -> None:
     async def sleep(seconds: float, *_: Any) -> None:
         slept.append(seconds)
 
-    monkeypatch.setattr("dspy_live.programs.engine.asyncio.sleep", sleep)
+    monkeypatch.setattr("dspy_live.programs.lm.engine.asyncio.sleep", sleep)
     sim.server.set_faults(Faults(schedule=("429", "503")))
     assert sim.lm(num_retries=3)("hello")[0]
     assert len(slept) == 2
@@ -569,7 +569,7 @@ async def _until(condition: Any, seconds: float = 3.0) -> None:
 def _bodies(lm: LM, sim: Sim, **kwargs: Any) -> dict[str, Any]:
     """What the endpoint gets for one call, as our endpoint writes it."""
     from dspy_live.programs.internals import prepare
-    from dspy_live.programs.openai_endpoint import _wire
+    from dspy_live.programs.lm.openai_endpoint import _wire
     from dspy_live.sansio.openai import chat_body
 
     call = prepare(lm, "hello", None, kwargs)

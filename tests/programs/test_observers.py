@@ -10,7 +10,7 @@ import pytest
 from tests.programs.conftest import Sim
 
 from dspy_live import Runtime, asyncify, streamify
-from dspy_live.runtime.account import Account
+from dspy_live.runtime.books.account import Account
 
 HOOKS = ("run_started", "first_token", "lm_call_ended", "run_ended")
 

@@ -16,7 +16,7 @@ from tests.programs.conftest import MODEL, Sim
 
 from dspy_live import Parallel, asyncify, streamify, track_usage
 from dspy_live.core.errors import DeadlineExceeded, Stop
-from dspy_live.programs.parallel import TooManyErrors
+from dspy_live.programs.api.parallel import TooManyErrors
 
 QA = "question -> answer"
 quiet: dict[str, Any] = {"num_threads": 4, "disable_progress_bar": True}

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from dspy_live.core.usage import LMUsage
-from dspy_live.programs import prices_dspy
+from dspy_live.programs.lm import prices as prices_dspy
 
 USAGE = LMUsage(300_000, 40_000, 340_000, 100_000, 0, 10_000)
 

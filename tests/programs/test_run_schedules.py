@@ -14,8 +14,8 @@ from dspy_live import LM
 from dspy_live.core.call import Buffer, Call
 from dspy_live.core.errors import Cancelled, DeadlineExceeded
 from dspy_live.core.events import Completion, Event, Predicted, Started, TextDelta
-from dspy_live.programs.program import ProgramService
-from dspy_live.runtime.reading import Reading
+from dspy_live.programs.run.program import ProgramService
+from dspy_live.runtime.channel.reading import Reading
 from dspy_live.sansio.lifecycle import Lifecycle
 from dspy_live.testing import explore
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dspy_live.core.call import Call
 from dspy_live.core.events import Event, Reasoning, Restart, Token
-from dspy_live.programs.speech import Speech
+from dspy_live.programs.fields.field_stream import Speech
 from dspy_live.sansio.lifecycle import Lifecycle
 
 TWO = dspy.Signature("question -> answer, reason")

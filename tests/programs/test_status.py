@@ -18,7 +18,7 @@ from tests.programs.programs import Gather, InParallel, Rag
 from dspy_live import StatusMessageProvider, Tool, asyncify, streamify
 from dspy_live.core.events import Custom
 from dspy_live.core.events import Tool as ToolEvent
-from dspy_live.runtime.blocked import BlockingCodeWarning
+from dspy_live.runtime.execution.blocked import BlockingCodeWarning
 
 QA = "question -> answer"
 WAYS = ("native", "thread", "inline")

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dspy_live.core.errors import ConfigurationError
-from dspy_live.programs.target import load
+from dspy_live.loading.target import load
 
 PROGRAMS = """
     import dspy

@@ -478,7 +478,7 @@ def test_usage_of_nested_modules(sim: Sim) -> None:
 def test_history_grows(sim: Sim) -> None:
     """#8604: the process keeps every prompt and answer in a list, of 10,000 entries by default."""
     from dspy_live.core.call import Call
-    from dspy_live.programs.program import ProgramService
+    from dspy_live.programs.run.program import ProgramService
     from dspy_live.runtime import door
 
     before = len(base_lm.GLOBAL_HISTORY)
@@ -541,7 +541,7 @@ def test_the_restricted_cache_deletes(tmp_path: Path) -> None:
     """DSPy's restricted cache deletes an entry that it does not know: opening it once so destroys others' work."""
     from dspy.clients.cache import Cache
 
-    from dspy_live.programs.cache_store import ResponseCache
+    from dspy_live.programs.cache.store import ResponseCache
 
     options: dict[str, Any] = {
         "enable_disk_cache": True,
@@ -568,7 +568,7 @@ def test_the_restricted_cache_deletes(tmp_path: Path) -> None:
 def test_retries_multiply(sim: Sim) -> None:
     """An LM that retries once inside of something that tries twice is asked four times; with ours, twice."""
     from dspy_live.layers import Retry
-    from dspy_live.sansio.backoff import Backoff
+    from dspy_live.sansio.limits.backoff import Backoff
 
     sim.server.set_options(fault="429", retry_after=0.01)
     with dspy.context(lm=sim.plain(num_retries=1)):

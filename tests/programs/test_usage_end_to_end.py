@@ -30,11 +30,11 @@ from dspy_live.layers.retry import Retry
 from dspy_live.observe.ledger import open_ledger
 from dspy_live.observe.metrics import Metrics
 from dspy_live.observe.tracker import UsageTracker
-from dspy_live.programs import engine
-from dspy_live.programs.program import ProgramService
-from dspy_live.runtime.account import Account, process_account
+from dspy_live.programs.lm import engine
+from dspy_live.programs.run.program import ProgramService
+from dspy_live.runtime.books.account import Account, process_account
 from dspy_live.runtime.runtime import Runtime
-from dspy_live.sansio.backoff import Backoff
+from dspy_live.sansio.limits.backoff import Backoff
 
 OTHER = "openai/gpt-4.1-nano"
 
@@ -203,7 +203,7 @@ def test_programs_that_have_gone_are_not_kept_for_their_names(sim: Sim) -> None:
     import gc
     import weakref
 
-    from dspy_live.programs import outside
+    from dspy_live.programs.fields import origin_outside as outside
 
     kept = []
     with dspy.context(lm=sim.lm(), trace=None):  # DSPy keeps them in its trace

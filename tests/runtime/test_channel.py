@@ -12,7 +12,7 @@ from dspy_live.core.call import Buffer
 from dspy_live.core.errors import Broken, Closed
 from dspy_live.core.events import Partial, Predicted, Reasoning, Restart, Status, TextDelta, Token
 from dspy_live.core.service import Receiver
-from dspy_live.runtime.channel import Channel
+from dspy_live.runtime.channel.channel import Channel
 
 
 def token(text: str, field: str = "answer", lm_call: int = 1, last: bool = False) -> Token:

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from dspy_live.core.call import Buffer
 from dspy_live.core.errors import Broken, Closed
 from dspy_live.core.events import Event, Restart, Status, Token
-from dspy_live.runtime.channel import Channel
+from dspy_live.runtime.channel.channel import Channel
 from dspy_live.testing import VirtualLoop
 
 events = st.one_of(

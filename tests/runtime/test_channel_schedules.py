@@ -11,7 +11,7 @@ import pytest
 from dspy_live.core.call import Buffer, Overflow
 from dspy_live.core.errors import Broken, Closed
 from dspy_live.core.events import Event, Predicted, Token
-from dspy_live.runtime.channel import Channel
+from dspy_live.runtime.channel.channel import Channel
 from dspy_live.testing import Deadlock, explore
 
 DELAYS = 12

@@ -10,7 +10,7 @@ import pytest
 
 from dspy_live.core.errors import ConfigurationError
 from dspy_live.core.usage import LMUsage
-from dspy_live.runtime.prices import Price, Prices
+from dspy_live.runtime.books.prices import Price, Prices
 
 MILLION = 1_000_000
 
@@ -90,5 +90,5 @@ def test_not_a_number_is_no_price() -> None:
 
 
 def test_nothing_here_reaches_for_the_network() -> None:
-    source = Path(__file__).parents[2] / "src/dspy_live/programs/prices_dspy.py"
+    source = Path(__file__).parents[2] / "src/dspy_live/programs/lm/prices.py"
     assert "urllib" not in source.read_text()

@@ -13,8 +13,8 @@ import redis
 from tests.support.databases import Server, free_port
 
 from dspy_live.core.errors import ConfigurationError
-from dspy_live.runtime import redis_store
-from dspy_live.runtime.redis_store import RedisStore
+from dspy_live.runtime.stores import redis as redis_store
+from dspy_live.runtime.stores.redis import RedisStore
 from dspy_live.testing import StoreConformance
 
 

@@ -7,8 +7,8 @@ import dspy.utils.exceptions as theirs
 import pytest
 
 from dspy_live.core import errors as ours
-from dspy_live.programs.lm import LM
-from dspy_live.programs.lm_errors import as_dspy_error
+from dspy_live.programs.lm.errors import as_dspy_error
+from dspy_live.programs.lm.lm import LM
 from dspy_live.runtime.http import errors as wire
 from dspy_live.sansio import openai
 from dspy_live.sansio.failures import overload, retry_after, transient

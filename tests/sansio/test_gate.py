@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from dspy_live.core.errors import ConfigurationError
-from dspy_live.sansio.gate import Gate
+from dspy_live.sansio.limits.gate import Gate
 
 
 class Machine(RuleBasedStateMachine):

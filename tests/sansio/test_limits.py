@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dspy_live.core.errors import ConfigurationError
-from dspy_live.sansio.adaptive import next_bound
-from dspy_live.sansio.aimd import Aimd
-from dspy_live.sansio.backoff import Backoff
-from dspy_live.sansio.breaker import Breaker
-from dspy_live.sansio.bucket import Bucket
+from dspy_live.sansio.buffer_bound import next_bound
 from dspy_live.sansio.checks import not_negative, positive, share, whole
-from dspy_live.sansio.retry_budget import RetryBudget
+from dspy_live.sansio.limits.aimd import Aimd
+from dspy_live.sansio.limits.backoff import Backoff
+from dspy_live.sansio.limits.breaker import Breaker
+from dspy_live.sansio.limits.bucket import Bucket
+from dspy_live.sansio.limits.retry_budget import RetryBudget
 
 BAD = [0, -1, float("nan"), float("inf"), float("-inf"), "1", None, True]
 

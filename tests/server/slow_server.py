@@ -9,7 +9,8 @@ from tests.server.support import Tape, qa
 
 from dspy_live.core.call import Call
 from dspy_live.core.events import Predicted, Started
-from dspy_live.server import create_app, serve
+from dspy_live.server import create_app
+from dspy_live.server.transport.serve import serve
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from dspy_live.core.call import Call
 from dspy_live.core.events import Event, Predicted, Started, Token, Usage
 from dspy_live.core.schema import Field, Schema
 from dspy_live.server import App, LiveServer, Mounted, create_app
-from dspy_live.server.address import listen
+from dspy_live.server.transport.address import listen
 
 http = httpx.Client(verify=False, trust_env=False, timeout=10)
 """One client for all tests: each of its own would load certificates that nobody needs here."""

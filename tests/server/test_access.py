@@ -14,7 +14,7 @@ from dspy_live.core.call import Call
 from dspy_live.core.errors import ConfigurationError
 from dspy_live.core.events import Started
 from dspy_live.server import create_app
-from dspy_live.server.auth import Keys
+from dspy_live.server.transport.auth import Keys
 
 ADA = {"Authorization": "Bearer ada-key"}
 BOB = {"X-API-Key": "bob-key"}

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from dspy_live.core.errors import Cancelled, Draining, NotFound, Overloaded
-from dspy_live.server.active import ActiveRun, ActiveRuns
 from dspy_live.server.errors import ClientGone
-from dspy_live.server.heartbeat import Heartbeat, Pulse
+from dspy_live.server.runs.registry import ActiveRun, ActiveRuns
+from dspy_live.server.transport.heartbeat import Heartbeat, Pulse
 
 
 async def wait_in(runs: ActiveRuns, seconds: float = 60.0, run_id: str = "a", key: str = "") -> str:
@@ -89,7 +89,7 @@ async def test_a_drain_waits_and_then_stops() -> None:
 
 
 async def test_a_run_that_will_not_end_does_not_hold_up_the_drain_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dspy_live.server.active.LAST_WORDS", 0.05)
+    monkeypatch.setattr("dspy_live.server.runs.registry.LAST_WORDS", 0.05)
     runs = ActiveRuns()
     over = asyncio.Event()
 

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from dspy_live.core.errors import ConfigurationError
-from dspy_live.server.address import is_loopback, listen, url_of
+from dspy_live.server.transport.address import is_loopback, listen, url_of
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.3.2.1", "::1", "[::1]", "localhost"])

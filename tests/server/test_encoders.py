@@ -15,11 +15,11 @@ from dspy_live.core.errors import StreamBroken
 from dspy_live.core.events import Event, Partial, Predicted, Restart, Started, Token
 from dspy_live.core.schema import Field, Schema
 from dspy_live.sansio.sse import EventDecoder
-from dspy_live.server.account import Account
 from dspy_live.server.encoders.events import frames, sse
 from dspy_live.server.encoders.json import dumps
 from dspy_live.server.encoders.payload import payload
 from dspy_live.server.encoders.plain import PlainText
+from dspy_live.server.runs.totals import Account
 
 SAMPLES: dict[type[Any], Any] = {str: "x", int: 1, dict[str, Any]: {"a": 1}}
 QA = Schema("QA", (Field("question"),), (Field("reasoning"), Field("answer")))

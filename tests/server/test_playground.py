@@ -14,7 +14,8 @@ from dspy_live.core.call import Call
 from dspy_live.core.errors import InputError, LMFailed
 from dspy_live.core.events import Partial, Predicted, Restart, Started, Status, Token, Tool
 from dspy_live.core.schema import Field, Schema
-from dspy_live.server import Mounted, create_app, static
+from dspy_live.server import Mounted, create_app
+from dspy_live.server.routes import static
 
 RIVERS = Schema(
     "Rivers",

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from tests.server.support import Live, http, qa, serving
 
-from dspy_live.server.protocol import MOST_HEAD, Protocol
+from dspy_live.server.transport.protocol import MOST_HEAD, Protocol
 
 
 @pytest.fixture

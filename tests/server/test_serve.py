@@ -17,7 +17,8 @@ from tests.server.support import http, qa, sse, until
 from websockets.sync.client import connect
 
 from dspy_live.core.errors import ConfigurationError
-from dspy_live.server import create_app, serve
+from dspy_live.server import create_app
+from dspy_live.server.transport.serve import serve
 
 ROOT = Path(__file__).parents[2]
 

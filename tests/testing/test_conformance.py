@@ -29,8 +29,8 @@ from dspy_live.layers import (
     Timeouts,
     meter,
 )
-from dspy_live.runtime.channel import Channel
-from dspy_live.runtime.redis_store import RedisStore
+from dspy_live.runtime.channel.channel import Channel
+from dspy_live.runtime.stores.redis import RedisStore
 from dspy_live.testing import ChannelConformance, ScriptedService, ServiceConformance, StoreConformance, Wait
 
 TOKENS = [Token(text, "answer", "p", 1) for text in ("to", "ke", "ns")]

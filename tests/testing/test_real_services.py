@@ -12,10 +12,10 @@ from dspy_live import LM
 from dspy_live.core.call import Call
 from dspy_live.core.service import Service
 from dspy_live.layers import Breaker, Deadline, Limit, Retry, SingleFlight, Timeouts
-from dspy_live.programs.openai_endpoint import OpenAIEndpoint
-from dspy_live.programs.program import ProgramService
+from dspy_live.programs.lm.openai_endpoint import OpenAIEndpoint
+from dspy_live.programs.run.program import ProgramService
+from dspy_live.runtime.http.transport import Timeouts as SocketTimeouts
 from dspy_live.runtime.runtime import Runtime
-from dspy_live.runtime.transport import Timeouts as SocketTimeouts
 from dspy_live.simulator import Simulator
 from dspy_live.simulator.endpoint import SimulatedEndpoint
 from dspy_live.testing import ServiceConformance

@@ -8,7 +8,7 @@ from typing import Any
 import dspy
 
 from dspy_live.assistant.guides import Passage
-from dspy_live.programs.streamify import streamify
+from dspy_live.programs.api.streamify import streamify
 
 
 class AnswerFromGuides(dspy.Signature):

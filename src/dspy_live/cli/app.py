@@ -15,19 +15,22 @@ if TYPE_CHECKING:
     from cyclopts import App
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "serve": ("dspy_live.cli.serve:serve", "Serve a program over HTTP, SSE and WebSocket."),
-    "run": ("dspy_live.cli.run:run", "Run a program once and print its outputs."),
-    "stream": ("dspy_live.cli.stream:stream", "Run a program once and print its tokens as they come."),
-    "batch": ("dspy_live.cli.batch:batch", "Run a program over every row of a file."),
-    "load": ("dspy_live.cli.load:load", "Load a server, and report rates, latencies and errors."),
-    "top": ("dspy_live.cli.top:top", "Watch a server: runs, rates, latencies, tokens, cost."),
-    "sim": ("dspy_live.cli.sim:sim", "Start the simulated LM as an OpenAI-compatible server."),
-    "usage": ("dspy_live.cli.usage:usage", "Show what runs used and cost, from the ledger."),
-    "cache": ("dspy_live.cli.cache:cache", "Look at the cache of LM replies, clear it, prune it."),
-    "convert": ("dspy_live.cli.convert:convert", "Make your program asynchronous, streaming, metered, served, tested."),
-    "explain": ("dspy_live.cli.explain:explain", "Explain a topic, or answer a question, from the guides."),
-    "shell": ("dspy_live.cli.shell:shell", "Talk to the assistant: guides, conversions, runs."),
-    "doctor": ("dspy_live.cli.doctor:doctor", "Look at this installation and say what is missing."),
+    "serve": ("dspy_live.cli.commands.serve:serve", "Serve a program over HTTP, SSE and WebSocket."),
+    "run": ("dspy_live.cli.commands.run:run", "Run a program once and print its outputs."),
+    "stream": ("dspy_live.cli.commands.stream:stream", "Run a program once and print its tokens as they come."),
+    "batch": ("dspy_live.cli.commands.batch:batch", "Run a program over every row of a file."),
+    "load": ("dspy_live.cli.commands.load:load", "Load a server, and report rates, latencies and errors."),
+    "top": ("dspy_live.cli.commands.top:top", "Watch a server: runs, rates, latencies, tokens, cost."),
+    "sim": ("dspy_live.cli.commands.sim:sim", "Start the simulated LM as an OpenAI-compatible server."),
+    "usage": ("dspy_live.cli.commands.usage:usage", "Show what runs used and cost, from the ledger."),
+    "cache": ("dspy_live.cli.commands.cache:cache", "Look at the cache of LM replies, clear it, prune it."),
+    "convert": (
+        "dspy_live.cli.commands.convert:convert",
+        "Make your program asynchronous, streaming, metered, served, tested.",
+    ),
+    "explain": ("dspy_live.cli.commands.explain:explain", "Explain a topic, or answer a question, from the guides."),
+    "shell": ("dspy_live.cli.commands.shell:shell", "Talk to the assistant: guides, conversions, runs."),
+    "doctor": ("dspy_live.cli.commands.doctor:doctor", "Look at this installation and say what is missing."),
 }
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -37,7 +40,7 @@ def make_app() -> App:
     """Build the command line; each command's module is imported when it runs."""
     from cyclopts import App
 
-    from dspy_live.cli.version import version
+    from dspy_live.cli.commands.version import version
 
     app = App(
         name="dspy-live",
@@ -117,7 +120,7 @@ def _failed(exc: Exception) -> int:
 
 def _user_line(exc: BaseException) -> str | None:
     # Only where the program was loaded: a failure before that has no line of the user's.
-    blame = sys.modules.get("dspy_live.programs.blame")
+    blame = sys.modules.get("dspy_live.loading.user_frame")
     return blame.user_line(exc) if blame else None
 
 

@@ -9,8 +9,8 @@ import orjson
 
 from dspy_live.core import errors
 from dspy_live.core.errors import LiveError
-from dspy_live.runtime.transport import ConnectFailed, TransportError
-from dspy_live.runtime.transport import IdleTimeout as Silent
+from dspy_live.runtime.http.transport import ConnectFailed, TransportError
+from dspy_live.runtime.http.transport import IdleTimeout as Silent
 
 
 class RemoteError(LiveError):

@@ -13,7 +13,7 @@ import orjson
 from dspy_live.client.errors import error_of_reply, not_dspy_live, transport_error
 from dspy_live.client.wire import loads
 from dspy_live.core.errors import ConfigurationError, DeadlineExceeded
-from dspy_live.runtime.transport import Exchange, Timeouts, TransportError, pool_for_running_loop
+from dspy_live.runtime.http.transport import Exchange, Timeouts, TransportError, pool_for_running_loop
 
 _AGENT = "dspy-live"
 

@@ -10,8 +10,8 @@ from dspy_live.client.reply import Reply
 from dspy_live.core.call import Buffer
 from dspy_live.core.errors import LifecycleError
 from dspy_live.core.events import Event, Started, Token
-from dspy_live.runtime.channel import Channel
-from dspy_live.runtime.receiver import ChannelReceiver
+from dspy_live.runtime.channel.channel import Channel
+from dspy_live.runtime.channel.receiver import ChannelReceiver
 
 
 class RemoteRun:

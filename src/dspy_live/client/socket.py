@@ -19,7 +19,7 @@ from dspy_live.client.run import RemoteRun
 from dspy_live.client.wire import event_from, loads
 from dspy_live.core.call import Buffer
 from dspy_live.core.events import Event, Partial, Predicted, Reasoning, TextDelta, Token
-from dspy_live.runtime.channel import Channel
+from dspy_live.runtime.channel.channel import Channel
 
 _COUNTED = (Token, Partial, Reasoning, TextDelta)
 

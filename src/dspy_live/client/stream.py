@@ -14,8 +14,8 @@ from dspy_live.client.run import RemoteRun
 from dspy_live.client.wire import event_of, loads, prediction_of
 from dspy_live.core.call import Buffer
 from dspy_live.core.errors import DeadlineExceeded, LiveError, NotFound
-from dspy_live.runtime.channel import Channel
-from dspy_live.runtime.transport import Exchange, TransportError
+from dspy_live.runtime.channel.channel import Channel
+from dspy_live.runtime.http.transport import Exchange, TransportError
 from dspy_live.sansio.sse import EventDecoder, ServerEvent
 
 ERROR_BYTES = 1 << 20

@@ -14,7 +14,7 @@ from dspy_live.client.socket import AsyncSocket
 from dspy_live.client.stream import ResumableRun
 from dspy_live.core.call import Buffer
 from dspy_live.core.events import Event, Token
-from dspy_live.runtime import background
+from dspy_live.runtime.execution import background
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ import traceback
 
 from dspy_live.core.errors import Cancelled, LiveError, ProgramFailed, Stop
 from dspy_live.embed.wire import Failure
-from dspy_live.programs.lm_errors import public_lm_error
+from dspy_live.programs.lm.errors import public_lm_error
 
 
 def failure_of(exc: BaseException) -> Failure:

@@ -30,7 +30,7 @@ from dspy_live.embed.wire import (
     Start,
     Unload,
 )
-from dspy_live.runtime.background import new_event_loop
+from dspy_live.runtime.execution.background import new_event_loop
 
 log = logging.getLogger("dspy_live.embed")
 

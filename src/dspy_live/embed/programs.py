@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from dspy_live.cli.lm import LMSettings, read_settings
-from dspy_live.cli.simulated import simulated_lm
 from dspy_live.core.errors import ConfigurationError
 from dspy_live.core.schema import Schema
 from dspy_live.core.service import Service
 from dspy_live.embed.wire import Settings
-from dspy_live.programs.configure import configure, current_settings
-from dspy_live.programs.program import ProgramService
-from dspy_live.programs.target import load
-from dspy_live.runtime.execution import Execution
+from dspy_live.loading.configure import configure, current_settings
+from dspy_live.loading.lm_settings import LMSettings, read_settings
+from dspy_live.loading.simulated_lm import simulated_lm
+from dspy_live.loading.target import load
+from dspy_live.programs.run.program import ProgramService
+from dspy_live.runtime.execution.execution import Execution
 from dspy_live.runtime.runtime import Runtime, default_runtime, set_default_runtime
 
 

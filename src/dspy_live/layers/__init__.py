@@ -14,7 +14,7 @@ from dspy_live.layers.shared_budget import SharedBudget
 from dspy_live.layers.shed import Shed
 from dspy_live.layers.single_flight import SingleFlight
 from dspy_live.layers.timeouts import Timeouts
-from dspy_live.sansio.order import check_order
+from dspy_live.sansio.limits.order import check_order
 
 __all__ = [
     "Adaptive",

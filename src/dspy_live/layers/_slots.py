@@ -1,4 +1,4 @@
-"""Slots that calls wait for, on any loop of the process: a :class:`~dspy_live.sansio.gate.Gate` with futures."""
+"""Slots that calls wait for, on any loop of the process: a :class:`~dspy_live.sansio.limits.gate.Gate` with futures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from dspy_live.core.errors import DeadlineExceeded, Overloaded
 from dspy_live.runtime.clock import Clock
 from dspy_live.runtime.scope import Scope
-from dspy_live.sansio.gate import Gate
+from dspy_live.sansio.limits.gate import Gate
 
 _SMOOTH = 0.1
 """Weight of the newest call in the running mean of how long a slot is held."""

@@ -15,9 +15,9 @@ from dspy_live.layers._relay import Watched
 from dspy_live.layers._slots import LimitStatistics, Slots
 from dspy_live.layers._wrap import Wrapped
 from dspy_live.runtime.clock import LOOP_CLOCK, Clock
-from dspy_live.sansio.aimd import Aimd
 from dspy_live.sansio.checks import positive
 from dspy_live.sansio.failures import overload
+from dspy_live.sansio.limits.aimd import Aimd
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,9 @@ from dspy_live.core.service import Receiver, Service
 from dspy_live.layers._relay import Watched
 from dspy_live.layers._wrap import Wrapped
 from dspy_live.runtime.clock import LOOP_CLOCK, Clock
-from dspy_live.sansio.breaker import Breaker as Machine
-from dspy_live.sansio.breaker import BreakerState
 from dspy_live.sansio.failures import transient
+from dspy_live.sansio.limits.breaker import Breaker as Machine
+from dspy_live.sansio.limits.breaker import BreakerState
 
 
 @dataclass(frozen=True, slots=True)

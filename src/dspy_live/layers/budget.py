@@ -17,7 +17,7 @@ from dspy_live.core.errors import BudgetExceeded, ConfigurationError
 from dspy_live.core.events import Event
 from dspy_live.core.service import Layer, Receiver, Service
 from dspy_live.core.usage import LMRecord, Meter
-from dspy_live.runtime.account import process_account
+from dspy_live.runtime.books.account import process_account
 
 logger = logging.getLogger("dspy_live.budget")
 

@@ -19,7 +19,7 @@ from dspy_live.core.service import Receiver, Service
 from dspy_live.core.store import Store
 from dspy_live.layers._relay import Relay
 from dspy_live.layers._wrap import Wrapped
-from dspy_live.runtime.memory_store import MemoryStore
+from dspy_live.runtime.stores.memory import MemoryStore
 
 _FORMAT = "dspy-live-run-v1"
 
@@ -41,7 +41,7 @@ class Cache:
     own object gets its outputs as a dict.
 
     Args:
-        store: where; a :class:`~dspy_live.runtime.memory_store.MemoryStore` of this layer's own by default.
+        store: where; a :class:`~dspy_live.runtime.stores.memory.MemoryStore` of this layer's own by default.
         key: what makes two calls the same, :func:`answer_key` by default; ``None`` from it lets the call through.
     """
 

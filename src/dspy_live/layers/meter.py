@@ -13,7 +13,7 @@ from dspy_live.core.call import Call
 from dspy_live.core.events import Event, Reasoning, TextDelta, Token, Usage
 from dspy_live.core.service import Layer, Receiver, Service
 from dspy_live.core.usage import LMRecord, LMUsage, Meter
-from dspy_live.runtime.account import Account, process_account
+from dspy_live.runtime.books.account import Account, process_account
 
 
 def meter(account: Account | None = None) -> Layer:

@@ -16,8 +16,8 @@ from dspy_live.core.sink import Sink
 from dspy_live.layers._relay import Attach, Relay
 from dspy_live.layers._wrap import Wrapped
 from dspy_live.runtime.clock import LOOP_CLOCK, Clock
-from dspy_live.sansio.bucket import Bucket
 from dspy_live.sansio.checks import not_negative, positive
+from dspy_live.sansio.limits.bucket import Bucket
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ from dspy_live.core.service import Service
 from dspy_live.layers._attempts import attempts
 from dspy_live.layers._wrap import Opened, Wrapped
 from dspy_live.runtime.clock import LOOP_CLOCK, Clock
-from dspy_live.sansio.backoff import Backoff
 from dspy_live.sansio.checks import whole
 from dspy_live.sansio.failures import retry_after, transient
-from dspy_live.sansio.retry_budget import RetryBudget
+from dspy_live.sansio.limits.backoff import Backoff
+from dspy_live.sansio.limits.retry_budget import RetryBudget
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Retry:
         tries: how often a call is opened at most, the first time included.
         backoff: the waits.
         budget: retries that all calls of this layer may make together, as ``(ratio, per_second, most)`` of
-            :class:`~dspy_live.sansio.retry_budget.RetryBudget`; ``None`` for no such limit.
+            :class:`~dspy_live.sansio.limits.retry_budget.RetryBudget`; ``None`` for no such limit.
         when: tells of a failure whether another try makes sense;
             :func:`~dspy_live.sansio.failures.transient` by default.
         clock: where the time comes from; the loop's by default.

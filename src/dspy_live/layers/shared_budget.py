@@ -38,7 +38,7 @@ class SharedBudget(Budget):
     is told later. What the server has heard although its answer was lost counts twice: rather too much than too little.
 
     Args:
-        url: ``redis://host:port`` and so on, as for :class:`~dspy_live.runtime.redis_store.RedisStore`.
+        url: ``redis://host:port`` and so on, as for :class:`~dspy_live.runtime.stores.redis.RedisStore`.
         name: which budget; processes that share it must give the same limits.
         period: begin anew with each hour, day or month (UTC); by default the budget is spent once.
         limits: ``max_cost``, ``max_tokens``, ``max_calls`` and the other arguments of ``Budget``.

@@ -17,7 +17,7 @@ from dspy_live.core.errors import ConfigurationError
 from dspy_live.observe.prompts import PromptHider
 from dspy_live.observe.redact import redact
 from dspy_live.observe.rotation import BySize, ByTime
-from dspy_live.runtime.whereabouts import preferred_level, when_programs_are_loaded, whereabouts
+from dspy_live.runtime.log_context import preferred_level, when_programs_are_loaded, whereabouts
 
 Prompts = Literal["show", "hide"]
 Event = MutableMapping[str, Any]

@@ -18,7 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from dspy_live.core.call import Call
 from dspy_live.core.errors import Cancelled
 from dspy_live.core.usage import LMRecord
-from dspy_live.runtime.account import Account, process_account
+from dspy_live.runtime.books.account import Account, process_account
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)

@@ -10,8 +10,8 @@ from typing import Any
 
 from dspy_live.core.call import Call
 from dspy_live.core.usage import LMRecord
-from dspy_live.runtime.account import Account, process_account
-from dspy_live.runtime.whereabouts import whereabouts
+from dspy_live.runtime.books.account import Account, process_account
+from dspy_live.runtime.log_context import whereabouts
 
 MAX_FAILED = 100
 """Runs that have failed whose inputs are remembered: a server tells of a failure when the run has ended."""

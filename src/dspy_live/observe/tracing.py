@@ -26,8 +26,8 @@ from dspy_live.core.errors import Cancelled, ConfigurationError
 from dspy_live.core.usage import LMRecord
 from dspy_live.observe import semconv
 from dspy_live.observe.redact import MAX_SECRET, redact
-from dspy_live.runtime.account import Account, process_account
-from dspy_live.sansio.bucket import Bucket
+from dspy_live.runtime.books.account import Account, process_account
+from dspy_live.sansio.limits.bucket import Bucket
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider as SDKProvider

@@ -10,8 +10,8 @@ from typing import Any
 
 from dspy_live.core.usage import LMRecord
 from dspy_live.observe.export import write_table
-from dspy_live.runtime.account import Account, process_account
-from dspy_live.runtime.totals import Cells, Origin, Totals
+from dspy_live.runtime.books.account import Account, process_account
+from dspy_live.runtime.books.totals import Cells, Origin, Totals
 
 DIRECT = "(direct)"
 """The name under which LM calls outside of any predictor or program are counted."""
@@ -72,7 +72,7 @@ class UsageTracker:
     def get_stats(self) -> dict[str, Any]:
         """Return what was used since the last :meth:`reset`, as a dict that JSON can hold.
 
-        Besides the sums of :class:`~dspy_live.runtime.totals.Totals` it has ``unpriced_models`` (names),
+        Besides the sums of :class:`~dspy_live.runtime.books.totals.Totals` it has ``unpriced_models`` (names),
         ``by_model``, ``by_predictor`` and ``by_module`` (the predictor's path or the module's: each module has all
         that its predictors used) and ``by_program`` (by name, each again with ``by_predictor``).
         """

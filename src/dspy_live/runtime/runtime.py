@@ -10,9 +10,9 @@ import anyio
 
 from dspy_live.core.call import Buffer
 from dspy_live.core.service import Layer
-from dspy_live.runtime.account import Account, process_account
-from dspy_live.runtime.execution import EXECUTIONS, Execution
-from dspy_live.sansio.order import check_order
+from dspy_live.runtime.books.account import Account, process_account
+from dspy_live.runtime.execution.execution import EXECUTIONS, Execution
+from dspy_live.sansio.limits.order import check_order
 
 MAX_THREADS = 256
 

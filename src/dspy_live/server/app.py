@@ -9,16 +9,17 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from dspy_live.core.errors import ConfigurationError, NotFound, Stop
-from dspy_live.server import figures, health, openai, openapi, predict, programs, runs, static, stream, websocket
-from dspy_live.server.active import ActiveRuns
-from dspy_live.server.auth import Keys
 from dspy_live.server.errors import ClientGone, public_error
-from dspy_live.server.heartbeat import Pulse
-from dspy_live.server.http import Headers, Request
-from dspy_live.server.mounted import Mounted, by_name, find
-from dspy_live.server.origins import Origins
-from dspy_live.server.resumable import Resumables
-from dspy_live.server.routing import Route, Router
+from dspy_live.server.routes import health, openai, openapi, predict, programs, runs, static, stream, websocket
+from dspy_live.server.routes import statistics as figures
+from dspy_live.server.runs.registry import ActiveRuns
+from dspy_live.server.runs.resumable import Resumables
+from dspy_live.server.served import Mounted, by_name, find
+from dspy_live.server.transport.auth import Keys
+from dspy_live.server.transport.heartbeat import Pulse
+from dspy_live.server.transport.http import Headers, Request
+from dspy_live.server.transport.origins import Origins
+from dspy_live.server.transport.routing import Route, Router
 
 MAX_BODY = 10_000_000
 _WEBSOCKET = re.compile(r"(?:/programs/(?P<program>[^/]+))?/ws")

@@ -10,8 +10,8 @@ from typing import Any
 
 from dspy_live.core.call import Call
 from dspy_live.core.events import Completion, Event, Reasoning, TextDelta
-from dspy_live.runtime.channel import Channel
-from dspy_live.runtime.reading import Reading
+from dspy_live.runtime.channel.channel import Channel
+from dspy_live.runtime.channel.reading import Reading
 from dspy_live.sansio.openai import StreamParser
 from dspy_live.simulator.inprocess import InProcessLM
 

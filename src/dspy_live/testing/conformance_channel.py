@@ -19,7 +19,7 @@ class ClosableReceiver(Receiver[Event], Protocol):
 
 
 class Sender(Protocol):
-    """The sending end of a channel, as :class:`~dspy_live.runtime.channel.Channel` has it."""
+    """The sending end of a channel, as :class:`~dspy_live.runtime.channel.channel.Channel` has it."""
 
     @property
     def receiver(self) -> ClosableReceiver: ...

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from dspy_live.core.call import Call
 from dspy_live.core.events import Event
 from dspy_live.core.service import Receiver
-from dspy_live.runtime.channel import Channel
+from dspy_live.runtime.channel.channel import Channel
 
 
 @dataclass(frozen=True, slots=True)

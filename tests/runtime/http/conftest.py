@@ -11,7 +11,7 @@ import pytest_asyncio
 import uvloop
 from tests.runtime.http.peer import Peer
 
-from dspy_live.runtime.transport import HttpPool
+from dspy_live.runtime.http.transport import HttpPool
 
 
 def pytest_asyncio_loop_factories(

@@ -10,7 +10,7 @@ import pytest
 from tests.runtime.http.deaf import Deaf, url_of
 from tests.runtime.http.peer import CHUNKED, END, Peer, chunk, reply, until
 
-from dspy_live.runtime.transport import (
+from dspy_live.runtime.http.transport import (
     ConnectionBroken,
     ConnectTimeout,
     FirstByteTimeout,

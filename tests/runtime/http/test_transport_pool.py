@@ -14,7 +14,7 @@ import uvloop
 from tests.runtime.http.peer import CHUNKED, END, Peer, chunk, reply, until
 
 from dspy_live.runtime.http import connect
-from dspy_live.runtime.transport import (
+from dspy_live.runtime.http.transport import (
     ConnectFailed,
     ConnectionBroken,
     ConnectTimeout,

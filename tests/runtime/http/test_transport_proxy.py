@@ -12,7 +12,7 @@ from tests.runtime.http.peer import CHUNKED, END, Peer, chunk, read_request, rep
 
 from dspy_live.runtime.http.proxy import Proxies, parse_proxy
 from dspy_live.runtime.http.request import parse_target
-from dspy_live.runtime.transport import ConnectFailed, ConnectTimeout, HttpPool, Timeouts, TlsOptions
+from dspy_live.runtime.http.transport import ConnectFailed, ConnectTimeout, HttpPool, Timeouts, TlsOptions
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.runtime.http.peer import CHUNKED, END, Peer, chunk, reply
 
-from dspy_live.runtime.transport import (
+from dspy_live.runtime.http.transport import (
     BodyTooLarge,
     ConnectionBroken,
     HttpPool,

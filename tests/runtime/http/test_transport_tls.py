@@ -13,7 +13,7 @@ from tests.runtime.http.certificates import Authority
 from tests.runtime.http.peer import CHUNKED, END, Peer, chunk, reply, until
 
 from dspy_live.runtime.http.tls import make_context
-from dspy_live.runtime.transport import (
+from dspy_live.runtime.http.transport import (
     ConnectFailed,
     ConnectionBroken,
     ConnectTimeout,

@@ -20,8 +20,8 @@ from dspy_live.observe.ledger.schema import CALL_COLUMNS, RUN_COLUMNS
 from dspy_live.observe.ledger.sqlite import SQLiteBackend
 from dspy_live.observe.ledger.writer import Writer
 from dspy_live.observe.redact import MAX_SECRET, redact
-from dspy_live.runtime.account import Account, process_account
-from dspy_live.runtime.totals import Totals
+from dspy_live.runtime.books.account import Account, process_account
+from dspy_live.runtime.books.totals import Totals
 
 MAX_CONTENT = 100_000
 """Characters of a run's inputs, and of its outputs, that are kept where that is chosen."""

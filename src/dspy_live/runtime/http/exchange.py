@@ -20,7 +20,7 @@ from dspy_live.runtime.http.errors import (
 )
 from dspy_live.runtime.http.inbox import Inbox
 from dspy_live.runtime.http.silence import Silence, Timeouts
-from dspy_live.runtime.http.waiters import Waiters
+from dspy_live.runtime.http.wakeup import Waiters
 
 if TYPE_CHECKING:
     from dspy_live.runtime.http.pool import HttpPool, Route

@@ -6,9 +6,9 @@ import time
 from typing import Any
 
 from dspy_live.core.errors import LiveError
-from dspy_live.server.account import Account
 from dspy_live.server.encoders.json import dumps, text
 from dspy_live.server.errors import error_object
+from dspy_live.server.runs.totals import Account
 
 
 class ChatEncoder:

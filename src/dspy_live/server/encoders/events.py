@@ -11,10 +11,10 @@ from typing import Any
 
 from dspy_live.core.errors import LiveError
 from dspy_live.core.events import Event, Predicted, Token, Usage
-from dspy_live.server.account import Account
 from dspy_live.server.encoders.json import dumps, text
 from dspy_live.server.encoders.payload import payload
 from dspy_live.server.errors import error_object
+from dspy_live.server.runs.totals import Account
 
 
 class Encoder:

@@ -1,0 +1,1 @@
+"""What commands read: inputs on the command line and rows of files."""

@@ -1,0 +1,1 @@
+"""The interactive shell behind ``dspy-live shell``."""

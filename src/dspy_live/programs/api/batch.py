@@ -1,0 +1,251 @@
+"""Many inputs through one program: ``batch``, ``abatch``, ``stream_batch``."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import dspy
+
+from dspy_live.core.errors import LiveError
+from dspy_live.programs.api.asyncify import call_for, check_timeout
+from dspy_live.programs.api.progress import Progress, progress_for
+from dspy_live.programs.run.program import ProgramService
+from dspy_live.programs.run.schema import outputs_of, restored
+from dspy_live.runtime import door
+from dspy_live.runtime.bounded_map import Items, Window
+from dspy_live.runtime.checkpoint import Checkpoint, fingerprint
+from dspy_live.runtime.execution import background
+from dspy_live.runtime.execution.execution import Execution
+from dspy_live.runtime.runtime import Runtime
+
+OnError = Literal["return", "raise"]
+
+
+class BatchError(Exception):
+    """One item of a batch has failed. ``index`` is its place in the input, ``inputs`` what it was.
+
+    ``error`` is the failure itself, ``None`` when it was read from a checkpoint; ``kind`` is its class's name.
+    """
+
+    def __init__(self, index: int, inputs: Any, kind: str, message: str, error: BaseException | None = None) -> None:
+        super().__init__(f"item {index} failed: {kind}: {message}")
+        self.index = index
+        self.inputs = inputs
+        self.kind = kind
+        self.message = message
+        self.error = error
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An input together with what it was made of, which is what a :class:`BatchItem` shows as its ``inputs``.
+
+    One whose ``problem`` says why it can't be an input fails alone, without being run.
+    """
+
+    raw: Any
+    inputs: Mapping[str, Any] | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchItem:
+    """One finished item.
+
+    ``result`` is what the program returned (a ``dspy.Prediction`` made of the checkpoint's outputs, each of its
+    field's type, where it was done before), ``error`` a :class:`BatchError` instead. ``seconds`` is how long it
+    took, 0 for one done before.
+    """
+
+    index: int
+    inputs: Any
+    result: Any = None
+    error: BatchError | None = None
+    seconds: float = 0.0
+    resumed: bool = False
+
+
+def batch(program: Any, inputs: Items[Any], **options: Any) -> list[Any]:
+    """Run many inputs through ``program`` and return the results in input order.
+
+    The synchronous form of :func:`abatch`, with the same arguments; it may be called in a notebook too. Ctrl-C
+    stops what is at work; what a checkpoint has is kept.
+    """
+    future = background.runs.submit(abatch(program, inputs, **options))
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()
+        raise
+
+
+async def abatch(program: Any, inputs: Items[Any], *, on_error: OnError = "return", **options: Any) -> list[Any]:
+    """Run many inputs through ``program`` and return the results in input order.
+
+    Args:
+        program: a ``dspy.Module`` or a callable.
+        inputs: dicts, ``dspy.Example`` objects or tuples of positional arguments, in any iterable.
+        on_error: ``"return"`` puts a :class:`BatchError` in a failed item's place, ``"raise"`` raises
+            the first one and stops the rest.
+        options: as for :func:`stream_batch`, but ``ordered`` and ``window``.
+
+    Cancelling it stops what is at work.
+    """
+    if on_error not in ("return", "raise"):
+        raise ValueError(f"on_error must be 'return' or 'raise'; got {on_error!r}")
+    results: list[Any] = []
+    items: Any = stream_batch(program, inputs, ordered=True, **options)
+    async with contextlib.aclosing(items):
+        async for item in items:
+            if item.error is not None and on_error == "raise":
+                raise item.error from item.error.error
+            results.append(item.result if item.error is None else item.error)
+    return results
+
+
+async def stream_batch(
+    program: Any,
+    inputs: Items[Any],
+    *,
+    concurrency: int = 32,
+    ordered: bool = False,
+    window: int | None = None,
+    timeout: float | None = None,
+    progress: bool | None = None,
+    checkpoint: str | Path | None = None,
+    execution: Execution = "auto",
+    runtime: Runtime | None = None,
+) -> AsyncIterator[BatchItem]:
+    """Yield a :class:`BatchItem` for each input, as they end; the inputs may be endless.
+
+    Args:
+        program: a ``dspy.Module`` or a callable.
+        inputs: dicts, ``dspy.Example`` objects or tuples, in an iterable or an async one.
+        concurrency: how many run at once, at least 1.
+        ordered: yield in input order.
+        window: how many finished items may wait for a slower one before them (4 times ``concurrency``).
+        timeout: seconds for each item.
+        progress: a progress bar on stderr with rate, cost and time left; by default where stderr is a terminal.
+        checkpoint: a file that remembers finished items: a rerun over the same inputs does only what is missing, also
+            after ``kill -9``; at most ``concurrency`` items are asked again.
+        execution: as for ``asyncify``.
+        runtime: layers and account; the process's own by default.
+
+    Raises ``ValueError`` for a number that can't work and ``ConfigurationError`` for a checkpoint of another program or
+    of other inputs. Leaving the ``for`` stops what is at work.
+    """
+    for name, value, least in (("concurrency", concurrency, 1), ("window", 0 if window is None else window, 0)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} must be a whole number, at least {least}; got {value!r}")
+    check_timeout(timeout)
+    service = ProgramService(program, execution=execution, runtime=runtime)
+    kept = Checkpoint(checkpoint, program_fingerprint(program)) if checkpoint is not None else None
+    bar = progress_for(progress, inputs, service.runtime.account)
+    runner = _Runner(service, timeout, kept, bar)
+    work = Window(inputs, runner.run, concurrency=concurrency, ordered=ordered, ahead=window)
+    results = aiter(work)
+    try:
+        with bar:
+            async for item in results:
+                yield item
+    finally:
+        await results.aclose()  # type: ignore[attr-defined]
+        if kept is not None:
+            kept.close()
+
+
+class _Runner:
+    def __init__(self, service: ProgramService, timeout: float | None, kept: Checkpoint | None, bar: Progress) -> None:
+        self._service = service
+        self._layered = service.with_layers()
+        self._timeout = timeout
+        self._kept = kept
+        self._bar = bar
+
+    async def run(self, index: int, inputs: Any) -> BatchItem:
+        shown = inputs.raw if isinstance(inputs, Row) else inputs
+        try:
+            args, kwargs = arguments_of(inputs)
+        except (TypeError, ValueError) as exc:
+            self._bar.done(failed=True)
+            return BatchItem(index, shown, None, BatchError(index, shown, "InvalidInput", str(exc), exc))
+        print_of = fingerprint([args, kwargs]) if self._kept is not None else ""
+        if self._kept is not None:
+            record = self._kept.get(index, print_of)
+            if record is not None:
+                self._bar.done(resumed=True, failed="error" in record)
+                return _resumed(self._service.program, index, shown, record)
+        started = time.monotonic()
+        item = await self._run(index, shown, args, kwargs, started)
+        if self._kept is not None:
+            self._kept.put(index, print_of, _record(item))
+        self._bar.done(failed=item.error is not None)
+        return item
+
+    async def _run(self, index: int, inputs: Any, args: Any, kwargs: Any, started: float) -> BatchItem:
+        try:
+            call = call_for(self._service, args, kwargs, timeout=self._timeout, stream=False)
+            result = await door.run(self._layered, call)
+        except Exception as exc:
+            message = exc.message if isinstance(exc, LiveError) else str(exc)
+            error = BatchError(index, inputs, type(exc).__name__, message, exc)
+            return BatchItem(index, inputs, None, error, time.monotonic() - started)
+        return BatchItem(index, inputs, result, None, time.monotonic() - started)
+
+
+def arguments_of(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return positional and keyword arguments of one input. Raises ``TypeError`` or ``ValueError`` for what is none."""
+    if isinstance(inputs, dspy.Example):
+        # inputs() fails where with_inputs() was never called: then all fields are inputs.
+        return (), dict(inputs.inputs() if inputs._input_keys is not None else inputs.items())
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    if isinstance(inputs, tuple):
+        return inputs, {}
+    if isinstance(inputs, Row):
+        if inputs.inputs is None:
+            raise ValueError(inputs.problem)
+        return (), dict(inputs.inputs)
+    raise TypeError(f"an input is a dict, a dspy.Example or a tuple; got {type(inputs).__name__}")
+
+
+def program_fingerprint(program: Any) -> str:
+    """Return what tells one program from another: its class, signatures, demos and instructions."""
+    kind = type(program)
+    dump = getattr(program, "dump_state", None)
+    state = dump(json_mode=False) if callable(dump) else getattr(program, "__qualname__", repr(kind))
+    return fingerprint([f"{kind.__module__}.{kind.__qualname__}", state])
+
+
+def _record(item: BatchItem) -> dict[str, Any]:
+    if item.error is not None:
+        return {"error": item.error.kind, "message": item.error.message}
+    if not isinstance(item.result, dspy.Prediction):
+        return {"outputs": outputs_of(item.result), "prediction": False}
+    outputs = outputs_of(item.result)
+    # Those that JSON has changed: a model, an enum, a list of models.
+    typed = [name for name, value in outputs.items() if _changed(value, item.result[name])]
+    return {"outputs": outputs, "prediction": True, "typed": typed}
+
+
+def _changed(value: Any, true: Any) -> bool:
+    try:
+        return type(value) is not type(true) or bool(value != true)
+    except Exception:  # an array, whose comparison is no truth
+        return True
+
+
+def _resumed(program: Any, index: int, inputs: Any, record: dict[str, Any]) -> BatchItem:
+    if "error" in record:
+        error = BatchError(index, inputs, record["error"], record["message"])
+        return BatchItem(index, inputs, None, error, resumed=True)
+    outputs = record["outputs"]
+    if record["prediction"]:
+        made = dspy.Prediction(**restored(program, outputs, record.get("typed", ())))
+        return BatchItem(index, inputs, made, resumed=True)
+    return BatchItem(index, inputs, outputs.get("output", outputs), resumed=True)

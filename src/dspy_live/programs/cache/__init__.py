@@ -1,0 +1,1 @@
+"""DSPy's own response cache, read safely."""

@@ -1,0 +1,1 @@
+"""The seam to DSPy's language models: the LM, its engine and its endpoints."""

@@ -1,0 +1,312 @@
+"""``dspy_live.LM``: a ``dspy.LM`` whose calls run on our asynchronous engine.
+
+DSPy prepares the call and books it as ever; between the two stands our engine. ``forward`` is not
+overridden: that would make it a legacy LM, without cache and on its way out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import dspy
+from dspy.clients.capabilities import Capabilities
+
+from dspy_live.core.service import Service
+from dspy_live.programs.fields.origin import speaker_of
+from dspy_live.programs.fields.origin_outside import speaker_outside
+from dspy_live.programs.internals import (
+    CLIENT_KEYS,
+    LM_CLASS_STATE_KEY,
+    PreparedCall,
+    aexecute,
+    execute,
+    finalize,
+    load_model_metadata,
+    overrides,
+    prepare,
+    warn_openai_messages,
+    with_callbacks,
+)
+from dspy_live.programs.lm import engine
+from dspy_live.programs.lm.endpoints import LMService
+from dspy_live.programs.run.run import current_run
+from dspy_live.runtime.execution import bridge
+
+Streaming = Literal["auto", "always", "never"]
+_DSPY_LM = "dspy.clients.lm.LM"
+
+
+@dataclass(frozen=True, slots=True)
+class LMOptions:
+    """What an LM of ours has beside a ``dspy.LM``'s own keywords; never saved with a program."""
+
+    stream: Streaming = "auto"
+    capabilities: Capabilities | None = None
+    endpoint: Service | None = None
+    first_token_timeout: float | None = None
+    idle_timeout: float | None = None
+    configured: bool = False
+
+
+_DEFAULTS = LMOptions()
+
+
+class LM(dspy.LM):
+    """A language model for DSPy programs: asynchronous underneath, cancellable, streamed, metered.
+
+    Every argument of ``dspy.LM`` works as there. OpenAI-compatible endpoints take the fast path,
+    every other provider goes through DSPy's own engines. A program saved with it names ``dspy.LM``,
+    so that it loads anywhere.
+
+    Args:
+        model: as for ``dspy.LM``: ``"openai/gpt-4o-mini"``.
+        stream: whether the endpoint is asked to stream: ``"auto"`` where somebody takes tokens or a
+            first-token or idle timeout is set, ``"always"`` (a server that generates a plain request
+            to its end after the client has gone stops at once when it streams), ``"never"``.
+        capabilities: names of what the model can do, for a model that DSPy does not know: any of
+            ``"function_calling"``, ``"reasoning"``, ``"response_schema"``.
+        endpoint: a Service that answers in place of the network, such as the simulated LM.
+        first_token_timeout: seconds from the request to the first word, thought or tool call of the reply.
+        idle_timeout: seconds of silence within a reply; what only keeps the connection open is silence too.
+        kwargs: everything else that ``dspy.LM`` takes.
+
+    Raises what ``dspy.LM`` raises. Cancelling a call closes the connection to the LM at once.
+    """
+
+    # A slot, not an entry of __dict__: an adopted LM shares its __dict__ with the user's own.
+    __slots__ = ("_live",)
+    _live: LMOptions
+
+    def __init__(
+        self,
+        model: str,
+        *args: Any,
+        stream: Streaming = "auto",
+        capabilities: tuple[str, ...] | list[str] | set[str] | None = None,
+        endpoint: Service | None = None,
+        first_token_timeout: float | None = None,
+        idle_timeout: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if stream not in ("auto", "always", "never"):
+            raise ValueError(f"stream must be 'auto', 'always' or 'never'; got {stream!r}")
+        for name, seconds in (("first_token_timeout", first_token_timeout), ("idle_timeout", idle_timeout)):
+            if seconds is not None and not seconds > 0:
+                raise ValueError(f"{name} must be a positive number of seconds; got {seconds!r}")
+        self._live = LMOptions(stream, _named(capabilities), endpoint, first_token_timeout, idle_timeout)
+        super().__init__(model, *args, **kwargs)
+
+    @property
+    def live(self) -> LMOptions:
+        """What this LM was given beside a ``dspy.LM``'s own keywords."""
+        return getattr(self, "_live", _DEFAULTS)
+
+    def service(self) -> Service:
+        """Return this LM as a Service, for layers that ask more than one: ``Fallback(other_lm.service())``."""
+        return LMService(self)
+
+    # The seam. DSPy reads ``_engine_spec``: a string costs it 440 µs per asynchronous call.
+
+    @property
+    def _engine_spec(self) -> Any:
+        spec = self.__dict__.get("_engine_spec", "auto")
+        return EngineMark(self) if isinstance(spec, str) and spec == "auto" else spec
+
+    @_engine_spec.setter
+    def _engine_spec(self, value: Any) -> None:
+        self.__dict__["_engine_spec"] = "auto" if isinstance(value, EngineMark) else value
+
+    @property
+    def _async_engine_spec(self) -> Any:
+        spec = self.__dict__.get("_async_engine_spec")
+        return AsyncEngineMark(self) if spec is None and isinstance(self._engine_spec, EngineMark) else spec
+
+    @_async_engine_spec.setter
+    def _async_engine_spec(self, value: Any) -> None:
+        self.__dict__["_async_engine_spec"] = None if isinstance(value, AsyncEngineMark) else value
+
+    def as_dspy(self) -> dspy.LM:
+        """Return a plain ``dspy.LM`` that shares this one's state, settings and history."""
+        plain = object.__new__(dspy.LM)
+        plain.__dict__ = self.__dict__
+        return plain
+
+    @with_callbacks
+    def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
+        if overrides().get("send_stream") is not None:
+            return self._through_dspy(prompt, messages, kwargs)
+        call = self._prepare(prompt, messages, kwargs, asynchronous=False)
+        run = current_run()
+        speaker = speaker_of(run, messages) if run is not None else speaker_outside()
+        result = bridge.wait_for(lambda: engine.answer(self, call, run, speaker), run)
+        return finalize(self, call, result)
+
+    @with_callbacks
+    async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
+        if overrides().get("send_stream") is not None:
+            return await self._athrough_dspy(prompt, messages, kwargs)
+        call = self._prepare(prompt, messages, kwargs, asynchronous=True)
+        run = current_run()
+        speaker = speaker_of(run, messages) if run is not None else speaker_outside()
+        return finalize(self, call, await engine.answer(self, call, run, speaker))
+
+    def _prepare(self, prompt: Any, messages: Any, kwargs: dict[str, Any], *, asynchronous: bool) -> PreparedCall:
+        # DSPy refuses client settings beside an engine object; they are ours to carry out.
+        client = {k: kwargs.pop(k) for k in CLIENT_KEYS & kwargs.keys()} if kwargs.keys() & CLIENT_KEYS else None
+        call = prepare(self, prompt, messages, kwargs, asynchronous=asynchronous)
+        if client:
+            call.legacy.update(client)
+        warn_openai_messages(self, messages)
+        return call
+
+    # The user's own code set ``send_stream`` (``dspy.streamify`` around our LM): DSPy's path, as ever.
+
+    def _through_dspy(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> Any:
+        plain = self.as_dspy()
+        call = prepare(plain, prompt, messages, kwargs)
+        warn_openai_messages(self, messages)
+        return finalize(self, call, execute(plain, call))
+
+    async def _athrough_dspy(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> Any:
+        plain = self.as_dspy()
+        call = prepare(plain, prompt, messages, kwargs, asynchronous=True)
+        warn_openai_messages(self, messages)
+        return finalize(self, call, await aexecute(plain, call))
+
+    def copy(self, **kwargs: Any) -> LM:
+        """Return a copy with updated parameters, as ``dspy.LM.copy`` does; what is ours goes with it."""
+        own = {k: kwargs.pop(k) for k in ("stream", "endpoint") if k in kwargs}
+        plain = self.as_dspy().copy(**kwargs)
+        copied = object.__new__(type(self))
+        copied.__dict__ = plain.__dict__  # type: ignore[misc]
+        copied._live = replace(self.live, **own)
+        return copied
+
+    def dump_state(self) -> dict[str, Any]:
+        """Return the state of the ``dspy.LM`` that this is; keys and what is ours stay out of it."""
+        state: dict[str, Any] = self.as_dspy().dump_state()
+        state[LM_CLASS_STATE_KEY] = _DSPY_LM
+        return state
+
+    def __getstate__(self) -> Any:
+        state = dict(super().__getstate__())
+        # An endpoint is a live thing, with loops and sockets; it does not travel.
+        state["_live_options"] = replace(self.live, endpoint=None)
+        return state
+
+    def __setstate__(self, state: Any) -> None:
+        state = dict(state)
+        self._live = state.pop("_live_options", _DEFAULTS)
+        super().__setstate__(state)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> LM:
+        import copy
+
+        copied = object.__new__(type(self))
+        memo[id(self)] = copied
+        # The providers and pools are shared, as in a shallow copy of a dspy.LM; an endpoint is a live thing too.
+        dspy.LM.__setstate__(copied, copy.deepcopy(super().__getstate__(), memo))
+        copied._live = self.live
+        return copied
+
+
+def adopt(lm: Any) -> Any:
+    """Return our LM for a plain ``dspy.LM``, sharing all of its state; anything else as it is.
+
+    The user's object is not touched: kwargs, history and callbacks are the very same ones.
+    """
+    if type(lm) is not dspy.LM or "forward" in vars(lm) or "aforward" in vars(lm):
+        return lm
+    ours = object.__new__(LM)
+    ours.__dict__ = lm.__dict__  # type: ignore[misc]
+    ours._live = _DEFAULTS
+    return ours
+
+
+def configured(lm: Any, config: Mapping[str, Any]) -> Any:
+    """Return ``lm`` with a call's own options; one that has them already, or a copy of such a one, as it is.
+
+    The copy shares the history: the user finds the call where it would have been.
+    """
+    if not config or (isinstance(lm, LM) and lm.live.configured):
+        return lm
+    copied = lm.copy(**config)
+    copied.history = lm.history
+    if isinstance(copied, LM):
+        copied._live = replace(copied.live, configured=True)
+    return copied
+
+
+def _named(capabilities: Any) -> Capabilities | None:
+    if capabilities is None:
+        return None
+    known = {"function_calling", "reasoning", "response_schema"}
+    if isinstance(capabilities, str) or not set(capabilities) <= known:
+        raise ValueError(f"capabilities must be some of {sorted(known)}; got {capabilities!r}")
+    has = set(capabilities)
+    params = {"temperature", "max_tokens", "top_p", "stream", "stop", "seed", "response_format", "logprobs"}
+    if "function_calling" in has:
+        params |= {"tools", "tool_choice", "parallel_tool_calls"}
+    if "reasoning" in has:
+        params.add("reasoning_effort")
+    return Capabilities("function_calling" in has, "reasoning" in has, "response_schema" in has, frozenset(params))
+
+
+_known: dict[tuple[Any, ...], Capabilities] = {}
+
+
+class EngineMark:
+    """Stands in ``_engine_spec`` and says what the model can do, looked up once per model."""
+
+    __slots__ = ("_lm",)
+
+    def __init__(self, lm: LM) -> None:
+        self._lm = lm
+
+    def _capabilities(self) -> Capabilities:
+        lm = self._lm
+        if lm.live.capabilities is not None:
+            return lm.live.capabilities
+        key = (lm.model, lm.model_type, lm._providers, lm.kwargs.get("custom_llm_provider"))
+        found = _known.get(key)
+        if found is None:
+            from dspy.clients.capabilities import _capabilities
+
+            load_model_metadata()
+            found = _known[key] = _capabilities(lm.as_dspy())
+        return found
+
+    @property
+    def supports_function_calling(self) -> bool:
+        return bool(self._capabilities().function_calling)
+
+    @property
+    def supports_reasoning(self) -> bool:
+        return bool(self._capabilities().reasoning)
+
+    @property
+    def supports_response_schema(self) -> bool:
+        return bool(self._capabilities().response_schema)
+
+    @property
+    def supported_params(self) -> frozenset[str]:
+        return frozenset(self._capabilities().params)
+
+    def complete(self, request: Any) -> Any:
+        """Answer one typed request for ``LM.forward``, by DSPy's own engine."""
+        return self._lm.as_dspy()(request=request, cache=False)
+
+
+class AsyncEngineMark:
+    """The same for ``LM.aforward``."""
+
+    __slots__ = ("_lm",)
+
+    def __init__(self, lm: LM) -> None:
+        self._lm = lm
+
+    async def complete(self, request: Any) -> Any:
+        """Answer one typed request, by DSPy's own engine."""
+        return await self._lm.as_dspy().acall(request=request, cache=False)

@@ -1,0 +1,1 @@
+"""One run of a program, from its start to its end."""

@@ -1,0 +1,147 @@
+"""The process's own account: what all LM calls used, in memory, thread-safe and cheap.
+
+It stands here because programs write it, and layers, observers and servers read it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from typing import Any, Literal, Protocol
+
+from dspy_live.core.observer import RunObserver
+from dspy_live.core.usage import LMRecord, LMUsage, Meter
+from dspy_live.runtime.books.prices import Price, Prices
+from dspy_live.runtime.books.totals import Cells
+
+logger = logging.getLogger("dspy_live.account")
+
+
+_PRICES = Prices()
+
+
+class ScopeCarrier(Protocol):
+    """Carries the meters in force along with the running code: through tasks, and through threads where it can."""
+
+    def current(self) -> tuple[Meter, ...]:
+        """The meters in force here, outermost first."""
+        ...
+
+    def entering(self, meter: Meter) -> AbstractContextManager[None]:
+        """Put one more meter in force until the context is left."""
+        ...
+
+
+class ContextCarrier:
+    """Carries meters in a context variable: follows tasks and ``asyncio.to_thread``, not a user's own threads."""
+
+    def __init__(self) -> None:
+        self._meters: ContextVar[tuple[Meter, ...]] = ContextVar("dspy_live_meters", default=())
+
+    def current(self) -> tuple[Meter, ...]:
+        return self._meters.get()
+
+    @contextmanager
+    def entering(self, meter: Meter) -> Iterator[None]:
+        token = self._meters.set((*self._meters.get(), meter))
+        try:
+            yield
+        finally:
+            self._meters.reset(token)
+
+
+class Account:
+    """Where every LM call of the process is booked.
+
+    The engine asks :meth:`admit` before it sends a request, prices the reply with :meth:`price`, and books it with
+    :meth:`record`. Totals are kept per (program, model, predictor, modules, key): one dictionary look-up per call.
+
+    Args:
+        carrier: how scopes travel; ``programs`` puts one that follows DSPy's threads.
+        prices: what tokens cost; the process's own by default.
+    """
+
+    def __init__(self, carrier: ScopeCarrier | None = None, prices: Prices | None = None) -> None:
+        self.carrier: ScopeCarrier = carrier or ContextCarrier()
+        self.prices = prices if prices is not None else _PRICES
+        self._cells = Cells()
+        self._observers: tuple[RunObserver, ...] = ()
+        self._lock = threading.Lock()
+
+    def admit(self, meters: Sequence[Meter] = ()) -> tuple[Meter, ...]:
+        """Ask every meter in force, and ``meters`` besides, whether an LM call may be sent.
+
+        Returns them all: hand them to :meth:`record`. Raises :class:`~dspy_live.core.errors.BudgetExceeded`.
+        """
+        scopes = self.carrier.current()
+        if meters:
+            scopes = (*scopes, *(m for m in meters if m not in scopes))
+        for meter in scopes:
+            meter.check()
+        return scopes
+
+    def price(self, model: str, usage: LMUsage) -> float | None:
+        """Return what ``usage`` of ``model`` costs in US dollars, or ``None`` when a price is unknown."""
+        return self.prices.cost(model, usage)
+
+    def record(self, record: LMRecord, meters: Sequence[Meter] | None = None) -> None:
+        """Book one exchange, here and with ``meters`` (those that :meth:`admit` returned; else those in force here)."""
+        self._cells.add(record)
+        for meter in self.carrier.current() if meters is None else meters:
+            meter.record(record)
+        tell(self._observers, "lm_call_ended", record)
+
+    def live_cells(self) -> Cells:
+        """Return the totals themselves, which go on growing; ``copy()`` or ``minus()`` them to read."""
+        return self._cells
+
+    @property
+    def observers(self) -> tuple[RunObserver, ...]:
+        """Those who hear of runs and LM calls; the program service calls them one by one."""
+        return self._observers
+
+    def observe(self, observer: RunObserver) -> Callable[[], None]:
+        """Let ``observer`` hear of every run and LM call from now on. Returns a function that ends this."""
+        with self._lock:
+            self._observers = (*self._observers, observer)
+
+        def stop() -> None:
+            with self._lock:
+                self._observers = tuple(o for o in self._observers if o is not observer)
+
+        return stop
+
+
+def tell(
+    observers: Sequence[RunObserver],
+    what: Literal["run_started", "first_token", "lm_call_ended", "run_ended"],
+    *told: Any,
+) -> None:
+    """Call ``what`` on each observer; one that raises is logged, and neither the others nor the run notice it."""
+    for observer in observers:
+        try:
+            getattr(observer, what)(*told)
+        except Exception:
+            logger.exception("an observer failed and is ignored: %s.%s", type(observer).__name__, what)
+
+
+_PROCESS = Account()
+
+
+def set_prices(prices: Mapping[str, Price | Mapping[str, float]]) -> None:
+    """Tell the process what models cost, in US dollars per million tokens.
+
+    ``set_prices({"openai/my-model": {"input": 0.15, "output": 0.6}})``. The names and the other parts of a price are
+    described at :class:`~dspy_live.runtime.books.prices.Prices` and
+    :class:`~dspy_live.runtime.books.prices.Price`. These prices
+    come before those of any table. Raises :class:`~dspy_live.core.errors.ConfigurationError` for what is no price.
+    """
+    _PRICES.set(prices)
+
+
+def process_account() -> Account:
+    """Return the account of this process, the one that an engine uses unless it is given another."""
+    return _PROCESS

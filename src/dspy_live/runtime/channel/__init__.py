@@ -1,0 +1,1 @@
+"""The bounded channel between a run and a caller that reads it."""

@@ -1,0 +1,124 @@
+"""From a request to a Call: the inputs apart from the options that share the body with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from dspy_live.core.call import Call
+from dspy_live.core.errors import InputError
+from dspy_live.server.served import Mounted
+from dspy_live.server.transport.http import Request, parse_object
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _count(value: Any) -> bool:
+    return _whole(value) and value >= 1
+
+
+def _stops(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(one, str) for one in value))
+
+
+_Check = tuple[str, Callable[[Any], bool]]
+_NUMBER: _Check = ("a number", _number)
+_WHOLE: _Check = ("a whole number", _whole)
+_COUNT: _Check = ("a whole number of at least 1", _count)
+
+CONFIG_OPTIONS: dict[str, _Check] = {
+    "temperature": _NUMBER,
+    "top_p": _NUMBER,
+    "top_k": _WHOLE,
+    "min_p": _NUMBER,
+    "max_tokens": _COUNT,
+    "max_completion_tokens": _COUNT,
+    "seed": _WHOLE,
+    "stop": ("a string or a list of strings", _stops),
+    "n": _COUNT,
+    "presence_penalty": _NUMBER,
+    "frequency_penalty": _NUMBER,
+    "logit_bias": ("an object", lambda value: isinstance(value, dict)),
+    "reasoning_effort": ("a string", lambda value: isinstance(value, str)),
+    "rollout_id": ("a string or a number", lambda value: isinstance(value, str) or _number(value)),
+    "cache": ("true or false", lambda value: isinstance(value, bool)),
+}
+"""LM options that a client may set, and what each must be where it is not null. Where the LM is, and with whose key, is
+never a client's to say: an ``api_base`` from outside would have the server send its own key there."""
+
+
+def make_call(request: Request, mounted: Mounted, body: dict[str, Any], *, stream: bool) -> Call:
+    """Return the checked call of a flat JSON body.
+
+    ``stream`` and ``config`` in the body are options where the program has no input of that name;
+    the ``X-Config`` header (a JSON object) works everywhere. A body's ``"stream": true`` turns
+    streaming on. Raises :class:`InputError` that names the field.
+    """
+    names = {field.name for field in mounted.schema.inputs}
+    if "stream" in body and "stream" not in names:
+        wanted = body.pop("stream")
+        if not isinstance(wanted, bool):
+            raise InputError("field 'stream' must be true or false", field="stream", expected="bool")
+        stream = stream or wanted
+    config: Any = {}
+    if "config" in body and "config" not in names:
+        config = body.pop("config")
+    header = request.header(b"x-config")
+    if header is not None:
+        config = parse_object(header.encode("latin-1"), "the X-Config header")  # bytes as they came, of UTF-8
+    call = new_call(mounted, body, config, request.run_id, request.key, stream=stream)
+    if (parent := request.header(b"traceparent")) is not None:
+        call.attributes["traceparent"] = parent  # the run becomes a part of its client's trace
+    return call
+
+
+def new_call(
+    mounted: Mounted,
+    inputs: Any,
+    config: Any,
+    run_id: str,
+    key: str,
+    *,
+    stream: bool,
+    restartable: bool = True,
+) -> Call:
+    """Check inputs and config and return the call. Raises :class:`InputError`."""
+    if not isinstance(inputs, dict):
+        raise InputError("'inputs' must be an object with one key per input field", field="inputs", expected="object")
+    if config is None:
+        config = {}
+    if not isinstance(config, dict):
+        raise InputError("'config' must be an object of LM options", field="config", expected="object")
+    for name, value in config.items():
+        _check_option(name, value)
+    attributes: dict[str, Any] = {"key": key, "program": mounted.name}
+    if not restartable:
+        # Such a door gives out one field, and that only where it can stream.
+        field = mounted.schema.last_text_output
+        attributes["shown"] = (field,) if mounted.schema.live is None or field in mounted.schema.live else ()
+    return Call(
+        mounted.schema.check(inputs),
+        id=run_id,
+        stream=stream,
+        restartable=restartable,
+        config=config,
+        attributes=attributes,
+    )
+
+
+def _check_option(name: str, value: Any) -> None:
+    if name not in CONFIG_OPTIONS:
+        raise InputError(
+            f"'config' can't set {name!r}; it may have {', '.join(sorted(CONFIG_OPTIONS))}",
+            field=f"config.{name}",
+            expected=sorted(CONFIG_OPTIONS),
+        )
+    expected, fits = CONFIG_OPTIONS[name]
+    if value is not None and not fits(value):
+        raise InputError(f"the option {name!r} must be {expected}", field=f"config.{name}", expected=expected)

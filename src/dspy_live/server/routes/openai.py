@@ -1,0 +1,164 @@
+"""``/v1/chat/completions`` and ``/v1/models``: a program is a model.
+
+The last user message is the program's input: its text where the program takes one, else a JSON
+object of the inputs. Earlier turns go to an input of type ``dspy.History`` where there is one, and
+nowhere otherwise; system messages are the program's own business and are ignored. The answer is the
+program's last ``str`` output.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dspy_live.core.call import Call
+from dspy_live.core.errors import InputError, Stop
+from dspy_live.core.events import Usage
+from dspy_live.core.schema import Schema
+from dspy_live.runtime.door import Door
+from dspy_live.server.encoders.chat import ChatEncoder
+from dspy_live.server.encoders.plain import PlainText, plain_value
+from dspy_live.server.errors import BadRequest, ClientGone, public_error
+from dspy_live.server.routes.inputs import new_call
+from dspy_live.server.routes.predict import run
+from dspy_live.server.routes.question import question_inputs
+from dspy_live.server.routes.stream import EVENT_STREAM
+from dspy_live.server.served import Mounted, find
+from dspy_live.server.transport.disconnect import Watch
+from dspy_live.server.transport.heartbeat import Heartbeat
+from dspy_live.server.transport.http import JSON, Request, parse_object
+
+_HEARTBEAT = b": keep-alive\n\n"
+_CONFIG = (
+    "temperature",
+    "max_tokens",
+    "max_completion_tokens",
+    "top_p",
+    "seed",
+    "presence_penalty",
+    "frequency_penalty",
+)
+
+
+async def models(request: Request) -> None:
+    """List the programs as models."""
+    data = [{"id": name, "object": "model", "created": 0, "owned_by": "dspy-live"} for name in request.app.programs]
+    await request.reply_json({"object": "list", "data": data})
+
+
+async def model(request: Request) -> None:
+    """Show one program as a model."""
+    name = find(request.app.programs, request.params["program"]).name
+    await request.reply_json({"id": name, "object": "model", "created": 0, "owned_by": "dspy-live"})
+
+
+async def chat_completions(request: Request) -> None:
+    """Answer a chat completion with a run of the program that ``model`` names."""
+    request.with_run = True
+    body = await request.json()
+    mounted = find(request.app.programs, str(body.get("model", "")))
+    stream = body.get("stream", False) is True
+    config = {name: body[name] for name in _CONFIG if body.get(name) is not None}
+    inputs = chat_inputs(mounted.schema, body.get("messages"))
+    call = new_call(mounted, inputs, config, request.run_id, request.key, stream=stream, restartable=False)
+    encoder = ChatEncoder(call.id, mounted.name)
+    if stream:
+        options = body.get("stream_options") or {}
+        await _stream(
+            request, mounted, call, encoder, isinstance(options, dict) and options.get("include_usage") is True
+        )
+        return
+    account = await run(request, mounted, call)
+    outputs = account.prediction.outputs if account.prediction is not None else {}
+    content = plain_value(mounted.schema.last_text_output, outputs)
+    await request.reply(200, encoder.whole(content, account), JSON)
+
+
+async def _stream(request: Request, mounted: Mounted, call: Call, encoder: ChatEncoder, with_usage: bool) -> None:
+    active = request.app.runs.enter(call.id, request.key, mounted.name)
+    unsteady = request.app.unsteady
+    plain = PlainText(mounted.schema, hold=mounted.name in unsteady)
+
+    async def open_with(body: bytes) -> None:
+        if not request.began:
+            await request.start(200, EVENT_STREAM)
+            body = encoder.opening() + body
+        await request.write(body)
+
+    try:
+        with (
+            active,
+            Watch(request.receive, active.stop),
+            Heartbeat(request.app.pulse, lambda: open_with(_HEARTBEAT)) as heart,
+        ):
+            async with Door(mounted.service.open(call)) as events:
+                while batch := await events.receive_many():
+                    pieces = []
+                    for event in batch:
+                        if type(event) is Usage:
+                            active.account.add(event)
+                        elif piece := plain.feed(event):
+                            pieces.append(encoder.content(piece))
+                    if pieces:
+                        active.count(active.tokens + len(pieces))
+                        heart.busy = heart.sent = True
+                        await heart.settle()
+                        await open_with(b"".join(pieces))
+                        heart.busy = False
+    except ClientGone:
+        raise
+    except (Exception, Stop) as exc:
+        if plain.unsteady:
+            unsteady.add(mounted.name)
+        if not request.began:
+            raise
+        await request.write(encoder.error(public_error(exc, call.id)), False)
+        return
+    await open_with(encoder.closing(active.account if with_usage else None))
+    await request.write(b"", False)
+
+
+def chat_inputs(schema: Schema, messages: Any) -> dict[str, Any]:
+    """Return the inputs that a list of chat messages stands for; raise :class:`InputError`."""
+    if not isinstance(messages, list) or not messages:
+        raise InputError("'messages' must be a list with a message in it", field="messages", expected="array")
+    turns = [(m.get("role"), _content(m.get("content"))) for m in messages if isinstance(m, dict)]
+    talk = [(role, text) for role, text in turns if role in ("user", "assistant")]
+    if not talk or talk[-1][0] != "user":
+        raise InputError("the last message must be the user's", field="messages", expected="a user message last")
+    question = talk[-1][1]
+    history = next((f.name for f in schema.inputs if f.type.rpartition(".")[2] == "History"), None)
+    rest = Schema(schema.name, tuple(f for f in schema.inputs if f.name != history), schema.outputs, open=schema.open)
+    inputs = _question(rest, question)
+    if history is not None and history not in inputs:
+        answer = schema.last_text_output or "answer"
+        inputs[history] = {"messages": _pairs(rest, talk[:-1], answer)}
+    return inputs
+
+
+def _question(schema: Schema, text: str) -> dict[str, Any]:
+    try:
+        return question_inputs(schema, text)
+    except InputError as unclear:
+        try:
+            return parse_object(text, "the last user message")
+        except BadRequest:
+            raise unclear from None
+
+
+def _pairs(schema: Schema, talk: list[tuple[Any, str]], answer: str) -> list[dict[str, Any]]:
+    pairs: list[dict[str, Any]] = []
+    for role, text in talk:
+        if role == "user":
+            pairs.append(_question(schema, text))
+        elif pairs:
+            pairs[-1][answer] = text
+    return pairs
+
+
+def _content(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else []
+    if not parts or not all(isinstance(p, dict) and p.get("type") == "text" for p in parts):
+        raise InputError("a message's 'content' must be text", field="messages", expected="string")
+    return "".join(str(p.get("text", "")) for p in parts)

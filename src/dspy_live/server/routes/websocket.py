@@ -1,0 +1,118 @@
+"""``WS /ws``: one socket, two protocols. What the first frame looks like decides which."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from starlette.types import Receive, Scope, Send
+
+from dspy_live.core.errors import LiveError
+from dspy_live.server.encoders.json import dumps
+from dspy_live.server.errors import ClientGone, error_headers, error_object, error_status, public_error
+from dspy_live.server.routes.ws_plain import PlainSession
+from dspy_live.server.routes.ws_typed import TypedSession
+from dspy_live.server.served import Mounted, find
+from dspy_live.server.transport.http import JSON
+
+if TYPE_CHECKING:
+    from dspy_live.server.app import App
+
+TEXT_ONLY = 1003
+
+
+class Session(Protocol):
+    """One protocol on one socket."""
+
+    async def take(self, text: str) -> None:
+        """Take a frame of the client's; never waits for a run."""
+
+    async def close(self) -> None:
+        """Stop all that is under way and wait for its end."""
+
+
+class Socket:
+    """The sending side of an accepted WebSocket."""
+
+    __slots__ = ("_send", "closed")
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.closed = False
+
+    async def text(self, text: str) -> None:
+        """Send a text frame; waits while the client reads too slowly. Raises :class:`ClientGone`."""
+        if self.closed:
+            raise ClientGone("the socket is closed")
+        try:
+            await self._send({"type": "websocket.send", "text": text})
+        except OSError:
+            raise ClientGone("the client closed its socket") from None
+
+    async def close(self, code: int, reason: str = "") -> None:
+        """Close the socket, once. The reason is cut to the 123 bytes that the protocol has for it."""
+        if self.closed:
+            return
+        self.closed = True
+        short = reason.encode()[:123].decode(errors="ignore")
+        try:
+            await self._send({"type": "websocket.close", "code": code, "reason": short})
+        except OSError:
+            pass
+
+    async def fail(self, error: LiveError) -> None:
+        """Close with the code of an error: 4000 and its HTTP status."""
+        message = error_object(error, None)["error"]["message"]
+        await self.close(4000 + error_status(error), f"{error.code}: {message}")
+
+
+async def websocket(app: App, scope: Scope, receive: Receive, send: Send, program: str | None) -> None:
+    """Serve one WebSocket until either side closes it; then stop and wait for its runs."""
+    await receive()  # websocket.connect
+    try:
+        app.origins.check(scope)
+        key = app.keys.check(scope, query=True)
+        mounted = app.default if program is None else find(app.programs, program)
+    except LiveError as exc:
+        await reject(scope, send, exc)
+        return
+    headers = list(app.common_headers)
+    await send({"type": "websocket.accept", "headers": headers})
+    socket = Socket(send)
+    session: Session | None = None
+    try:
+        while not socket.closed:
+            message: Any = await receive()
+            if message["type"] == "websocket.disconnect":
+                break
+            text = message.get("text")
+            if text is None:
+                await socket.close(TEXT_ONLY, "this protocol has text frames only")
+                break
+            if session is None:
+                session = open_session(app, mounted, key, socket, text)
+            await session.take(text)
+    except ClientGone:
+        pass
+    finally:
+        socket.closed = True
+        if session is not None:
+            await session.close()
+
+
+def open_session(app: App, mounted: Mounted, key: str, socket: Socket, first: str) -> Session:
+    """Return the session for a socket's first frame: typed if it begins as a JSON object does."""
+    if first.lstrip()[:1] == "{":
+        return TypedSession(app, mounted, key, socket)
+    return PlainSession(app, mounted, key, socket)
+
+
+async def reject(scope: Scope, send: Send, exc: LiveError) -> None:
+    """Refuse a WebSocket before it is accepted: with an HTTP error where the server can, else a close."""
+    error = public_error(exc, None)
+    if "websocket.http.response" not in (scope.get("extensions") or {}):
+        await send({"type": "websocket.close", "code": 4000 + error_status(error), "reason": error.code})
+        return
+    body = dumps(error_object(error, None))
+    headers = [(b"content-length", b"%d" % len(body)), JSON, *error_headers(error)]
+    await send({"type": "websocket.http.response.start", "status": error_status(error), "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": body, "more_body": False})

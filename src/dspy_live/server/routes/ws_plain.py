@@ -1,0 +1,95 @@
+"""The plain protocol: a question in, the answer's tokens out, then ``[DONE]``; an error closes the socket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+from dspy_live.core.call import new_id
+from dspy_live.core.errors import LiveError, Overloaded, Stop
+from dspy_live.core.events import Usage
+from dspy_live.runtime.door import Door
+from dspy_live.server.encoders.plain import PlainText
+from dspy_live.server.errors import ClientGone, public_error
+from dspy_live.server.routes.inputs import new_call
+from dspy_live.server.routes.question import question_inputs
+from dspy_live.server.runs.registry import ActiveRun
+from dspy_live.server.served import Mounted
+
+if TYPE_CHECKING:
+    from dspy_live.server.app import App
+    from dspy_live.server.routes.websocket import Socket
+
+WAITING = 16
+"""Questions that may wait on one socket. A person asks one at a time; more is a client gone wrong."""
+
+DONE = "[DONE]"
+
+
+class PlainSession:
+    """Answers one question after the other."""
+
+    def __init__(self, app: App, mounted: Mounted, key: str, socket: Socket) -> None:
+        self._app = app
+        self._mounted = mounted
+        self._key = key
+        self._socket = socket
+        self._questions: deque[str] = deque()
+        self._active: ActiveRun | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def take(self, text: str) -> None:
+        """Answer a question, now or when those before it are answered."""
+        if len(self._questions) >= WAITING:
+            await self._socket.fail(Overloaded(f"{WAITING} questions wait on this socket already"))
+            return
+        self._questions.append(text)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._answer_all())
+
+    async def close(self) -> None:
+        """Stop the answer that is under way and wait for its end."""
+        self._questions.clear()
+        if self._active is not None:
+            self._active.stop(ClientGone("the client closed its socket"))
+        if self._task is not None:
+            await self._task
+
+    async def _answer_all(self) -> None:
+        while self._questions:
+            run_id = new_id()
+            try:
+                await self._answer(self._questions.popleft(), run_id)
+            except ClientGone:
+                return
+            except (Exception, Stop) as exc:
+                await self._fail(public_error(exc, run_id))
+                return
+
+    async def _answer(self, question: str, run_id: str) -> None:
+        mounted, socket = self._mounted, self._socket
+        inputs = question_inputs(mounted.schema, question)
+        call = new_call(mounted, inputs, None, run_id, self._key, stream=True, restartable=False)
+        unsteady = self._app.unsteady
+        plain = PlainText(mounted.schema, hold=mounted.name in unsteady)
+        with self._app.runs.enter(run_id, self._key, mounted.name) as active:
+            self._active = active
+            try:
+                async with Door(mounted.service.open(call)) as events:
+                    while batch := await events.receive_many():
+                        for event in batch:
+                            if type(event) is Usage:
+                                active.account.add(event)
+                            elif text := plain.feed(event):
+                                active.count(active.tokens + 1)
+                                await socket.text(text)
+            finally:
+                self._active = None
+                if plain.unsteady:
+                    unsteady.add(mounted.name)
+        await socket.text(DONE)
+
+    async def _fail(self, error: LiveError) -> None:
+        self._questions.clear()
+        await self._socket.fail(error)

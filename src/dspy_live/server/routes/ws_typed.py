@@ -1,0 +1,185 @@
+"""The typed protocol: JSON frames, several runs on one socket, credit.
+
+The client sends ``{"type": "start", "id": …, "inputs": {…}}`` with, if it likes, ``program``,
+``config``, ``stream`` and ``credit``; ``{"type": "cancel", "id": …}``; and
+``{"type": "credit", "id": …, "n": …}``. ``id`` is the client's own name of the run, a string or a
+whole number, free again after the run's ``done``.
+
+The server sends ``{"id", "event", "seq", "data"}`` with the events and data of the event stream, and
+at last ``done`` with ``null``. With ``credit`` it sends that many tokens, partial values and pieces of
+reasoning, and then none until more credit comes; the order of events is kept, so what stands behind a
+token waits with it, and the LM waits once the run's buffer is full.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+from dspy_live.core.call import new_id
+from dspy_live.core.errors import Cancelled, InputError, LiveError, NotFound, Stop
+from dspy_live.core.events import Event, Partial, Reasoning, TextDelta, Token
+from dspy_live.runtime.door import Door
+from dspy_live.server.encoders.events import Encoder, frames
+from dspy_live.server.encoders.json import dumps
+from dspy_live.server.errors import ClientGone, error_object, public_error
+from dspy_live.server.routes.inputs import new_call
+from dspy_live.server.runs.registry import ActiveRun
+from dspy_live.server.served import Mounted, find
+from dspy_live.server.transport.http import parse_object
+
+if TYPE_CHECKING:
+    from dspy_live.server.app import App
+    from dspy_live.server.routes.websocket import Socket
+
+COUNTED = (Token, Partial, Reasoning, TextDelta)
+"""The events that cost a credit."""
+
+RUNS = 256
+"""Runs at once on one socket; each is a task and a buffer."""
+
+_LONGEST_ID = 256
+"""Characters of a run's id, which stands in each of its frames."""
+
+
+class TypedSession:
+    """The runs of one socket."""
+
+    def __init__(self, app: App, mounted: Mounted, key: str, socket: Socket) -> None:
+        self.app = app
+        self.mounted = mounted
+        self.key = key
+        self.socket = socket
+        self.runs: dict[str | int, TypedRun] = {}
+
+    async def take(self, text: str) -> None:
+        """Carry out one frame; a mistake in it is answered by an ``error`` frame, the socket stays open."""
+        run_id: Any = None
+        try:
+            frame = parse_object(text, "a frame")
+            run_id = frame.get("id")
+            if not _is_id(run_id):
+                run_id = None
+                raise InputError(
+                    f"'id' must be a string of at most {_LONGEST_ID} characters or a whole number",
+                    field="id",
+                    expected="str | int",
+                )
+            self._carry_out(frame, run_id)
+        except LiveError as exc:
+            error = dumps(error_object(exc, None)).decode()
+            head = dumps(run_id).decode()
+            await self.socket.text(f'{{"id":{head},"event":"error","seq":0,"data":{error}}}')
+
+    async def close(self) -> None:
+        """Stop every run and wait for their ends."""
+        tasks = [run.task for run in self.runs.values()]
+        for run in list(self.runs.values()):
+            run.stop(ClientGone("the client closed its socket"))
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _carry_out(self, frame: dict[str, Any], run_id: str | int) -> None:
+        kind = frame.get("type")
+        if kind == "start":
+            if run_id in self.runs:
+                raise InputError(f"a run with the id {run_id!r} is under way", field="id", expected="another id")
+            if len(self.runs) >= RUNS:
+                raise InputError(f"{RUNS} runs are under way on this socket", field="type", expected="another socket")
+            self.runs[run_id] = TypedRun(self, run_id, frame)
+        elif kind == "cancel":
+            self._run(run_id).stop(Cancelled("the run was cancelled by its client"))
+        elif kind == "credit":
+            self._run(run_id).add_credit(_credit(frame.get("n"), "n"))
+        else:
+            raise InputError("'type' must be 'start', 'cancel' or 'credit'", field="type", expected="start")
+
+    def _run(self, run_id: str | int) -> TypedRun:
+        try:
+            return self.runs[run_id]
+        except KeyError:
+            raise NotFound(f"no run {run_id!r} is under way on this socket") from None
+
+
+class TypedRun:
+    """One run of a typed session, in a task of its own."""
+
+    def __init__(self, session: TypedSession, client_id: str | int, frame: dict[str, Any]) -> None:
+        self._session = session
+        self._client_id = client_id
+        self._stopped: LiveError | None = None
+        self._active: ActiveRun | None = None
+        self._more = asyncio.Event()
+        self._credit = None if frame.get("credit") is None else _credit(frame["credit"], "credit")
+        self.task = asyncio.create_task(self._run(frame))
+
+    def stop(self, error: LiveError) -> None:
+        """End the run; it then sends ``error`` and ``done`` where there is still a socket."""
+        self._stopped = self._stopped or error
+        if self._active is not None:
+            self._active.stop(error)
+
+    def add_credit(self, n: int) -> None:
+        """Let ``n`` more counted events through; without credit at the start there is nothing to add to."""
+        if self._credit is None:
+            raise InputError("this run was started without credit", field="n", expected="credit at the start")
+        self._credit += n
+        self._more.set()
+
+    async def _run(self, frame: dict[str, Any]) -> None:
+        session, run_id = self._session, new_id()
+        socket = session.socket
+        active = ActiveRun(session.app.runs, run_id, session.key, session.mounted.name)
+        encoder = frames(self._client_id, run_id, active.account)
+        try:
+            try:
+                await self._serve(frame, active, encoder)
+            except ClientGone:
+                raise
+            except (Exception, Stop) as exc:
+                await socket.text(encoder.error(public_error(exc, run_id)).decode())
+            finally:
+                session.runs.pop(self._client_id, None)
+            await socket.text(encoder.frame("done", b"null").decode())
+        except ClientGone:
+            pass
+
+    async def _serve(self, frame: dict[str, Any], active: ActiveRun, encoder: Encoder) -> None:
+        session = self._session
+        name = frame.get("program")
+        mounted: Mounted = session.mounted if name is None else find(session.app.programs, str(name))
+        stream = frame.get("stream", True) is not False
+        inputs, config = frame.get("inputs", {}), frame.get("config")
+        call = new_call(mounted, inputs, config, active.id, session.key, stream=stream)
+        session.app.runs.check()
+        active.program = mounted.name
+        with active:
+            self._active = active
+            if self._stopped is not None:
+                raise self._stopped
+            try:
+                async with Door(mounted.service.open(call)) as events:
+                    while batch := await events.receive_many():
+                        for event in batch:
+                            await self._send(event, encoder)
+                        active.count(encoder.tokens)
+            finally:
+                self._active = None
+
+    async def _send(self, event: Event, encoder: Encoder) -> None:
+        if self._credit is not None and isinstance(event, COUNTED):
+            while self._credit < 1:
+                self._more.clear()
+                await self._more.wait()
+            self._credit -= 1
+        await self._session.socket.text(encoder.encode(event).decode())
+
+
+def _is_id(value: Any) -> TypeGuard[str | int]:
+    return (isinstance(value, str) and len(value) <= _LONGEST_ID) or type(value) is int
+
+
+def _credit(value: Any, field: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise InputError(f"{field!r} must be a whole number of events, 0 or more", field=field, expected="int")
+    return value

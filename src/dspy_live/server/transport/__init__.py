@@ -1,0 +1,1 @@
+"""HTTP below the routes: requests, routing, access, heartbeats, the listening process."""
