@@ -13,6 +13,7 @@ export VENV
 BIN := $(VENV)/bin
 TARGET ?= examples/demo.py:program
 ARGS ?=
+WORKERS ?= 2
 SOAK_SECONDS ?= 300
 CODE := src tests examples scripts bench rust
 
@@ -50,11 +51,10 @@ system:
 rust: setup
 	@bash scripts/check_rust.sh
 
-# Tests with real sockets, processes and browsers can lose to a busy machine. What fails runs once more, alone: a
-# test that is broken fails again, and one that is not has both of its results in the log.
+# Nothing is run again: a test that fails has failed. Two workers, since tests wait for processes and sockets much of
+# their time; WORKERS=0 runs all in one process, for a debugger.
 pytest: setup system
-	$(BIN)/python -m pytest $(ARGS) || { echo "these have failed; once more, alone:"; \
-	  $(BIN)/python -m pytest --last-failed --last-failed-no-failures=none $(ARGS); }
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 bench: setup
 	$(BIN)/python bench/run.py $(ARGS)
@@ -65,8 +65,8 @@ soak: setup
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir site
 
-# Written anew from pyproject.toml; the project names no package index.
-lock: setup
+# Written anew from pyproject.toml; the project names no package index. Not after `setup`, which needs the new lock.
+lock:
 	@bash scripts/lock.sh
 
 clean:

@@ -1,4 +1,4 @@
-"""What usage, ledger, metrics and traces cost a run: the same program with each on and off, in turns, in one process.
+"""The cost of ledger, metrics and traces per run: the same program with each on and off, in turns, in one process.
 
     python bench/observing.py [--runs 100] [--rounds 40]
 
@@ -102,16 +102,16 @@ def main() -> None:
     set_prices({"openai/simulated": {"input": 1, "output": 1}})
     dspy.configure(lm=LM("openai/simulated", endpoint=SimulatedEndpoint(), cache=False), disable_history=True)
     logging.getLogger("dspy_live").setLevel(logging.ERROR)  # that it traces a share of the runs is the point
-    figures: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    measured: dict[str, list[float]] = {kind: [] for kind in KINDS}
     kinds = list(KINDS)
     for _ in range(options.rounds):
         random.shuffle(kinds)
         for kind in kinds:
-            figures[kind].append(asyncio.run(one_round(kind, options.runs)))
+            measured[kind].append(asyncio.run(one_round(kind, options.runs)))
     print(f"{'':<18}{'us/run, best':>13}{'of off':>8}{'median':>8}{'of off':>8}")
-    for kind, values in figures.items():
+    for kind, values in measured.items():
         best, middle = min(values), statistics.median(values)
-        off_best, off_middle = min(figures["off"]), statistics.median(figures["off"])
+        off_best, off_middle = min(measured["off"]), statistics.median(measured["off"])
         print(f"{kind:<18}{best:>13.0f}{best / off_best:>8.1%}{middle:>8.0f}{middle / off_middle:>8.1%}")
 
 

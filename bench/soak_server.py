@@ -19,11 +19,11 @@ import orjson
 
 from dspy_live import LM, Runtime
 from dspy_live.layers import Limit
+from dspy_live.layers.detached import leaving
 from dspy_live.programs.run.program import ProgramService
 from dspy_live.runtime.books.account import Account
-from dspy_live.runtime.door import leaving
 from dspy_live.runtime.execution.execution import parked
-from dspy_live.server import Mounted, create_app
+from dspy_live.server import ServedProgram, create_app
 from dspy_live.server.transport.serve import serve
 
 RUNS, LM_CALLS = 600, 200
@@ -61,21 +61,20 @@ class Counting:
     def __init__(self) -> None:
         self.open: set[str] = set()
 
-    def run_started(self, call: Any, program: str) -> None:
+    def run_started(self, call: Any) -> None:
         COUNTS["started"] += 1
         COUNTS["started twice"] += call.id in self.open
         self.open.add(call.id)
 
-    def first_token(self, call: Any) -> None: ...
     def lm_call_ended(self, record: Any) -> None:
         COUNTS["lm requests"] += 1
         COUNTS[f"lm {record.error or 'ok'}"] += 1
 
-    def run_ended(self, call: Any, error: Any, duration: float, ttft: float | None) -> None:
+    def run_ended(self, record: Any) -> None:
         COUNTS["ended"] += 1
-        COUNTS["ended twice"] += call.id not in self.open
-        self.open.discard(call.id)
-        COUNTS[f"run {type(error).__name__ if error is not None else 'ok'}"] += 1
+        COUNTS["ended twice"] += record.call.id not in self.open
+        self.open.discard(record.call.id)
+        COUNTS[f"run {type(record.error).__name__ if record.error is not None else 'ok'}"] += 1
 
 
 def make_app(lm_url: str) -> Any:
@@ -93,15 +92,15 @@ def make_app(lm_url: str) -> Any:
             idle_timeout=3.0,
         )
     )
-    mounted = {}
+    programs = {}
     for name, program, execution in (
         ("native", NativeRag(), "native"),
         ("thread", Rag(), "thread"),
         ("inline", Rag(), "inline"),
     ):
         service = ProgramService(program, name=name, execution=execution, runtime=runtime, served=True)  # type: ignore[arg-type]
-        mounted[name] = Mounted(name, service.with_layers(), service.schema)
-    app = create_app(mounted)
+        programs[name] = ServedProgram(name, service.layered(), service.schema)
+    app = create_app(programs)
 
     async def with_a_look_inside(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http" and scope["path"] == "/soak":

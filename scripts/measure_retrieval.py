@@ -12,32 +12,32 @@ from pathlib import Path
 
 from dspy_live.assistant import retrieval
 from dspy_live.assistant.guides import guides
-from dspy_live.assistant.retrieval import Asked, Index, index, read_asked
+from dspy_live.assistant.retrieval import Index, Question, index, read_questions
 
 
-def of_file(path: Path) -> Iterator[tuple[Asked, list[str]]]:
-    """Ask what is in a file."""
-    for asked in (asked for group in read_asked(path.read_text("utf-8")) for asked in group):
-        yield asked, [hit.page for hit in index().search(asked.wording)]
+def of_file(path: Path) -> Iterator[tuple[Question, list[str]]]:
+    """Ask the questions of a file."""
+    for question in (question for group in read_questions(path.read_text("utf-8")) for question in group):
+        yield question, [hit.page for hit in index().search(question.wording)]
 
 
-def left_out() -> Iterator[tuple[Asked, list[str]]]:
-    """Ask what the index knows, without the questions that are asked."""
-    groups = read_asked(Path(retrieval.__file__).with_name("questions.toml").read_text("utf-8"))
+def left_out() -> Iterator[tuple[Question, list[str]]]:
+    """Ask the index's own questions, each of an index that was made without it."""
+    groups = read_questions(Path(retrieval.__file__).with_name("questions.toml").read_text("utf-8"))
     for part in range(20):
-        rest = Index(guides(), [asked for i, group in enumerate(groups) if i % 20 != part for asked in group])
-        for asked in (asked for group in groups[part::20] for asked in group):
-            yield asked, [hit.page for hit in rest.search(asked.wording)]
+        rest = Index(guides(), [question for i, group in enumerate(groups) if i % 20 != part for question in group])
+        for question in (question for group in groups[part::20] for question in group):
+            yield question, [hit.page for hit in rest.search(question.wording)]
 
 
 def main() -> None:
     """Print the misses and both shares."""
     rows = list(of_file(Path(sys.argv[1])) if len(sys.argv) > 1 else left_out())
-    for asked, pages in rows:
-        if asked.page not in pages[:1]:
-            print(f"{asked.page:14} {asked.wording}  ->  {', '.join(pages) or 'nothing'}")
-    first = sum(asked.page in pages[:1] for asked, pages in rows)
-    three = sum(asked.page in pages[:3] for asked, pages in rows)
+    for question, pages in rows:
+        if question.page not in pages[:1]:
+            print(f"{question.page:14} {question.wording}  ->  {', '.join(pages) or 'nothing'}")
+    first = sum(question.page in pages[:1] for question, pages in rows)
+    three = sum(question.page in pages[:3] for question, pages in rows)
     print(
         f"{len(rows)} wordings: right page first {first / len(rows):.1%}, among the first three {three / len(rows):.1%}"
     )

@@ -21,29 +21,11 @@ find_python() {
   exit 1
 }
 
-# uv from the path when there is one, else one of our own beside the caches.
-find_uv() {
-  if command -v uv >/dev/null 2>&1; then
-    command -v uv
-    return
-  fi
-  local home=.cache/uv-venv
-  if ! "$home/bin/uv" --version >/dev/null 2>&1; then
-    rm -rf "$home"
-    "$1" -m venv "$home" >&2 || {
-      echo "setup: '$1 -m venv' failed; on Debian install python3-venv" >&2
-      exit 1
-    }
-    "$home/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r scripts/uv.lock >&2
-  fi
-  echo "$home/bin/uv"
-}
-
 python=$(find_python)
 wanted=$({
   "$python" -c 'import sys; print(sys.version, sys.executable)'
   pwd
-  cat requirements.lock pyproject.toml scripts/setup.sh scripts/uv.lock
+  cat requirements.lock pyproject.toml scripts/setup.sh scripts/uv.sh scripts/uv.lock
 } | "$python" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')
 
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && "$venv/bin/python" -c '' 2>/dev/null; then
@@ -51,7 +33,7 @@ if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && "$venv/bin/python" -c
 fi
 
 echo "setup: making $venv (the first time takes a minute or two)" >&2
-uv=$(find_uv "$python")
+uv=$(scripts/uv.sh "$python")
 if ! "$venv/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
   rm -rf "$venv"
   "$uv" venv --quiet --python "$python" "$venv"

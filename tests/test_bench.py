@@ -1,4 +1,4 @@
-"""The benchmark runs and its figures are of the right kind. How good they are is nobody's business here."""
+"""The benchmarks run and print numbers of the right kind. How good they are is not asserted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-RUN = Path(__file__).resolve().parent.parent / "bench" / "run.py"
+BENCH = Path(__file__).resolve().parent.parent / "bench"
+RUN = BENCH / "run.py"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the benchmark pins processes to cores and reads /proc")
@@ -34,3 +35,15 @@ def test_an_unknown_scenario_is_refused() -> None:
     done = subprocess.run([sys.executable, str(RUN), "--scenarios", "nonsense"], capture_output=True, text=True)
     assert done.returncode != 0
     assert "no scenario 'nonsense'" in done.stderr
+
+
+def test_the_http_client_is_measured_beside_aiohttps() -> None:
+    words = ["--scenarios", "requests,burst", "--rounds", "1", "--seconds", "0.05", "--json"]
+    done = subprocess.run(
+        [sys.executable, str(BENCH / "http_client.py"), *words], capture_output=True, text=True, timeout=50
+    )
+    assert done.returncode == 0, done.stderr
+    for result, unit in zip(map(json.loads, done.stdout.splitlines()), ("request", "chunk"), strict=True):
+        assert result["unit"] == unit
+        assert min(result["ours_us"], result["aiohttp_us"], result["socket_us"]) > 0
+        assert result["ratio_min"] <= result["ratio"] <= result["ratio_max"]

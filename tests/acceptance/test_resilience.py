@@ -13,7 +13,7 @@ from tests.programs.conftest import Sim, paced, sim  # noqa: F401  (fixtures)
 from dspy_live import Budget, Parallel, Runtime, asyncify, batch, streamify
 from dspy_live.core.errors import BudgetExceeded, DeadlineExceeded, LiveError
 from dspy_live.layers import Deadline, Limit
-from dspy_live.runtime.door import leaving
+from dspy_live.layers.detached import leaving
 
 QA = "question -> answer"
 MANY = 40

@@ -94,7 +94,7 @@ async def test_an_endpoint_behind_the_environments_proxy(
     monkeypatch.setenv("NO_PROXY", "")
     with dspy.context(lm=endpoint(f"{one.url}/v1")):
         assert (await asyncify(dspy.Predict(QA))(question="q")).answer == "by TLS"
-    assert proxy.requests[0].line == f"CONNECT {one.where} HTTP/1.1"
+    assert proxy.requests[0].line == f"CONNECT {one.address} HTTP/1.1"
     assert "authorization" not in proxy.requests[0].headers, "the key is for the endpoint alone"
 
 

@@ -23,22 +23,22 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class TestConvert:
-    """What is shown, what is run, what is written."""
+    """Its diff, its trial run, its writing."""
 
     def test_it_shows_a_diff_and_writes_nothing(self, program: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["convert", "async", "program.py"]) == 0
-        shown = capsys.readouterr()
-        assert shown.out.startswith("--- a/program.py\n+++ b/program.py\n")
-        assert "+    print((await qa.acall(question=" in shown.out
-        assert "not run: --run tries it" in shown.err
+        printed = capsys.readouterr()
+        assert printed.out.startswith("--- a/program.py\n+++ b/program.py\n")
+        assert "+    print((await qa.acall(question=" in printed.out
+        assert "not run: --run tries it" in printed.err
         assert program.read_text() == PROGRAM
 
     def test_it_writes_what_ran(self, program: Path, capsys: pytest.CaptureFixture[str]) -> None:
         program.chmod(0o640)
         assert main(["convert", "async", "program.py", "--run", "--write"]) == 0
-        shown = capsys.readouterr()
-        assert "It ran against the simulated LM: 1 LM call" in shown.err
-        assert "written: " in shown.err
+        printed = capsys.readouterr()
+        assert "It ran against the simulated LM: 1 LM call" in printed.err
+        assert "written: " in printed.err
         assert "asyncio.run(main())" in program.read_text()
         assert stat.S_IMODE(program.stat().st_mode) == 0o640
         assert [path.name for path in program.parent.glob(".program*")] == []
@@ -70,9 +70,9 @@ class TestConvert:
         main(["convert", "async", "program.py", "--write"])
         capsys.readouterr()
         assert main(["convert", "async", "program.py", "--write"]) == 0
-        shown = capsys.readouterr()
-        assert shown.out == ""
-        assert "Nothing had to change" in shown.err
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert "Nothing had to change" in printed.err
 
     @pytest.mark.parametrize(
         ("words", "text", "said"),
@@ -118,15 +118,15 @@ class TestExplain:
 
     def test_a_question_is_answered_from_a_page(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["explain", "how", "do", "credits", "on", "the", "websocket", "work?"]) == 0
-        shown = capsys.readouterr().out
-        assert shown.startswith("## WebSocket: Credit\n")
-        assert "From the guide 'websocket'" in shown
+        printed = capsys.readouterr().out
+        assert printed.startswith("## WebSocket: Credit\n")
+        assert "From the guide 'websocket'" in printed
 
     def test_an_example_is_run_first(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["explain", "streaming", "--example"]) == 0
-        shown = capsys.readouterr().out
-        assert "dspy_live.streamify(" in shown
-        assert "# It ran against the simulated LM just now (1 LM call," in shown
+        printed = capsys.readouterr().out
+        assert "dspy_live.streamify(" in printed
+        assert "# It ran against the simulated LM just now (1 LM call," in printed
 
     def test_another_page_is_named_only_where_it_may_be_meant(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["explain", "how", "do", "I", "use", "async", "in", "DSPy?"]) == 0

@@ -79,7 +79,7 @@ def test_usage_of_an_asynchronous_program() -> None:
 
 
 @pytest.mark.parametrize("ending", ["sys.exit(main())", "raise SystemExit(main())", "main()\n    sys.exit"])
-def test_the_figures_are_printed_though_the_file_ends_its_process(ending: str) -> None:
+def test_usage_is_printed_though_the_file_ends_its_process(ending: str) -> None:
     """What stood after ``sys.exit(main())`` was never reached."""
     text = f'import sys, dspy\n\ndef main():\n    print(dspy.Predict("q -> a")(q=1))\n\nif __name__ == "__main__":\n    {ending}\n'
     assert ("    finally:\n        stats = usage.get_stats()" in convert("usage", text).new) == (

@@ -77,8 +77,8 @@ class TestCommands:
     """What each of them does."""
 
     def test_help_lists_every_command(self, shell: Shell) -> None:
-        shown = shell("/help")
-        assert all(name in shown for name in COMMANDS)
+        printed = shell("/help")
+        assert all(name in printed for name in COMMANDS)
         assert all(getattr(shell.session, f"do_{name[1:]}", None) for name in COMMANDS)
 
     @pytest.mark.usefixtures("no_trials")
@@ -89,16 +89,16 @@ class TestCommands:
         assert shell("/explain ws").startswith("# WebSocket")
 
     def test_an_example_is_shown_after_it_ran(self, shell: Shell) -> None:
-        shown = shell("/async example")
-        assert "dspy_live.asyncify(" in shown
-        assert "It ran against the simulated LM just now (3 LM calls" in shown
+        printed = shell("/async example")
+        assert "dspy_live.asyncify(" in printed
+        assert "It ran against the simulated LM just now (3 LM calls" in printed
 
     def test_load_convert_write(self, shell: Shell, file: Path) -> None:
         assert f"{file}: qa" in shell(f"/load {file}")
-        shown = shell("/convert async")
+        printed = shell("/convert async")
         assert shell.asked == ["Run the result against the simulated LM first? It runs your file's code."]
-        assert "Not run" in shown
-        assert "+    print((await qa.acall(" in shown
+        assert "Not run" in printed
+        assert "+    print((await qa.acall(" in printed
         assert file.read_text() == PROGRAM
         assert "written: " in shell("/write")
         assert "asyncio.run(" in file.read_text()
@@ -106,9 +106,9 @@ class TestCommands:
 
     def test_a_conversion_that_ran_says_so(self, shell: Shell, file: Path) -> None:
         shell(f"/load {file}")
-        shown = shell("/convert usage --run --write")
-        assert "It ran against the simulated LM: 1 LM call" in shown
-        assert "1 LM calls" in shown
+        printed = shell("/convert usage --run --write")
+        assert "It ran against the simulated LM: 1 LM call" in printed
+        assert "1 LM calls" in printed
         assert "UsageTracker" in file.read_text()
 
     def test_run_and_stream(self, shell: Shell, file: Path) -> None:
@@ -141,7 +141,7 @@ class TestCommands:
 
 
 def test_a_conversion_that_was_interrupted_is_not_written(file: Path) -> None:
-    """Ctrl-C at the question: nothing of it was shown, so there is nothing to write."""
+    """Ctrl-C at the question: nothing of it was printed, so there is nothing to write."""
     shell = Shell(ProgramFlags(sim=True), agree=False)
 
     def interrupted(_: str) -> bool:
@@ -159,9 +159,9 @@ class TestWords:
     """Questions and requests without a command."""
 
     def test_a_question(self, shell: Shell) -> None:
-        shown = shell("How do credits on the WebSocket work?")
-        assert shown.startswith("## WebSocket: Credit")
-        assert "`/explain websocket` shows all of it" in shown
+        printed = shell("How do credits on the WebSocket work?")
+        assert printed.startswith("## WebSocket: Credit")
+        assert "`/explain websocket` shows all of it" in printed
         assert shell("explain websocket").startswith("# WebSocket\n"), "the command without its slash is the page too"
 
     def test_example_after_a_topic_is_its_example(self, shell: Shell) -> None:
@@ -169,9 +169,9 @@ class TestWords:
             assert shell(line).startswith("import asyncio\n")
 
     def test_show_me_examples(self, shell: Shell) -> None:
-        shown = shell("Show me streaming examples")
-        assert "dspy_live.streamify(" in shown
-        assert "It ran against the simulated LM" in shown
+        printed = shell("Show me streaming examples")
+        assert "dspy_live.streamify(" in printed
+        assert "It ran against the simulated LM" in printed
 
     @pytest.mark.parametrize(
         ("request_", "made"),
@@ -186,22 +186,22 @@ class TestWords:
         assert made in shell(request_)
 
     def test_a_request_with_nothing_loaded_offers_the_way(self, shell: Shell) -> None:
-        shown = shell("Build a streaming response system")
-        assert "No program is loaded: /load FILE" in shown
-        assert "It ran against the simulated LM" in shown
+        printed = shell("Build a streaming response system")
+        assert "No program is loaded: /load FILE" in printed
+        assert "It ran against the simulated LM" in printed
 
     def test_an_lm_answers_over_the_passages(self, file: Path) -> None:
         with Simulator().running() as url:
             shell = Shell(ProgramFlags(lm="openai/simulated", api_base=url, api_key="none"), agree=False)
-            shown = shell("How do credits on the WebSocket work?")
-        assert "From openai/simulated, over the guides websocket" in shown
-        assert len(shown.split("\n\n")[0]) > 20
+            printed = shell("How do credits on the WebSocket work?")
+        assert "From openai/simulated, over the guides websocket" in printed
+        assert len(printed.split("\n\n")[0]) > 20
 
     def test_an_lm_that_is_down_leaves_the_guides(self, file: Path) -> None:
         flags = ProgramFlags(lm="openai/simulated", api_base="http://127.0.0.1:9/v1", api_key="none")
-        shown = Shell(flags, agree=False)("How do the credits of a WebSocket work?")
-        assert "did not answer" in shown
-        assert "## WebSocket: Credit" in shown
+        printed = Shell(flags, agree=False)("How do the credits of a WebSocket work?")
+        assert "did not answer" in printed
+        assert "## WebSocket: Credit" in printed
 
 
 class TestBadInput:

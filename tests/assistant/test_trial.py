@@ -1,4 +1,4 @@
-"""What is shown is run: in another process, with no keys, no network and no way to the user's files."""
+"""Trials run in another process, with no keys, no network and no way to the user's files."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ print("typed", input())
 """
 
 
-def test_what_a_trial_may_not_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_has_no_network_no_processes_and_writes_only_its_own_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "program.txt").write_text("mine")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy")
@@ -107,7 +109,7 @@ run_trial("import os, time; print(os.getpid(), flush=True); time.sleep(600)")
 """
 
 
-def test_a_trial_does_not_outlive_who_waits_for_it(tmp_path: Path) -> None:
+def test_a_trial_does_not_outlive_its_parent_process(tmp_path: Path) -> None:
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen([sys.executable, "-c", _TRIES], env=environment, start_new_session=True) as parent:
         said: list[str] = []

@@ -34,11 +34,11 @@ def filled(live: Commands) -> Iterator[Commands]:
 
 
 def test_stats(filled: Commands) -> None:
-    shown = filled.main("cache", "stats", "--json")
-    figures = json.loads(shown.stdout)
-    assert figures["entries"] == 3
-    assert figures["bytes"] > 3000
-    assert figures["store"] == f"disk ({filled.folder / 'cache'})"
+    printed = filled.main("cache", "stats", "--json")
+    found = json.loads(printed.stdout)
+    assert found["entries"] == 3
+    assert found["bytes"] > 3000
+    assert found["store"] == f"disk ({filled.folder / 'cache'})"
     assert "entries  3" in filled.main("cache", "stats").stdout
 
 
@@ -62,8 +62,8 @@ def test_wrong_words_are_told_in_one_line(words: tuple[str, ...], filled: Comman
 
 
 def test_a_shared_cache(filled: Commands, redis_url: str) -> None:
-    shown = filled.main("cache", "stats", "--redis", redis_url, "--json")
-    assert json.loads(shown.stdout) == {"store": redis_url, "entries": 0, "bytes": 0}
+    printed = filled.main("cache", "stats", "--redis", redis_url, "--json")
+    assert json.loads(printed.stdout) == {"store": redis_url, "entries": 0, "bytes": 0}
     cache._is_chosen = False
     down = filled.main("cache", "stats", DSPY_LIVE_CACHE="redis://127.0.0.1:1")
     assert (down.returncode, "does not answer" in down.stderr) == (1, True)

@@ -1,4 +1,4 @@
-"""``load``: what counts as latency in which loop, and the command against a real server."""
+"""``load``: latencies of closed and open loops, and the command against a real server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from dspy_live.cli.commands.load import from_text, made_up
 from dspy_live.cli.load import drive as load_drive
 from dspy_live.cli.load.drive import Load, Sample, drive
-from dspy_live.cli.load.report import check_png, draw, draw_png, figures, show
+from dspy_live.cli.load.report import check_png, draw, draw_png, measurements, show
 from dspy_live.core.errors import ConfigurationError
 from dspy_live.testing.virtual_time import virtual_time
 
@@ -62,12 +62,12 @@ async def test_an_open_loop_begins_on_time_whatever_the_server_does() -> None:
 
 @virtual_time
 async def test_a_stall_is_felt_by_every_run_that_was_due_in_it() -> None:
-    """One at a time behind a door that opens after 1 s: a closed loop would see one slow run, an open loop ten."""
-    door = asyncio.Event()
-    asyncio.get_running_loop().call_later(1.0, door.set)
+    """One at a time behind a gate that opens after 1 s: a closed loop would see one slow run, an open loop ten."""
+    gate = asyncio.Event()
+    asyncio.get_running_loop().call_later(1.0, gate.set)
 
     async def ask(number: int, sample: Sample) -> None:
-        await door.wait()
+        await gate.wait()
 
     load = await drive(ask, seconds=2, rate=10)
     assert [round(s.latency, 6) for s in load.samples[:10]] == [round(1 - n / 10, 6) for n in range(10)]
@@ -75,15 +75,15 @@ async def test_a_stall_is_felt_by_every_run_that_was_due_in_it() -> None:
 
 
 @virtual_time
-async def test_what_could_not_be_sent_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_runs_that_could_not_be_sent_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load_drive, "MOST_WAITING", 3)
-    found = figures(await drive(taking(100), seconds=1, rate=10))
+    found = measurements(await drive(taking(100), seconds=1, rate=10))
     assert (found["runs"], found["failed"], found["errors"]) == (10, 7, {"not_sent": 7})
 
 
 @virtual_time
 @pytest.mark.parametrize("rate", [None, 10.0])
-async def test_a_load_that_is_interrupted_tells_what_it_has_seen(rate: float | None) -> None:
+async def test_an_interrupted_load_returns_its_samples(rate: float | None) -> None:
     task = asyncio.ensure_future(drive(taking(0.5), seconds=1000, concurrency=2, rate=rate))
     await asyncio.sleep(3.2)
     task.cancel()
@@ -92,13 +92,13 @@ async def test_a_load_that_is_interrupted_tells_what_it_has_seen(rate: float | N
     assert len(load.samples) == (12 if rate is None else 28)
 
 
-def test_figures_are_those_of_the_runs_that_went_well() -> None:
+def test_measurements_are_those_of_the_runs_that_went_well() -> None:
     load = Load(0.0, 10.0, [Sample(0.0, (n + 1) / 1000, first=n / 2000, tokens=3) for n in range(100)])
     load.samples += [Sample(0.0, 9.0, error="overloaded"), Sample(0.0, 9.0, error="overloaded")]
-    found = figures(load)
+    found = measurements(load)
     assert found["latency_ms"] == {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "max": 100.0}
     assert (found["runs"], found["failed"], found["rate"], found["tokens"]) == (102, 2, 10.0, 300)
-    assert figures(Load(0.0, 1.0))["latency_ms"] is None
+    assert measurements(Load(0.0, 1.0))["latency_ms"] is None
     out = io.StringIO()
     show(found, "title", out)
     draw(load, out)

@@ -135,17 +135,17 @@ def test_a_port_that_is_none_is_told(live: Commands, command: tuple[str, ...]) -
 
 
 @pytest.mark.parametrize(
-    ("host", "bound", "shown"),
+    ("host", "bound", "url"),
     [
         ("localhost", "127.0.0.1", "http://localhost:"),
         ("127.0.0.1", "127.0.0.1", "http://127.0.0.1:"),
         ("0.0.0.0", "0.0.0.0", "http://127.0.0.1:"),
     ],
 )
-def test_where_it_listens_and_what_it_says_of_it(host: str, bound: str, shown: str) -> None:
+def test_the_banner_has_an_address_that_a_browser_here_can_open(host: str, bound: str, url: str) -> None:
     with listen(host, 0) as listener:
         assert listener.getsockname()[0] == bound
-        assert base_url(host, listener).startswith(shown)
+        assert base_url(host, listener).startswith(url)
 
 
 def test_a_port_that_is_taken_is_told(live: Commands) -> None:
@@ -197,7 +197,7 @@ def test_a_timeout_holds_for_every_run(live: Commands) -> None:
     assert reply["error"]["type"] == "deadline_exceeded"
 
 
-def test_runs_are_counted_recorded_and_logged(live: Commands) -> None:
+def test_runs_are_counted_written_to_the_ledger_and_logged(live: Commands) -> None:
     ledger, log = live.folder / "ledger.db", live.folder / "log.jsonl"
     words = ("--ledger", str(ledger), "--log-file", str(log), "--log-level", "info")
     process = live.start("serve", "qa.py:program", "--port", "0", "--key", "me=k1", *words)

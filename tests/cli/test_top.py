@@ -1,4 +1,4 @@
-"""``top``: what the figures become on the screen, and the command against a server that comes and goes."""
+"""``top``: a server's statistics on the screen, and the command against a server that comes and goes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``dspy-live usage``: what commands wrote down, as tables, files and pictures."""
+"""``dspy-live usage``: the ledger as tables, files and pictures."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from tests.cli.conftest import Commands
 
 from dspy_live.core.call import Call
+from dspy_live.core.observer import RunRecord
 from dspy_live.core.usage import LMRecord, LMUsage
 from dspy_live.observe.ledger import open_ledger
 
@@ -21,44 +22,44 @@ def place(live: Commands) -> str:
     path = live.folder / "ledger.db"
     ledger = open_ledger(path)
     for n in range(6):
-        call = Call({}, attributes={"key": "red" if n < 4 else "blue"})
         program, model = ("Rag", "openai/x") if n < 3 else ("Qa", "acme/y")
-        ledger.run_started(call, program)
+        call = Call({}, program=program, key="red" if n < 4 else "blue")
+        ledger.run_started(call)
         ledger.lm_call_ended(
             LMRecord(
-                run=call.id, program=program, model=model, predictor="answer", key=call.attributes["key"],
+                run=call.id, program=program, model=model, predictor="answer", key=call.key,
                 usage=LMUsage(1000, 500, 1500), cost=0.25 if n < 5 else None, latency=0.5, ttft=0.1, cache="miss",
             )
         )  # fmt: skip
-        ledger.run_ended(call, ValueError("no") if n == 2 else None, 1.5, 0.2)
+        ledger.run_ended(RunRecord(call, None, ValueError("no") if n == 2 else None, 1.5, 0.2))
     ledger.flush()
     ledger.close()
     return str(path)
 
 
 def test_sums_by_program_with_a_last_line_for_all(live: Commands, place: str) -> None:
-    shown = live.main("usage", "--ledger", place, "--by", "program")
-    assert shown.returncode == 0, shown.stderr
-    header, qa, rag, every = (line.split() for line in shown.stdout.splitlines()[:4])
+    printed = live.main("usage", "--ledger", place, "--by", "program")
+    assert printed.returncode == 0, printed.stderr
+    header, qa, rag, every = (line.split() for line in printed.stdout.splitlines()[:4])
     assert header[0] == "program"
     assert qa == ["Qa", "3", "0", "1.50", "0.20", "3", "0", "0", "3,000", "1,500", "$0.5000"]
     assert rag == ["Rag", "3", "1", "1.50", "0.20", "3", "0", "0", "3,000", "1,500", "$0.7500"]
     assert every == ["all", "6", "1", "1.50", "0.20", "6", "0", "0", "6,000", "3,000", "$1.2500"]
-    assert "1 LM calls have no known price" in shown.stdout
+    assert "1 LM calls have no known price" in printed.stdout
 
 
 @pytest.mark.parametrize("by", ["day", "hour", "model", "predictor", "key", "error"])
 def test_every_grouping_can_be_shown(by: str, live: Commands, place: str) -> None:
-    shown = live.main("usage", "--ledger", place, "--by", by)
-    assert shown.returncode == 0, shown.stderr
-    assert "$1.2500" in shown.stdout
+    printed = live.main("usage", "--ledger", place, "--by", by)
+    assert printed.returncode == 0, printed.stderr
+    assert "$1.2500" in printed.stdout
     if by == "day":
-        assert time.strftime("%Y-%m-%d", time.gmtime()) in shown.stdout
+        assert time.strftime("%Y-%m-%d", time.gmtime()) in printed.stdout
 
 
 def test_filters_and_json(live: Commands, place: str) -> None:
-    shown = live.main("usage", "--ledger", place, "--key", "blue", "--model", "acme/y", "--since", "1h", "--json")
-    answer = json.loads(shown.stdout)
+    printed = live.main("usage", "--ledger", place, "--key", "blue", "--model", "acme/y", "--since", "1h", "--json")
+    answer = json.loads(printed.stdout)
     assert (answer["totals"]["runs"], answer["totals"]["api_calls"], answer["totals"]["total_cost"]) == (2, 2, 0.25)
     assert [row["runs"] for row in answer["rows"]] == [2]
     none = live.main("usage", "--ledger", place, "--until", "yesterday")
@@ -86,10 +87,10 @@ def test_export(live: Commands, place: str) -> None:
 
 
 def test_pictures(live: Commands, place: str) -> None:
-    shown = live.main("usage", "--ledger", place, "--plot", "--by", "program", "--figure", "cost").stdout.splitlines()
-    assert shown[0] == "cost in US dollars by program"
-    assert [line.split()[0] for line in shown[1:]] == ["Rag", "Qa"], "the largest first"
-    assert shown[1].count("█") > shown[2].count("█") > 0
+    printed = live.main("usage", "--ledger", place, "--plot", "--by", "program", "--figure", "cost").stdout.splitlines()
+    assert printed[0] == "cost in US dollars by program"
+    assert [line.split()[0] for line in printed[1:]] == ["Rag", "Qa"], "the largest first"
+    assert printed[1].count("█") > printed[2].count("█") > 0
     done = live.main("usage", "--ledger", place, "--png", "u.png", "--by", "model", "--figure", "tokens")
     assert done.returncode == 0, done.stderr
     assert (live.folder / "u.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
@@ -106,9 +107,9 @@ def test_names_of_any_kind_are_shown_as_they_are(live: Commands) -> None:
     for name in names:
         book.lm_call_ended(LMRecord(model=name, usage=LMUsage(10, 5, 15), cost=0.5, run="r"))
     book.close()
-    shown = [live.main("usage", "--ledger", place, *words) for words in (("--by", "model"), ("--calls", "9"))]
-    shown.append(live.main("usage", "--ledger", place, "--by", "model", "--plot"))
-    for done in shown:
+    printed = [live.main("usage", "--ledger", place, *words) for words in (("--by", "model"), ("--calls", "9"))]
+    printed.append(live.main("usage", "--ledger", place, "--by", "model", "--plot"))
+    for done in printed:
         assert done.returncode == 0, done.stderr
         assert "a[/b]" in done.stdout
         assert "[bold]c" in done.stdout

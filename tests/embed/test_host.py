@@ -7,7 +7,6 @@ import importlib
 import json
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -140,14 +139,14 @@ def test_only_usage_and_the_result_where_nobody_streams(driver: Driver) -> None:
     driver.send(run)
     assert driver.end(run["id"]) is True
     assert [event["type"] for event in driver.events(run["id"])] == ["usage", "prediction"]
-    assert driver.events(run["id"])[-1]["value"] is None
+    assert driver.events(run["id"])[-1].keys() == {"type", "outputs"}
 
 
 def test_no_more_is_sent_than_there_are_credits(driver: Driver, target: str) -> None:
     run = driver.run(driver.load(f"{target}:talking"), "50", stream=True, credits=3)
     driver.send(run)
     driver.until(lambda: len(driver.events(run["id"])) == 3)
-    time.sleep(0.05)
+    driver.load("question -> answer")  # the loop has gone on meanwhile
     assert len(driver.events(run["id"])) == 3
     driver.send({"type": "credit", "id": run["id"], "n": 4})
     driver.until(lambda: len(driver.events(run["id"])) == 7)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import ConfigurationError, InputError, LMFailed, RateLimited
-from dspy_live.core.events import Completion, TextDelta
+from dspy_live.core.events import Completion, Result, TextDelta
+from dspy_live.core.service import Service
+from dspy_live.core.sink import DISCARD, Sink
 from dspy_live.layers.adaptive import Adaptive
 from dspy_live.testing.scripted import ScriptedService, Wait, collect
 from dspy_live.testing.virtual_time import virtual_time
@@ -25,7 +25,7 @@ def test_bad_values_are_refused(bad: dict) -> None:
         Adaptive(**bad)
 
 
-async def load(layer: Adaptive, script: ScriptedService, workers: int, calls: int) -> None:
+async def load(layer: Adaptive, script: Service, workers: int, calls: int) -> None:
     async def work() -> None:
         for _ in range(calls):
             try:
@@ -70,7 +70,7 @@ async def test_the_callers_mistakes_and_cancellations_mean_nothing() -> None:
     await load(layer, ScriptedService(InputError("bad")), 5, 5)
     script = ScriptedService()
     tasks = [asyncio.create_task(collect(layer(script), Call({}))) for _ in range(10)]
-    await script.opening(9)
+    await script.attempt(9)
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
@@ -85,27 +85,41 @@ async def test_a_first_token_that_is_slow_counts_as_overload() -> None:
     assert layer.limit == 5
     await load(layer, ScriptedService([Wait(1), TextDelta("a"), Wait(60), Completion({})]), 1, 1)
     assert layer.limit == 5
+    await load(layer, ScriptedService([Wait(3), Completion({})]), 1, 1)  # one that says nothing before its result
+    assert layer.limit == 2
+
+
+@virtual_time
+async def test_an_overload_that_is_told_after_the_first_token_counts() -> None:
+    layer = Adaptive(1, 100, start=10, decrease=0.5, slow=2)
+    await load(layer, ScriptedService([TextDelta("a"), Wait(60), RateLimited("429")]), 1, 1)
+    assert layer.limit == 5
+
+
+@virtual_time
+async def test_without_slow_the_callers_own_sink_is_handed_through() -> None:
+    script = ScriptedService([Completion({})])
+    await Adaptive()(script)(Call({}), DISCARD)
+    assert script.attempts[0].sink is DISCARD
 
 
 @virtual_time
 async def test_it_settles_near_what_the_service_can_take() -> None:
-    capacity, active, most, refused = 12, 0, 0, 0
+    capacity, active, refused = 12, 0, 0
 
-    class Server:
-        @asynccontextmanager
-        async def open(self, call: Call) -> AsyncIterator:
-            nonlocal active, most, refused
-            if active >= capacity:
-                refused += 1
-                raise RateLimited("429")
-            active += 1
-            try:
-                async with ScriptedService([Wait(1), Completion({})]).open(call) as events:
-                    yield events
-            finally:
-                active -= 1
+    async def server(call: Call, sink: Sink) -> Result:
+        nonlocal active, refused
+        if active >= capacity:
+            refused += 1
+            raise RateLimited("429")
+        active += 1
+        try:
+            await asyncio.sleep(1)
+            return Completion({})
+        finally:
+            active -= 1
 
     layer = Adaptive(1, 200)
-    await load(layer, Server(), 60, 50)  # type: ignore[arg-type]
+    await load(layer, server, 60, 50)
     assert 8 <= layer.limit <= 13
     assert refused < 150  # of 3000 calls

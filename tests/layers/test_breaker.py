@@ -7,9 +7,10 @@ import asyncio
 import pytest
 
 from dspy_live.core.call import Call
-from dspy_live.core.errors import CircuitOpen, ConfigurationError, InputError, LMFailed
+from dspy_live.core.errors import BudgetExceeded, CircuitOpen, ConfigurationError, InputError, LMFailed, Stop
 from dspy_live.core.events import Completion, TextDelta
 from dspy_live.layers.breaker import Breaker
+from dspy_live.runtime.channel import read
 from dspy_live.testing.scripted import ScriptedService, Wait, collect
 from dspy_live.testing.virtual_time import virtual_time
 
@@ -85,7 +86,7 @@ async def test_the_refusal_says_when_to_come_back_and_asks_nobody() -> None:
     with pytest.raises(CircuitOpen, match="none are made for 5 s; try again in 3 s") as info:
         await collect(layer(service), Call({}))
     assert info.value.retry_after == 3
-    assert len(service.openings) == 4
+    assert len(service.attempts) == 4
     assert layer.statistics().refused == 1
 
 
@@ -110,13 +111,12 @@ async def test_only_so_many_probes_at_once_and_all_must_succeed() -> None:
     await asyncio.sleep(5)
     script = ScriptedService()
     probes = [asyncio.create_task(collect(layer(script), Call({}))) for _ in range(2)]
-    await script.opening(1)
+    await script.attempt(1)
     assert await ask(layer, GOOD) == ["CircuitOpen"]
-    script.openings[0].send(Completion({}))
-    script.openings[0].end()
+    script.attempts[0].end(Completion({}))
     await probes[0]
     assert layer.state == "half_open"
-    script.openings[1].fail(LMFailed("still down"))
+    script.attempts[1].fail(LMFailed("still down"))
     with pytest.raises(LMFailed):
         await probes[1]
     assert layer.state == "open"
@@ -129,7 +129,7 @@ async def test_a_probe_that_is_cancelled_gives_its_place_to_another() -> None:
     await asyncio.sleep(5)
     script = ScriptedService()
     probe = asyncio.create_task(collect(layer(script), Call({})))
-    await script.opening()
+    await script.attempt()
     probe.cancel()
     await asyncio.wait([probe])
     assert layer.state == "half_open"
@@ -142,17 +142,17 @@ async def test_calls_from_before_it_opened_say_nothing_about_the_probes() -> Non
     layer = breaker()
     script = ScriptedService()
     old = [asyncio.create_task(collect(layer(script), Call({}))) for _ in range(2)]
-    await script.opening(1)
+    await script.attempt(1)
     await asyncio.sleep(1)
     await ask(layer, DOWN, 4)
     await asyncio.sleep(5)
     probe = asyncio.create_task(collect(layer(script), Call({})))
-    await script.opening(2)
-    script.openings[0].end()
-    script.openings[1].fail(LMFailed("old"))
+    await script.attempt(2)
+    script.attempts[0].end()
+    script.attempts[1].fail(LMFailed("old"))
     await asyncio.wait(old)
     assert layer.state == "half_open"
-    script.openings[2].end()
+    script.attempts[2].end()
     await probe
     assert layer.state == "closed"
 
@@ -165,7 +165,7 @@ async def test_only_the_services_failures_count() -> None:
     script = ScriptedService()
     for n in range(10):
         task = asyncio.create_task(collect(layer(script), Call({})))
-        await script.opening(n)
+        await script.attempt(n)
         task.cancel()
         await asyncio.wait([task])
     assert layer.state == "closed"
@@ -174,9 +174,34 @@ async def test_only_the_services_failures_count() -> None:
 @virtual_time
 async def test_a_failure_that_the_reader_swallows_counts_all_the_same() -> None:
     layer = breaker()
+    service = layer(ScriptedService([TextDelta("a"), Wait(1), LMFailed("cut")]))
     for _ in range(4):
-        async with layer(ScriptedService([TextDelta("a"), Wait(1), LMFailed("cut")])).open(Call({})) as receiver:
+        async with read(service, Call({})) as reader:
             with pytest.raises(LMFailed):
-                async for _ in receiver:
+                async for _ in reader:
                     pass
     assert layer.state == "open"
+
+
+@virtual_time
+async def test_a_probe_that_is_cancelled_after_its_first_token_proves_that_the_service_is_well() -> None:
+    layer = breaker()
+    await ask(layer, DOWN, 4)
+    await asyncio.sleep(5)
+    script = ScriptedService()
+    probe = asyncio.create_task(collect(layer(script), Call({})))
+    (await script.attempt()).send(TextDelta("a"))
+    probe.cancel()
+    await asyncio.wait([probe])
+    assert layer.state == "closed"
+
+
+@virtual_time
+async def test_a_run_that_is_stopped_by_its_own_budget_says_nothing_about_the_service() -> None:
+    layer = breaker()
+    await ask(layer, DOWN, 4)
+    await asyncio.sleep(5)
+    with pytest.raises(Stop):
+        await collect(layer(ScriptedService(Stop(BudgetExceeded("spent")))), Call({}))
+    assert layer.state == "half_open"
+    assert await ask(layer, GOOD) == ["ok"]

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import BudgetExceeded, ConfigurationError
-from dspy_live.core.events import Event, Predicted
-from dspy_live.core.service import Receiver, Service, fold
+from dspy_live.core.events import Predicted, Result
+from dspy_live.core.service import Service
+from dspy_live.core.sink import DISCARD, Sink
 from dspy_live.core.usage import LMRecord, LMUsage
 from dspy_live.layers.budget import Budget, BudgetAlert, per_call, per_key
 from dspy_live.runtime.books.account import Account
@@ -32,31 +31,20 @@ class Program:
         self.record = record or used(10, 0.1)
         self.sent = 0
 
-    @asynccontextmanager
-    async def open(self, call: Call) -> AsyncIterator[Receiver[Event]]:
+    async def __call__(self, call: Call, sink: Sink) -> Result:
         for _ in range(self.lm_calls):
-            meters = self.account.admit(call.attributes.get("meters", ()))
+            meters = self.account.admit(call.meters)
             self.sent += 1
             await asyncio.sleep(0)
             self.account.record(self.record, meters)
-        yield _One(Predicted({"answer": "42"}))
+        return ANSWER
 
 
-class _One:
-    def __init__(self, event: Event) -> None:
-        self.events: list[Event] = [event]
+ANSWER = Predicted({"answer": "42"})
 
-    def __aiter__(self) -> AsyncIterator[Event]:
-        return self
 
-    async def __anext__(self) -> Event:
-        if not self.events:
-            raise StopAsyncIteration
-        return self.events.pop()
-
-    async def receive_many(self) -> list[Event]:
-        events, self.events = self.events, []
-        return events
+async def ask(service: Service, call: Call | None = None) -> Result:
+    return await service(call or Call({}), DISCARD)
 
 
 @pytest.mark.parametrize(
@@ -153,18 +141,27 @@ async def test_a_run_is_stopped_in_the_middle_when_the_budget_is_spent() -> None
     program = Program(account, lm_calls=10)
     budget = Budget(max_calls=4)
     with pytest.raises(BudgetExceeded):
-        await fold(budget(program), Call({}))
+        await ask(budget(program))
     assert program.sent == 4
     with pytest.raises(BudgetExceeded):
-        await fold(budget(program), Call({}))
+        await ask(budget(program))
     assert program.sent == 4
+
+
+async def test_a_run_that_asks_no_lm_is_refused_too_when_the_budget_is_spent() -> None:
+    budget = Budget(max_calls=1)
+    program = Program(Account(), lm_calls=0)
+    assert await ask(budget(program)) == ANSWER
+    budget.record(used())
+    with pytest.raises(BudgetExceeded):
+        await ask(budget(program))
 
 
 async def test_calls_side_by_side_overshoot_by_no_more_than_what_is_in_flight() -> None:
     account = Account()
     program = Program(account, lm_calls=50)
     budget = Budget(max_tokens=100)
-    results = await asyncio.gather(*(fold(budget(program), Call({})) for _ in range(8)), return_exceptions=True)
+    results = await asyncio.gather(*(ask(budget(program)) for _ in range(8)), return_exceptions=True)
     assert all(isinstance(r, BudgetExceeded) for r in results)
     assert budget.spent["calls"] <= 10 + 7
     assert budget.spent["tokens"] == 10 * program.sent
@@ -174,34 +171,34 @@ async def test_each_call_can_have_a_budget_of_its_own() -> None:
     program = Program(Account(), lm_calls=3)
     service = per_call(lambda: Budget(max_calls=3))(program)
     for _ in range(3):
-        assert await fold(service, Call({})) == {"answer": "42"}
+        assert await ask(service) == ANSWER
     with pytest.raises(BudgetExceeded):
-        await fold(per_call(lambda: Budget(max_calls=2))(program), Call({}))
+        await ask(per_call(lambda: Budget(max_calls=2))(program))
 
 
 async def test_each_key_has_its_purse() -> None:
     program = Program(Account())
     service = per_key(lambda key: Budget(max_calls=2, name=f"key {key}"))(program)
     for key in ("a", "a", "b"):
-        await fold(service, Call({}, attributes={"key": key}))
+        await ask(service, Call({}, key=key))
     with pytest.raises(BudgetExceeded, match="key a"):
-        await fold(service, Call({}, attributes={"key": "a"}))
-    await fold(service, Call({}, attributes={"key": "b"}))
-    await fold(service, Call({}))
+        await ask(service, Call({}, key="a"))
+    await ask(service, Call({}, key="b"))
+    await ask(service)
 
 
 async def test_budgets_nest_and_one_budget_in_two_places_counts_once() -> None:
     program = Program(Account())
     outer, inner = Budget(max_calls=10), Budget(max_calls=10)
     service: Service = outer(inner(outer(program)))
-    await fold(service, Call({}))
+    await ask(service)
     assert outer.spent["calls"] == inner.spent["calls"] == 1
 
 
 async def test_a_layer_leaves_the_callers_own_call_as_it_was() -> None:
     call = Call({})
-    await fold(Budget(max_calls=1)(Program(Account())), call)
-    assert call.attributes == {}
+    await ask(Budget(max_calls=1)(Program(Account())), call)
+    assert call.meters == ()
 
 
 def test_as_a_scope_it_is_in_force_inside_only() -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
+from msgspec import UNSET
 
 from dspy_live.core.call import Call
 from dspy_live.core.events import (
     Completion,
-    Event,
     Partial,
     Predicted,
     Restart,
@@ -19,17 +20,18 @@ from dspy_live.core.events import (
     Token,
     Usage,
 )
-from dspy_live.core.service import fold
-from dspy_live.layers.cache import Cache, answer_key
+from dspy_live.core.sink import Sink
+from dspy_live.layers.cache import Cache
+from dspy_live.runtime.channel import read
 from dspy_live.runtime.stores.memory import MemoryStore
-from dspy_live.testing import ScriptedService, StoreConformance, Wait, collect
+from dspy_live.testing import Recorder, ScriptedService, StoreConformance, Wait, collect, virtual_time
 
 
 def a_call(question: Any = "Why?", **more: Any) -> Call:
-    return Call({"question": question}, **{"attributes": {"program": "Rag"}, **more})
+    return Call({"question": question}, **{"program": "Rag", **more})
 
 
-RUN: list[Event] = [
+RUN: list[Any] = [
     Started("r", "Rag"),
     Status("thinking"),
     Token("wrong", "answer", "a", 1),
@@ -54,7 +56,7 @@ async def test_a_run_is_played_back_as_a_stream_without_asking_again() -> None:
         Partial([1, 2], "list", "a", 1, final=True),
         Predicted({"answer": "Because", "list": [1, 2]}),
     ]
-    assert len(inner.openings) == 1
+    assert len(inner.attempts) == 1
     assert (cache.statistics().hits, cache.statistics().misses) == (1, 1)
 
 
@@ -62,11 +64,23 @@ async def test_who_wants_no_tokens_gets_none() -> None:
     service = Cache()(ScriptedService(RUN))
     await collect(service, a_call())
     assert [type(e) for e in await collect(service, a_call(stream=False))] == [Started, Predicted]
-    assert await fold(service, a_call()) == {"answer": "Because", "list": [1, 2]}
+
+
+async def test_a_run_that_nobody_streamed_answers_only_calls_that_do_not_stream() -> None:
+    """It has said nothing, and its playback would be a stream without a token."""
+    inner = ScriptedService([RUN[0], RUN[-1]], RUN)
+    service = Cache()(inner)
+    for _ in range(2):
+        assert (await collect(service, a_call(stream=False)))[-1].outputs == RUN[-1].outputs
+    assert len(inner.attempts) == 1
+    assert await collect(service, a_call()) == RUN
+    for stream, count in ((True, 4), (False, 2)):
+        assert len(await collect(service, a_call(stream=stream))) == count
+    assert len(inner.attempts) == 2
 
 
 async def test_an_lms_reply_is_played_back_too() -> None:
-    script: list[Event] = [TextDelta("Be"), TextDelta("cause"), Completion({"choices": []})]
+    script: list[Any] = [TextDelta("Be"), TextDelta("cause"), Completion({"choices": []})]
     service = Cache()(ScriptedService(script, AssertionError("asked twice")))
     assert await collect(service, a_call()) == script
     assert await collect(service, a_call()) == [TextDelta("Because"), Completion({"choices": []})]
@@ -78,15 +92,18 @@ async def test_an_lms_reply_is_played_back_too() -> None:
         a_call("Who?"),
         a_call(config={"rollout_id": 1}),
         a_call(config={"temperature": 1.0}),
-        a_call(attributes={"program": "Qa"}),
+        a_call(args=("Why?",)),
+        a_call(program="Qa"),
+        a_call(version="of other instructions"),
+        a_call(model="other/model"),
     ],
 )
-async def test_another_question_option_or_program_is_another_run(other: Call) -> None:
+async def test_another_question_option_program_version_or_lm_is_another_run(other: Call) -> None:
     inner = ScriptedService(RUN)
     service = Cache()(inner)
     await collect(service, a_call())
     await collect(service, other)
-    assert len(inner.openings) == 2
+    assert len(inner.attempts) == 2
 
 
 async def test_a_failure_is_not_kept() -> None:
@@ -100,8 +117,8 @@ async def test_a_failure_is_not_kept() -> None:
 async def test_a_run_that_is_left_before_its_result_is_not_kept() -> None:
     inner = ScriptedService([*RUN[:5], Wait(3600), *RUN[5:]], RUN)
     service = Cache()(inner)
-    async with service.open(a_call()) as events:
-        await anext(aiter(events))
+    async with read(service, a_call()) as reader:
+        await anext(reader)
     assert await collect(service, a_call()) == RUN
 
 
@@ -109,20 +126,65 @@ async def test_inputs_that_are_no_json_go_through() -> None:
     inner, cache = ScriptedService(RUN), Cache()
     for _ in range(2):
         await collect(cache(inner), a_call(object()))
-    assert len(inner.openings) == 2
+    assert len(inner.attempts) == 2
     assert cache.statistics().uncached == 2
-    assert answer_key(a_call(object())) is None
 
 
 @pytest.mark.parametrize(
-    "rubbish", [None, "text", {}, {"format": "dspy-live-run-v1"}, {"format": "other", "outputs": {}}]
+    "rubbish",
+    [None, "text", {}, {"format": "dspy-live-run-v1"}, {"format": "dspy-live-run-v2"}, {"format": "x", "outputs": {}}],
 )
-async def test_what_somebody_else_left_in_the_store_is_a_miss(rubbish: Any) -> None:
-    store = MemoryStore()
-    key = answer_key(a_call())
-    assert key is not None
-    await store.put(key, rubbish)
-    assert await collect(Cache(store)(ScriptedService(RUN)), a_call()) == RUN
+async def test_an_entry_of_somebody_else_is_a_miss(rubbish: Any) -> None:
+    class Strange(MemoryStore):
+        async def get(self, key: str) -> Any:
+            return rubbish
+
+    assert await collect(Cache(Strange())(ScriptedService(RUN)), a_call()) == RUN
+
+
+async def test_two_programs_with_one_cache_never_share_an_answer() -> None:
+    """Two programs behind one runtime got each other's answers, as their names were known further inside only."""
+    cache = Cache(key=lambda call: call.inputs["question"])
+    cat, dog = (ScriptedService([Predicted({"answer": name})]) for name in ("cat", "dog"))
+    for _ in range(2):
+        for program, inner, name in (("Cat", cat, "cat"), ("Dog", dog, "dog")):
+            assert (await collect(cache(inner), a_call(program=program)))[-1] == Predicted({"answer": name})
+    assert (len(cat.attempts), len(dog.attempts)) == (1, 1)
+
+
+async def test_calls_with_other_positional_arguments_never_share_an_answer() -> None:
+    async def echo(call: Call, sink: Sink) -> Predicted:
+        return Predicted({"answer": call.args[0]})
+
+    service = Cache()(echo)
+    for _ in range(2):
+        for argument in ("a", "b"):
+            assert (await collect(service, Call(args=(argument,), program="Rag")))[-1] == Predicted(
+                {"answer": argument}
+            )
+
+
+async def test_the_result_of_a_hit_carries_the_outputs_and_no_object() -> None:
+    """A cached run answered ``None``: the object was not kept, and its absence looked like the object."""
+    service = Cache()(ScriptedService([Predicted({"output": 42}, value=42, bare=True)]))
+    first, hit = [(await collect(service, a_call()))[-1] for _ in range(2)]
+    assert first.value == 42
+    assert hit.value is UNSET
+    assert (hit.outputs, hit.bare) == ({"output": 42}, True)
+
+
+@virtual_time
+async def test_a_playback_waits_where_the_caller_has_no_room() -> None:
+    service = Cache()(ScriptedService(RUN))
+    await collect(service, a_call())
+    sink = Recorder(bound=1)
+    task = asyncio.create_task(service(a_call(), sink))
+    for played in (1, 2, 3):
+        await asyncio.sleep(1)
+        assert len(sink.events) == played
+        assert not task.done()
+        sink.drain()
+    assert await task == Predicted({"answer": "Because", "list": [1, 2]})
 
 
 async def test_outputs_that_no_store_can_hold_are_given_and_not_kept() -> None:
@@ -131,7 +193,7 @@ async def test_outputs_that_no_store_can_hold_are_given_and_not_kept() -> None:
     service = Cache()(inner)
     for _ in range(2):
         assert (await collect(service, a_call()))[-1] == Predicted({"answer": value})
-    assert len(inner.openings) == 2
+    assert len(inner.attempts) == 2
 
 
 class TestMemoryStore(StoreConformance):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.layers.doors import without_restarts
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import CircuitOpen, ConfigurationError, InputError, LMFailed, Overloaded, StreamBroken
@@ -31,7 +32,7 @@ async def test_the_others_are_tried_in_order() -> None:
 async def test_a_good_service_is_left_alone() -> None:
     other = ScriptedService([Completion({})])
     await collect(Fallback(other)(ScriptedService([Completion({})])), Call({}))
-    assert other.openings == []
+    assert other.attempts == []
 
 
 @virtual_time
@@ -46,17 +47,24 @@ async def test_the_callers_mistake_is_not_tried_elsewhere() -> None:
     other = ScriptedService([Completion({})])
     with pytest.raises(InputError):
         await collect(Fallback(other)(ScriptedService(InputError("bad"))), Call({}))
-    assert other.openings == []
+    assert other.attempts == []
 
 
 @virtual_time
-async def test_after_the_first_token_a_restart_or_a_clear_error() -> None:
+async def test_after_the_first_token_a_restart_comes_first() -> None:
     other = ScriptedService([TextDelta("b"), Completion({})])
     broken = ScriptedService([TextDelta("a"), DOWN])
     events = await collect(Fallback(other)(broken), Call({}))
     assert events == [TextDelta("a"), Restart("", 0, "LMFailed: another try"), TextDelta("b"), Completion({})]
+
+
+@virtual_time
+async def test_a_door_that_cannot_take_words_back_ends_the_call_before_another_service_is_asked() -> None:
+    other = ScriptedService([TextDelta("b"), Completion({})])
+    broken = ScriptedService([TextDelta("a"), DOWN])
     with pytest.raises(StreamBroken):
-        await collect(Fallback(other)(broken), Call({}, restartable=False))
+        await without_restarts(Fallback(other)(broken), Call({}))
+    assert other.attempts == []
 
 
 @virtual_time

@@ -9,7 +9,9 @@ import pytest
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import ConfigurationError, DeadlineExceeded, LMFailed, Overloaded
-from dspy_live.core.events import Completion
+from dspy_live.core.events import Completion, Result
+from dspy_live.core.sink import DISCARD, Sink
+from dspy_live.layers.deadline import Deadline
 from dspy_live.layers.limit import Limit
 from dspy_live.testing.scripted import ScriptedService, Wait, collect
 from dspy_live.testing.virtual_time import virtual_time
@@ -79,15 +81,15 @@ async def test_a_slot_is_given_back_only_when_the_work_has_ended() -> None:
     layer = Limit(1)
     first = asyncio.create_task(collect(layer(script), Call({})))
     second = asyncio.create_task(collect(layer(script), Call({})))
-    opening = await script.opening()
+    attempt = await script.attempt()
     first.cancel()
     await asyncio.sleep(10)
-    assert opening.state == "left"
-    assert len(script.openings) == 1
+    assert attempt.state == "leaving"
+    assert len(script.attempts) == 1
     assert layer.statistics().active == 1
-    opening.may_end.set()
-    (await script.opening(1)).end()
-    script.openings[1].may_end.set()
+    attempt.may_end.set()
+    (await script.attempt(1)).end()
+    script.attempts[1].may_end.set()
     await second
     assert first.cancelled()
     assert layer.statistics().active == 0
@@ -113,8 +115,8 @@ async def test_leaving_the_queue_gives_the_place_up() -> None:
     await asyncio.sleep(0)
     assert layer.statistics().waiting == 1
     assert layer.statistics().gave_up == 1
-    script.openings[0].end()
-    (await script.opening(1)).end()
+    script.attempts[0].end()
+    (await script.attempt(1)).end()
     await asyncio.gather(tasks[0], tasks[2])
     assert [call.inputs["n"] for call in script.calls] == [0, 2]
 
@@ -127,10 +129,10 @@ async def test_a_slot_granted_to_one_that_is_cancelled_in_the_same_moment_goes_o
     await asyncio.sleep(0)
     layer.resize(2)  # grants the second its slot: it is in, but has not run yet
     tasks[1].cancel()
-    await script.opening(1)
+    await script.attempt(1)
     assert [call.inputs["n"] for call in script.calls] == [0, 2]
-    for opening in script.openings:
-        opening.end()
+    for attempt in script.attempts:
+        attempt.end()
     await asyncio.gather(tasks[0], tasks[2])
     assert layer.statistics().active == 0
 
@@ -140,9 +142,9 @@ async def test_the_deadline_holds_in_the_queue() -> None:
     script = ScriptedService()
     layer = Limit(1)
     running = asyncio.create_task(collect(layer(script), Call({})))
-    await script.opening()
-    with pytest.raises(DeadlineExceeded, match="waiting for one of 1 slots"):
-        await collect(layer(script), Call({}, deadline=5))
+    await script.attempt()
+    with pytest.raises(DeadlineExceeded):
+        await collect(Deadline()(layer(script)), Call({}, deadline=5))
     assert now() == 5
     assert layer.statistics().waiting == 0
     running.cancel()
@@ -152,11 +154,11 @@ async def test_the_deadline_holds_in_the_queue() -> None:
 @virtual_time
 async def test_keys_take_turns() -> None:
     script = ScriptedService([Wait(1), Completion({})])
-    layer = Limit(1, key=lambda call: call.attributes["key"])
-    calls = [Call({}, attributes={"key": "greedy"}) for _ in range(50)]
+    layer = Limit(1, key=lambda call: call.key)
+    calls = [Call({}, key="greedy") for _ in range(50)]
     tasks = [asyncio.create_task(collect(layer(script), call)) for call in calls]
     await asyncio.sleep(0)
-    await collect(layer(script), Call({}, attributes={"key": "modest"}))
+    await collect(layer(script), Call({}, key="modest"))
     assert now() == 3  # the one that ran, one turn of the greedy key, its own
     await asyncio.gather(*tasks)
 
@@ -181,21 +183,21 @@ async def test_the_limit_can_be_moved() -> None:
     tasks = [asyncio.create_task(collect(layer(script), Call({}))) for _ in range(5)]
     await asyncio.sleep(0)
     layer.resize(4)
-    await script.opening(3)
+    await script.attempt(3)
     layer.resize(1)
     assert layer.statistics().active == 4
-    for opening in list(script.openings):
-        opening.end()
-    (await script.opening(4)).end()
+    for attempt in list(script.attempts):
+        attempt.end()
+    (await script.attempt(4)).end()
     await asyncio.gather(*tasks)
     assert layer.statistics().active == 0
 
 
 @virtual_time
-async def test_the_inner_receiver_is_handed_through() -> None:
+async def test_the_callers_own_sink_is_handed_through() -> None:
     script = ScriptedService([Completion({})])
-    async with Limit(1)(script).open(Call({})) as receiver:
-        assert receiver._channel is script.openings[0].channel
+    await Limit(1)(script)(Call({}), DISCARD)
+    assert script.attempts[0].sink is DISCARD
 
 
 async def test_it_holds_across_event_loops() -> None:
@@ -204,22 +206,19 @@ async def test_it_holds_across_event_loops() -> None:
     inside = most = 0
     lock = threading.Lock()
 
-    class Counted:
-        def open(self, call: Call):
-            return ScriptedService([Wait(0.001), Completion({})]).open(call)
-
-    async def one() -> None:
+    async def counted(call: Call, sink: Sink) -> Result:
         nonlocal inside, most
-        async with layer(Counted()).open(Call({})) as receiver:
-            with lock:
-                inside += 1
-                most = max(most, inside)
-            await receiver.receive_many()
-            with lock:
-                inside -= 1
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        with lock:
+            inside -= 1
+        return Completion({})
 
     async def many() -> None:
-        await asyncio.gather(*(one() for _ in range(10)))
+        await asyncio.gather(*(layer(counted)(Call({}), DISCARD) for _ in range(10)))
 
     threads = [threading.Thread(target=lambda: asyncio.run(many())) for _ in range(3)]
     for thread in threads:
@@ -235,9 +234,9 @@ async def test_it_holds_across_event_loops() -> None:
 def test_a_loop_that_closes_with_a_call_in_the_queue_leaks_no_slot() -> None:
     layer = Limit(1)
     held = asyncio.new_event_loop()
-    held.run_until_complete(layer._slots.acquire(None, None))
+    held.run_until_complete(layer._slots.acquire(None))
     gone = asyncio.new_event_loop()
-    waiting = gone.create_task(layer._slots.acquire(None, None))
+    waiting = gone.create_task(layer._slots.acquire(None))
     gone.run_until_complete(asyncio.sleep(0))
     gone.close()
     layer._slots.release(1.0)

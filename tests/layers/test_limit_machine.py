@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import DeadlineExceeded, LMFailed, Overloaded
-from dspy_live.layers import Limit
+from dspy_live.layers import Deadline, Limit
 from dspy_live.testing import ScriptedService, VirtualLoop, collect
 
 
@@ -26,7 +26,7 @@ class Machine(RuleBasedStateMachine):
 
     async def make(self) -> Any:
         self.work = ScriptedService(hold_exit=True)
-        return self.layer(self.work)
+        return Deadline()(self.layer(self.work))
 
     @rule(key=st.sampled_from("ab"), seconds=st.sampled_from([None, 1, 5]))
     def call(self, key: str, seconds: float | None) -> None:
@@ -41,16 +41,19 @@ class Machine(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         self.loop.run_until_complete(asyncio.sleep(seconds))
 
-    @precondition(lambda self: self.work.openings)
+    @precondition(lambda self: self.work.attempts)
     @rule(data=st.data(), well=st.booleans())
     def end(self, data: st.DataObject, well: bool) -> None:
-        opening = data.draw(st.sampled_from(self.work.openings))
-        opening.channel.close(None if well else LMFailed("down"))
+        attempt = data.draw(st.sampled_from(self.work.attempts))
+        if well:
+            attempt.end()
+        else:
+            attempt.fail(LMFailed("down"))
 
-    @precondition(lambda self: self.work.openings)
+    @precondition(lambda self: self.work.attempts)
     @rule(data=st.data())
     def let_go(self, data: st.DataObject) -> None:
-        data.draw(st.sampled_from(self.work.openings)).may_end.set()
+        data.draw(st.sampled_from(self.work.attempts)).may_end.set()
 
     @precondition(lambda self: self.tasks)
     @rule(data=st.data())
@@ -83,9 +86,9 @@ class Machine(RuleBasedStateMachine):
         number = 0
         while not all(task.done() for task in self.tasks):
             await asyncio.sleep(1)
-            for opening in self.work.openings[number:]:
-                opening.end()
-                opening.may_end.set()
+            for attempt in self.work.attempts[number:]:
+                attempt.end()
+                attempt.may_end.set()
             assert self.loop.time() < 10_000, "a call hangs"
         statistics = self.layer.statistics()
         assert (statistics.active, statistics.waiting, self.work.active) == (0, 0, 0)

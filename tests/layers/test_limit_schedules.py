@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import DeadlineExceeded, LMFailed, Overloaded
-from dspy_live.core.events import Completion, Event, TextDelta
-from dspy_live.layers import Adaptive, Breaker, Deadline, Limit, Retry, SingleFlight
-from dspy_live.runtime.channel.channel import Channel
+from dspy_live.core.events import Completion, Event, Result, TextDelta
+from dspy_live.core.sink import Sink
+from dspy_live.layers import Adaptive, Breaker, Deadline, Limit, Retry, SingleFlight, Timeouts
 from dspy_live.testing import collect, explore
 
 
@@ -25,23 +24,19 @@ class Work:
     """An inner service that counts who is inside, until its slow exit is over."""
 
     def __init__(self, *events: Event) -> None:
-        self.events = events or (Completion({}),)
+        self.events = events
         self.active = 0
         self.most = 0
 
-    @asynccontextmanager
-    async def open(self, call: Call) -> AsyncIterator[Any]:
+    async def __call__(self, call: Call, sink: Sink) -> Result:
         self.active += 1
         self.most = max(self.most, self.active)
-        channel = Channel()
-        for event in self.events:
-            channel.push(event)
-        channel.close()
         try:
             await asyncio.sleep(0)
-            yield channel.receiver
+            for event in self.events:
+                sink.push(event)
+            return Completion({})
         finally:
-            channel.receiver.close()
             try:
                 await asyncio.sleep(0)
             finally:
@@ -153,7 +148,7 @@ def test_adaptive_gives_every_slot_back() -> None:
 
 def test_single_flight_serves_who_stays() -> None:
     async def scenario() -> None:
-        work = Work(TextDelta("a"), TextDelta("b"), Completion({}))
+        work = Work(TextDelta("a"), TextDelta("b"))
         layer = SingleFlight(lambda call: "one")
         service = layer(work)
         tasks = [asyncio.create_task(collect(service, Call({}))) for _ in range(2)]
@@ -161,7 +156,7 @@ def test_single_flight_serves_who_stays() -> None:
         outcomes = [await end(task) for task in tasks]
         await killer
         assert outcomes[1] == "ok"
-        assert tasks[1].result() == list(work.events)
+        assert tasks[1].result() == [*work.events, Completion({})]
         assert outcomes[0] in ("ok", "cancelled")
         assert work.active == 0
         assert layer.statistics().active == 0
@@ -173,13 +168,10 @@ def test_a_probe_that_is_cancelled_never_locks_the_breaker() -> None:
     async def scenario() -> None:
         layer = Breaker(minimum=1, open_for=1)
 
-        class Down:
-            @asynccontextmanager
-            async def open(self, call: Call) -> AsyncIterator[Any]:
-                raise LMFailed("down")
-                yield
+        async def down(call: Call, sink: Sink) -> Result:
+            raise LMFailed("down")
 
-        assert await end(asyncio.create_task(collect(layer(Down()), Call({})))) == "LMFailed"
+        assert await end(asyncio.create_task(collect(layer(down), Call({})))) == "LMFailed"
         await asyncio.sleep(1)
         service = layer(Work())
         tasks = [asyncio.create_task(collect(service, Call({}))) for _ in range(2)]
@@ -201,12 +193,11 @@ def test_retry_around_a_limit() -> None:
         failures = iter([True, False])
 
         class Once(Work):
-            @asynccontextmanager
-            async def open(self, call: Call) -> AsyncIterator[Any]:
-                async with super().open(call) as receiver:
-                    if next(failures, False):
-                        raise LMFailed("the first time")
-                    yield receiver
+            async def __call__(self, call: Call, sink: Sink) -> Result:
+                result = await super().__call__(call, sink)
+                if next(failures, False):
+                    raise LMFailed("the first time")
+                return result
 
         work, layer = Once(), Limit(1)
         service = Retry(2, chance=lambda: 1.0)(layer(work))
@@ -219,6 +210,19 @@ def test_retry_around_a_limit() -> None:
         assert work.most == 1
 
     check(scenario, 4)
+
+
+def test_the_silence_and_the_end_come_in_any_order() -> None:
+    async def scenario() -> None:
+        work, layer = Work(TextDelta("a")), Timeouts(first_token=1, idle=1)
+        tasks = [asyncio.create_task(collect(layer(work), Call({}))) for _ in range(2)]
+        killer = asyncio.create_task(_cancel(tasks[1]))
+        outcomes = [await end(task) for task in tasks]
+        assert outcomes[0] in ("ok", "FirstTokenTimeout", "IdleTimeout")
+        assert outcomes[1] == "cancelled" if await killer else outcomes[1] in ("ok", "FirstTokenTimeout", "IdleTimeout")
+        assert tasks[0].cancelling() == work.active == 0
+
+    check(scenario, 5)
 
 
 async def _cancel(task: asyncio.Task[Any]) -> bool:

@@ -8,16 +8,17 @@ import pytest
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import BudgetExceeded
-from dspy_live.core.events import Event, Predicted, Started, Token, Usage
+from dspy_live.core.events import Predicted, Started, Token, Usage
 from dspy_live.core.usage import LMRecord
 from dspy_live.layers.budget import Budget
 from dspy_live.layers.meter import meter
 from dspy_live.observe.tracker import UsageTracker
 from dspy_live.runtime.books.account import Account
 from dspy_live.runtime.books.prices import Price, Prices
-from dspy_live.testing import ScriptedService, collect
+from dspy_live.runtime.channel import read
+from dspy_live.testing import ScriptedService, Wait, collect
 
-RUN: list[Event] = [
+RUN: list[Any] = [
     Started("r", "Rag"),
     Token("x", "answer", "a", 1),
     Usage("m", "a", 1, 10, 5, 15, 4, 2, cost=0.5),
@@ -27,8 +28,8 @@ RUN: list[Event] = [
 ]
 
 
-def a_call(**attributes: Any) -> Call:
-    return Call({}, attributes={"program": "Rag", "key": "team", **attributes})
+def a_call(**fields: Any) -> Call:
+    return Call({}, program="Rag", key="team", **fields)
 
 
 class Keeps:
@@ -66,11 +67,12 @@ async def test_a_run_that_fails_or_tells_nothing_is_an_exchange_too() -> None:
     assert list(stats["by_model"]) == ["remote"]
 
 
-async def test_one_by_one_or_many_at_once_counts_the_same() -> None:
+async def test_a_reader_that_leaves_early_has_used_what_was_told_until_then() -> None:
     account = Account()
-    async with meter(account)(ScriptedService(RUN)).open(a_call()) as events:
-        assert [event async for event in events] == RUN
-    assert UsageTracker(account).get_stats()["api_calls"] == 2
+    async with read(meter(account)(ScriptedService([*RUN[:3], Wait(60)])), a_call()) as reader:
+        assert [await anext(reader) for _ in range(3)] == RUN[:3]
+    stats = UsageTracker(account).get_stats()
+    assert (stats["api_calls"], stats["errors"], stats["total_tokens"]) == (2, 1, 15)
 
 
 async def test_a_spent_budget_is_asked_before_and_told_after() -> None:
@@ -80,4 +82,4 @@ async def test_a_spent_budget_is_asked_before_and_told_after() -> None:
     assert budget.spent["tokens"] == 1_000_015
     with pytest.raises(BudgetExceeded):
         await collect(service, a_call())
-    assert len(inner.openings) == 1
+    assert len(inner.attempts) == 1

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dspy_live.core.call import Call
-from dspy_live.core.errors import ConfigurationError, DeadlineExceeded, LMFailed
-from dspy_live.core.events import Completion
+from dspy_live.core.errors import ConfigurationError, DeadlineExceeded, LMFailed, Overloaded
+from dspy_live.core.events import Completion, Predicted, Result
 from dspy_live.core.service import compose
+from dspy_live.core.sink import Sink
 from dspy_live.layers.adaptive import Adaptive
 from dspy_live.layers.breaker import Breaker
 from dspy_live.layers.deadline import Deadline
+from dspy_live.layers.detached import Detached
 from dspy_live.layers.fallback import Fallback
 from dspy_live.layers.limit import Limit
 from dspy_live.layers.rate import Rate
@@ -23,6 +26,7 @@ from dspy_live.layers.shed import Shed
 from dspy_live.layers.single_flight import SingleFlight
 from dspy_live.layers.timeouts import Timeouts
 from dspy_live.runtime.runtime import Runtime
+from dspy_live.runtime.scope import ended
 from dspy_live.sansio.limits.backoff import Backoff
 from dspy_live.sansio.limits.order import ONCE, RECOMMENDED, RULES, check_order
 from dspy_live.testing.scripted import ScriptedService, Wait, collect
@@ -31,6 +35,7 @@ from dspy_live.testing.virtual_time import virtual_time
 MAKE = {
     "shed": lambda: Shed(100),
     "deadline": lambda: Deadline(30),
+    "detached": lambda: Detached(),
     "single_flight": lambda: SingleFlight(lambda call: call.inputs.get("q")),
     "fallback": lambda: Fallback(ScriptedService([Completion({"other": 1})])),
     "retry": lambda: Retry(),
@@ -97,7 +102,7 @@ async def test_all_layers_together_around_one_service() -> None:
     layers = [MAKE[kind]() for kind in RECOMMENDED]
     script = ScriptedService(LMFailed("down"), [Wait(20)], [Wait(1), Completion({})])
     assert await collect(compose(script, layers), Call({"q": 1})) == [Completion({})]
-    assert len(script.openings) == 3
+    assert len(script.attempts) == 3
     for layer in layers:
         statistics = layer.statistics()
         assert getattr(statistics, "active", 0) == 0
@@ -157,7 +162,75 @@ async def test_a_fallback_inside_of_retry_makes_six_calls() -> None:
         service = compose(first, layers if retry_outside else layers[::-1])
         with pytest.raises(LMFailed):
             await collect(service, Call({}))
-        assert len(first.openings) + len(other.openings) == calls
+        assert len(first.attempts) + len(other.attempts) == calls
+
+
+class Blocked:
+    """A program in a thread that nobody can stop: it goes on for ``seconds``, whoever cancels it."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.active = 0
+        self.most = 0
+
+    async def __call__(self, call: Call, sink: Sink) -> Result:
+        self.active += 1
+        self.most = max(self.most, self.active)
+        await ended(asyncio.ensure_future(asyncio.sleep(self.seconds)))
+        self.active -= 1
+        return Predicted({})
+
+
+@virtual_time
+async def test_a_deadline_inside_of_detached_waits_for_the_thread() -> None:
+    for layers, expected in (([Detached(), Deadline(1)], 30), ([Deadline(1), Detached()], 1.1)):
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(DeadlineExceeded):
+            await collect(compose(Blocked(30), layers), Call({}))
+        assert asyncio.get_running_loop().time() - began == pytest.approx(expected)
+    await asyncio.sleep(60)
+
+
+@virtual_time
+async def test_detached_inside_of_a_limit_frees_slots_whose_threads_go_on() -> None:
+    for layers, most in (([Limit(10), Detached()], 20), ([Detached(), Limit(10)], 10)):
+        work = Blocked(30)
+        service = compose(work, layers)
+        for _ in range(2):
+            tasks = [asyncio.create_task(collect(service, Call({}))) for _ in range(10)]
+            await asyncio.sleep(1)
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+        assert work.most == most
+        await asyncio.sleep(60)
+
+
+@virtual_time
+async def test_shed_inside_of_detached_makes_a_task_for_each_refused_call() -> None:
+    for layers, made in (([Detached(), Shed(1)], 1000), ([Shed(1), Detached()], 0)):
+        service = compose(Blocked(30), layers)
+        running = asyncio.create_task(collect(service, Call({})))
+        await asyncio.sleep(1)
+        loop = asyncio.get_running_loop()
+        before = _count_tasks(loop)
+        for _ in range(1000):
+            with pytest.raises(Overloaded):
+                await collect(service, Call({}))
+        assert len(before) == made
+        loop.set_task_factory(None)
+        await running
+
+
+def _count_tasks(loop: asyncio.AbstractEventLoop) -> list[asyncio.Task]:
+    made: list[asyncio.Task] = []
+
+    def factory(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task:
+        made.append(asyncio.Task(coro, loop=loop, **options))
+        return made[-1]
+
+    loop.set_task_factory(factory)
+    return made
 
 
 def test_the_guide_lists_every_refused_pair() -> None:

@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 
 import dspy
 import pytest
+from tests.layers.doors import without_restarts
 
 from dspy_live import LM, asyncify, streamify
+from dspy_live.core.call import Call
 from dspy_live.core.errors import CircuitOpen, DeadlineExceeded, Overloaded, StreamBroken
 from dspy_live.core.events import Restart
 from dspy_live.layers import (
@@ -25,6 +27,7 @@ from dspy_live.layers import (
     Timeouts,
     check_order,
 )
+from dspy_live.programs.run.program import ProgramService
 from dspy_live.runtime.runtime import Runtime
 from dspy_live.sansio.limits.backoff import Backoff
 from dspy_live.simulator import Simulator
@@ -164,18 +167,17 @@ async def test_identical_calls_in_flight_share_one_run(paced: Sim) -> None:
     assert len({items[-1].answer for items in results[:5]}) == 1
 
 
-async def test_a_door_that_cannot_restart(sim: Sim) -> None:
-    from dspy_live.core.call import Call
-    from dspy_live.core.service import fold
-    from dspy_live.programs.run.program import ProgramService
-
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_door_that_cannot_take_words_back(sim: Sim, way: Any) -> None:
     runtime = Runtime(lm_layers=[Retry(3, backoff=QUICK)])
-    service = ProgramService(dspy.Predict("question -> answer"), runtime=runtime, overrides={"lm": sim.lm()})
-    sim.server.next(fault="cut")
+    program = dspy.Predict("question -> answer")
+    service = ProgramService(program, runtime=runtime, execution=way, overrides={"lm": sim.lm()}).layered()
+    sim.server.next(fault="cut", after=25)  # in the middle of the answer's text
     with pytest.raises(StreamBroken):
-        await fold(service.with_layers(), Call({"question": "q"}, restartable=False))
+        await without_restarts(service, Call({"question": "q"}))
+    assert sim.server.snapshot()["requests"] == 1
     sim.server.next(fault="cut_start")
-    assert (await fold(service.with_layers(), Call({"question": "q"}, restartable=False))).answer
+    assert (await without_restarts(service, Call({"question": "q"})))[-1].outputs["answer"]
 
 
 async def test_everything_together_under_load_and_faults() -> None:

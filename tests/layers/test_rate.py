@@ -7,8 +7,9 @@ import asyncio
 import pytest
 
 from dspy_live.core.call import Call
-from dspy_live.core.errors import ConfigurationError, RateLimited
+from dspy_live.core.errors import ConfigurationError, LMFailed, RateLimited
 from dspy_live.core.events import Completion, Predicted, Usage
+from dspy_live.core.sink import DISCARD
 from dspy_live.layers.rate import Rate
 from dspy_live.testing.scripted import ScriptedService, Wait, collect
 from dspy_live.testing.virtual_time import virtual_time
@@ -128,6 +129,15 @@ async def test_what_was_really_used_is_set_against_the_estimate() -> None:
 
 
 @virtual_time
+async def test_what_a_call_has_reported_before_it_failed_counts() -> None:
+    layer = Rate(tokens_per_minute=6000, estimate=lambda call: 1000)
+    for failure, left in ((LMFailed("cut"), 5800), (asyncio.CancelledError(), 5600)):
+        with pytest.raises(type(failure)):
+            await collect(layer(ScriptedService([used(200), failure])), Call({}))
+        assert layer.statistics().tokens_left == left
+
+
+@virtual_time
 async def test_tokens_that_were_overspent_make_the_next_wait() -> None:
     layer = Rate(tokens_per_minute=6000, estimate=lambda call: 100)
     await collect(layer(ScriptedService([used(8000), Predicted({})])), Call({}))
@@ -141,7 +151,7 @@ async def test_tokens_that_were_overspent_make_the_next_wait() -> None:
 
 
 @virtual_time
-async def test_without_a_token_limit_the_inner_receiver_is_handed_through() -> None:
+async def test_without_a_token_limit_the_callers_own_sink_is_handed_through() -> None:
     script = ScriptedService([Wait(1), Completion({})])
-    async with Rate(requests_per_minute=1)(script).open(Call({})) as receiver:
-        assert receiver._channel is script.openings[0].channel
+    await Rate(requests_per_minute=1)(script)(Call({}), DISCARD)
+    assert script.attempts[0].sink is DISCARD

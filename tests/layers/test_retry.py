@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from tests.layers.doors import without_restarts
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import (
@@ -18,12 +19,13 @@ from dspy_live.core.errors import (
     RateLimited,
     StreamBroken,
 )
-from dspy_live.core.events import Completion, Predicted, Restart, Started, Status, TextDelta, Token
+from dspy_live.core.events import Completion, Event, Predicted, Restart, Started, Status, TextDelta, Token
 from dspy_live.layers.limit import Limit
 from dspy_live.layers.retry import Retry
 from dspy_live.layers.timeouts import Timeouts
+from dspy_live.runtime.channel import read
 from dspy_live.sansio.limits.backoff import Backoff
-from dspy_live.testing.scripted import ScriptedService, Wait, collect
+from dspy_live.testing.scripted import Recorder, ScriptedService, Wait, collect
 from dspy_live.testing.virtual_time import virtual_time
 
 DOWN = LMFailed("connection refused")
@@ -45,7 +47,7 @@ def test_bad_numbers_of_tries_are_refused(tries: int) -> None:
 
 
 @virtual_time
-async def test_a_failure_when_opened_is_tried_again_after_growing_waits() -> None:
+async def test_a_failure_at_once_is_tried_again_after_growing_waits() -> None:
     script = ScriptedService(DOWN, DOWN, DOWN, DOWN, DOWN, [Completion({"n": 1})])
     layer = full(6, budget=None)
     assert await collect(layer(script), Call({})) == [Completion({"n": 1})]
@@ -97,7 +99,7 @@ async def test_what_another_try_would_not_mend_is_not_tried(failure: Exception) 
     script = ScriptedService(failure, [Completion({})])
     with pytest.raises(type(failure)):
         await collect(full()(script), Call({}))
-    assert len(script.openings) == 1
+    assert len(script.attempts) == 1
     assert now() == 0
 
 
@@ -110,7 +112,7 @@ async def test_dspys_own_lm_errors_are_known_by_their_code(code: str) -> None:
     failed.__cause__ = error
     script = ScriptedService(error, failed, [Completion({})])
     await collect(full()(script), Call({}))
-    assert len(script.openings) == 3
+    assert len(script.attempts) == 3
 
 
 @virtual_time
@@ -133,31 +135,57 @@ async def test_after_the_first_token_a_restart_comes_first() -> None:
 
 
 @virtual_time
-async def test_a_door_that_cannot_restart_gets_a_clear_error() -> None:
+async def test_a_door_that_cannot_take_words_back_ends_the_call_before_another_try() -> None:
     script = ScriptedService([TextDelta("a"), DOWN], [Completion({})])
-    with pytest.raises(StreamBroken, match="can't take words back") as info:
-        await collect(full()(script), Call({}, restartable=False))
-    assert info.value.__cause__ is DOWN
-    assert len(script.openings) == 1
+    with pytest.raises(StreamBroken, match="can't take words back: LMFailed"):
+        await without_restarts(Retry(chance=lambda: 0.0)(script), Call({}))
+    assert len(script.attempts) == 1
+
+
+@virtual_time
+async def test_one_restart_without_room_is_enough_to_wait() -> None:
+    class Full(Recorder):
+        def push(self, event: Event) -> bool:
+            super().push(event)
+            return not (isinstance(event, Restart) and event.lm_call == 1)
+
+        async def room(self) -> None:
+            await asyncio.sleep(60)
+
+    script = ScriptedService([Token("a", "x", "p", 1), Token("b", "y", "q", 2), DOWN], [Completion({})])
+    await Retry(chance=lambda: 0.0)(script)(Call({}), Full())
+    assert now() == 60
 
 
 @virtual_time
 async def test_such_a_door_is_retried_before_the_first_token() -> None:
     script = ScriptedService([Started("r"), DOWN], [Started("r"), Predicted({})])
-    assert await collect(full()(script), Call({}, restartable=False)) == [Started("r"), Predicted({})]
+    assert await without_restarts(full()(script), Call({})) == [Started("r"), Predicted({})]
+
+
+@virtual_time
+async def test_a_caller_without_room_is_waited_for_before_the_next_try() -> None:
+    script = ScriptedService([TextDelta("a"), DOWN], [TextDelta("b"), Completion({})])
+    sink = Recorder(bound=2)
+    task = asyncio.create_task(full()(script)(Call({}), sink))
+    await asyncio.sleep(60)
+    assert sink.events == [TextDelta("a"), Restart("", 0, "LMFailed: another try")]
+    assert len(script.attempts) == 1
+    sink.drain()
+    assert await task == Completion({})
 
 
 @virtual_time
 async def test_the_work_has_ended_before_the_next_begins_and_before_the_wait() -> None:
     script = ScriptedService([TextDelta("a"), DOWN], [Completion({})], hold_exit=True)
     task = asyncio.create_task(collect(full()(script), Call({})))
-    opening = await script.opening()
+    attempt = await script.attempt()
     await asyncio.sleep(100)
-    assert opening.state == "left"
-    assert len(script.openings) == 1
-    opening.may_end.set()
+    assert attempt.state == "leaving"
+    assert len(script.attempts) == 1
+    attempt.may_end.set()
     began = now()
-    second = await script.opening(1)
+    second = await script.attempt(1)
     assert now() == began + 1
     second.may_end.set()
     await task
@@ -169,7 +197,7 @@ async def test_a_limit_inside_has_its_slot_back_during_the_wait() -> None:
     script = ScriptedService(DOWN, [Completion({})])
     limit = Limit(1, queue=0)
     task = asyncio.create_task(collect(full()(limit(script)), Call({})))
-    await script.opening()
+    await script.attempt()
     await asyncio.sleep(0.5)
     assert limit.statistics().active == 0
     await collect(limit(ScriptedService([Completion({})])), Call({}))
@@ -207,7 +235,7 @@ async def test_all_calls_together_retry_only_within_the_budget() -> None:
     # What was saved up, and a tenth of the calls; each wait of 1 s adds a thousandth.
     assert statistics.retries == 14
     assert statistics.over_budget == 86
-    assert len(script.openings) == 114
+    assert len(script.attempts) == 114
 
 
 @virtual_time
@@ -218,26 +246,22 @@ async def test_leaving_during_the_wait_ends_it() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert len(script.openings) == 1
+    assert len(script.attempts) == 1
 
 
 @virtual_time
 async def test_reading_one_by_one_sees_the_same() -> None:
     script = ScriptedService([TextDelta("a"), TextDelta("b"), DOWN], [TextDelta("c"), Completion({})])
-    async with full()(script).open(Call({})) as receiver:
-        assert [type(event).__name__ async for event in receiver] == [
-            "TextDelta",
-            "TextDelta",
-            "Restart",
-            "TextDelta",
-            "Completion",
-        ]
+    async with read(full()(script), Call({})) as reader:
+        assert [type(event).__name__ async for event in reader] == ["TextDelta", "TextDelta", "Restart", "TextDelta"]
+        assert reader.result == Completion({})
 
 
 @virtual_time
 async def test_a_cancelled_read_may_be_repeated() -> None:
     script = ScriptedService([Wait(2), TextDelta("a"), Completion({})])
-    async with full()(script).open(Call({})) as receiver:
+    async with read(full()(script), Call({})) as reader:
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(receiver.receive_many(), 1)
-        assert [event async for event in receiver] == [TextDelta("a"), Completion({})]
+            await asyncio.wait_for(reader.receive_many(), 1)
+        assert [event async for event in reader] == [TextDelta("a")]
+        assert reader.result == Completion({})

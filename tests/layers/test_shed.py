@@ -26,15 +26,15 @@ async def test_it_refuses_without_a_queue_and_estimates_when_to_come_back() -> N
     await collect(layer(ScriptedService([Wait(30), Completion({})])), Call({}))
     script = ScriptedService()
     tasks = [asyncio.create_task(collect(layer(script), Call({}))) for _ in range(2)]
-    await script.opening(1)
+    await script.attempt(1)
     with pytest.raises(Overloaded, match="2 calls are inside already, and 2 may be; try again in 15 s") as info:
         await collect(layer(script), Call({}))
     assert info.value.retry_after == 15
-    assert len(script.openings) == 2
-    script.openings[0].end()
+    assert len(script.attempts) == 2
+    script.attempts[0].end()
     await tasks[0]
     third = asyncio.create_task(collect(layer(script), Call({})))
-    await script.opening(2)
+    await script.attempt(2)
     for task in (tasks[1], third):
         task.cancel()
     await asyncio.wait([tasks[1], third])
@@ -49,7 +49,7 @@ async def test_a_loop_that_is_late_refuses_new_calls_until_it_is_on_time_again()
     layer = Shed(lag=0.05)
     script = ScriptedService()
     running = asyncio.create_task(collect(layer(script), Call({})))
-    await script.opening()
+    await script.attempt()
     loop.block(0.35)
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -58,7 +58,7 @@ async def test_a_loop_that_is_late_refuses_new_calls_until_it_is_on_time_again()
         await collect(layer(script), Call({}))
     await asyncio.sleep(0.2)
     second = asyncio.create_task(collect(layer(script), Call({})))
-    await script.opening(1)
+    await script.attempt(1)
     for task in (running, second):
         task.cancel()
     await asyncio.wait([running, second])

@@ -18,12 +18,14 @@ from typing import Any
 
 import pytest
 from tests.support.databases import Server
+from tests.support.until import until
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import ConfigurationError, DeadlineExceeded
+from dspy_live.core.observer import RunRecord
 from dspy_live.core.usage import LMRecord, LMUsage
 from dspy_live.observe import tracing as tracing_module
-from dspy_live.observe.ledger import Filter, Ledger, default_place, open_ledger
+from dspy_live.observe.ledger import Filter, Ledger, default_place, open_ledger, postgres, sqlite, writer
 from dspy_live.observe.ledger import ledger as ledger_module
 from dspy_live.observe.ledger.schema import STEPS
 from dspy_live.observe.redact import MAX_SECRET, redact
@@ -50,20 +52,25 @@ def a_run(
     *,
     program: str = "Rag",
     error: BaseException | None = None,
+    outputs: dict[str, Any] | None = None,
     calls: int = 1,
     **record: Any,
 ) -> Call:
-    call = call or Call({"question": "?"}, attributes={"key": "team-a"})
-    key = str(call.attributes.get("key", ""))
-    ledger.run_started(call, program)
+    call = (call or Call({"question": "?"}, key="team-a")).but(program=program)
+    ledger.run_started(call)
     fields: dict[str, Any] = {"model": "openai/x", "usage": LMUsage(10, 5, 15, 4, 0, 2), "cost": 0.25, "cache": "miss"}
     for number in range(calls):
         ledger.lm_call_ended(
             LMRecord(
-                run=call.id, program=program, key=key, predictor="answer", lm_call=number + 1, **{**fields, **record}
+                run=call.id,
+                program=program,
+                key=call.key,
+                predictor="answer",
+                lm_call=number + 1,
+                **{**fields, **record},
             )
         )
-    ledger.run_ended(call, error, 1.5, 0.5)
+    ledger.run_ended(RunRecord(call, outputs, error, 1.5, 0.5))
     return call
 
 
@@ -88,7 +95,7 @@ def test_a_run_and_its_lm_calls_are_written_down(ledger: Ledger) -> None:
 
 def test_summaries_by_every_group_add_up(ledger: Ledger) -> None:
     a_run(ledger, program="Rag", calls=2)
-    a_run(ledger, Call({}, attributes={"key": "team-b"}), program="Qa", model="openai/y", cost=None)
+    a_run(ledger, Call({}, key="team-b"), program="Qa", model="openai/y", cost=None)
     a_run(ledger, program="Qa", usage=LMUsage(), cost=0.0, cache="hit")
     a_run(ledger, program="Qa", usage=LMUsage(), cost=None, cache="off", error=DeadlineExceeded("x"))
     ledger.lm_call_ended(LMRecord(model="openai/y", usage=LMUsage(1, 1, 2, estimated=True), cost=0.125))
@@ -109,9 +116,9 @@ def test_summaries_by_every_group_add_up(ledger: Ledger) -> None:
     assert ledger.summary("day")[0]["day"] == time.strftime("%Y-%m-%d", time.gmtime())
 
 
-def test_filters(ledger: Ledger) -> None:
+def test_a_filter_chooses_rows_by_name_and_time(ledger: Ledger) -> None:
     one = a_run(ledger, program="Rag")
-    a_run(ledger, Call({}, attributes={"key": "team-b"}), program="Qa", model="openai/y")
+    a_run(ledger, Call({}, key="team-b"), program="Qa", model="openai/y")
     ledger.flush()
     now = time.time()
     for chosen in (
@@ -133,11 +140,9 @@ def test_filters(ledger: Ledger) -> None:
 
 
 def test_contents_only_by_choice_and_without_keys(place: str) -> None:
-    call = Call(
-        {"question": "my key is sk-abcdef1234567890abcd", "n": {1, 2}}, attributes={"outputs": {"answer": "42"}}
-    )
+    call = Call({"question": "my key is sk-abcdef1234567890abcd", "n": {1, 2}})
     with_contents = open_ledger(place, contents=True)
-    a_run(with_contents, call)
+    a_run(with_contents, call, outputs={"answer": "42"})
     with_contents.flush()
     (run,) = with_contents.runs()
     assert json.loads(run["inputs"])["question"] == "my key is [redacted]"
@@ -227,13 +232,17 @@ def test_two_processes_may_start_and_write_at_once(place: str) -> None:
         ledger.close()
 
 
-def test_a_file_that_another_process_is_just_making_is_waited_for(tmp_path: Path) -> None:
+def test_a_file_that_another_process_is_just_making_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = threading.Event()
+    monkeypatch.setattr(sqlite.time, "sleep", lambda _: waits.set())
     other = sqlite3.connect(tmp_path / "l.db", isolation_level=None)
     other.execute("CREATE TABLE anything (at_all)")
     other.execute("BEGIN IMMEDIATE")
     with ThreadPoolExecutor(1) as pool:
         opened = pool.submit(open_ledger, tmp_path / "l.db")
-        time.sleep(0.2)
+        assert waits.wait(20)
         assert not opened.done()
         other.execute("COMMIT")
         ledger = opened.result(5)
@@ -243,7 +252,7 @@ def test_a_file_that_another_process_is_just_making_is_waited_for(tmp_path: Path
     ledger.close()
 
 
-def test_pruning_by_age(ledger: Ledger) -> None:
+def test_pruning_removes_rows_by_age(ledger: Ledger) -> None:
     a_run(ledger)
     ledger.flush()
     assert ledger.prune(3600) == 0
@@ -252,8 +261,6 @@ def test_pruning_by_age(ledger: Ledger) -> None:
 
 
 def test_an_older_ledger_is_brought_up_to_date_and_keeps_its_rows(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dspy_live.observe.ledger import postgres, sqlite
-
     for module in (sqlite, postgres):
         monkeypatch.setattr(module, "STEPS", STEPS[:1])
     old = open_ledger(place)
@@ -293,21 +300,22 @@ def test_attached_to_an_account_it_hears_of_lm_calls_until_it_is_closed(place: s
 _WORKER = """
 import sys
 from dspy_live.core.call import Call
+from dspy_live.core.observer import RunRecord
 from dspy_live.core.usage import LMRecord, LMUsage
 from dspy_live.observe.ledger import open_ledger
 ledger = open_ledger(sys.argv[1])
 while True:
-    calls = [Call({}) for _ in range(50)]
+    calls = [Call({}, program="P") for _ in range(50)]
     for call in calls:
-        ledger.run_started(call, "P")
+        ledger.run_started(call)
         ledger.lm_call_ended(LMRecord(run=call.id, program="P", model="m", usage=LMUsage(1, 1, 2), cost=0.5))
-        ledger.run_ended(call, None, 0.1, None)
+        ledger.run_ended(RunRecord(call, {}, None, 0.1, None))
     ledger.flush()
     print(*(call.id for call in calls), flush=True)
 """
 
 
-def test_what_was_written_survives_kill_nine(tmp_path: Path) -> None:
+def test_flushed_rows_survive_kill_nine(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     worker = subprocess.Popen([sys.executable, "-c", _WORKER, str(path)], stdout=subprocess.PIPE, text=True)
     assert worker.stdout is not None
@@ -326,7 +334,7 @@ def test_what_was_written_survives_kill_nine(tmp_path: Path) -> None:
     ledger.close()
 
 
-def test_what_waits_is_written_when_the_process_ends(tmp_path: Path) -> None:
+def test_rows_that_wait_are_written_when_the_process_ends(tmp_path: Path) -> None:
     code = _WORKER.replace("while True:", "if True:").replace("    ledger.flush()\n", "")
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "l.db")], check=True, capture_output=True)
     ledger = open_ledger(tmp_path / "l.db")
@@ -337,15 +345,16 @@ def test_what_waits_is_written_when_the_process_ends(tmp_path: Path) -> None:
 _FORKS = """
 import os, sys
 from dspy_live.core.call import Call
+from dspy_live.core.observer import RunRecord
 from dspy_live.core.usage import LMRecord
 from dspy_live.observe.ledger import open_ledger
 ledger = open_ledger(sys.argv[1])
 
 def run():
-    call = Call({})
-    ledger.run_started(call, "P")
+    call = Call({}, program="P")
+    ledger.run_started(call)
     ledger.lm_call_ended(LMRecord(model="m", run=call.id))
-    ledger.run_ended(call, None, 0.1, None)
+    ledger.run_ended(RunRecord(call, {}, None, 0.1, None))
 
 run()
 ledger.flush()
@@ -421,8 +430,8 @@ def test_a_ledger_that_is_locked_waits_and_loses_nothing(tmp_path: Path, caplog:
     other = sqlite3.connect(tmp_path / "l.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     a_run(ledger)
-    assert not ledger.flush(0.3)
-    assert "waits" in caplog.text
+    until(lambda: "waits" in caplog.text)
+    assert not ledger.flush(0.01)
     other.execute("COMMIT")
     other.close()
     assert ledger.flush()
@@ -441,10 +450,10 @@ def test_a_full_disk_is_named_and_nothing_is_lost_when_there_is_room_again(
     backend._connection.execute("PRAGMA cache_size = 2")  # so that it is full before the end of a transaction
     for _ in range(50):
         call = Call({"question": "x" * 10_000})
-        ledger.run_started(call, "Rag")
-        ledger.run_ended(call, None, 0.5, None)
-    assert ledger.flush(1) is False
-    assert "full" in caplog.text
+        ledger.run_started(call)
+        ledger.run_ended(RunRecord(call, None, None, 0.5, None))
+    until(lambda: "full" in caplog.text)
+    assert not ledger.flush(0.01)
     backend._connection.execute("PRAGMA max_page_count = 100000")
     assert ledger.flush(10)
     assert len(ledger.runs()) == 50
@@ -474,9 +483,9 @@ def test_a_long_question_does_not_hold_up_the_writer(tmp_path: Path) -> None:
     ledger.close()
 
 
-def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    from dspy_live.observe.ledger import writer
-
+def test_rows_that_wait_are_bounded_and_the_newest_are_dropped(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(writer, "MAX_WAITING", 20)
 
     class Down:
@@ -493,15 +502,17 @@ def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch, caplog: pytest.L
     it = writer.Writer(Down())  # type: ignore[arg-type]
     for n in range(100):
         it.run((n,))
-    assert not it.flush(0.3)
-    assert (it.waiting, it.lost) == (10, 90)
+    until(lambda: not it.flush(0.01) and (it.waiting, it.lost) == (10, 90))
     assert [r.levelno for r in caplog.records] == [logging.WARNING]
     it.close(0.1)
 
 
-def test_a_database_that_goes_away_and_comes_back(postgres_server: Server, postgres_url: str) -> None:
+def test_a_database_that_goes_away_and_comes_back(
+    postgres_server: Server, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import psycopg
 
+    monkeypatch.setattr(writer, "_RETRY", 0.01)
     ledger = open_ledger(postgres_url)
     a_run(ledger)
     ledger.flush()
@@ -515,7 +526,7 @@ def test_a_database_that_goes_away_and_comes_back(postgres_server: Server, postg
 
 
 @pytest.mark.parametrize("wrong", ["rubbish", "folder", "postgresql://postgres@127.0.0.1:1/x"])
-def test_what_is_no_ledger_is_told(wrong: str, tmp_path: Path) -> None:
+def test_a_file_or_an_address_that_is_no_ledger_is_refused(wrong: str, tmp_path: Path) -> None:
     (tmp_path / "rubbish").write_bytes(b"not a database, but long enough to be looked at" * 100)
     (tmp_path / "folder").mkdir()
     with pytest.raises(ConfigurationError, match=r"ledger"):
@@ -528,7 +539,7 @@ def test_the_address_of_a_database_is_named_without_its_password(postgres_url: s
     ledger.close()
 
 
-def test_the_default_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_ledger_lies_in_the_home_folder_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DSPY_LIVE_HOME", "/home/me/live")
     assert default_place() == "/home/me/live/ledger.db"
     monkeypatch.setenv("DSPY_LIVE_LEDGER", "postgresql://db/x")

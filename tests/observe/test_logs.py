@@ -16,15 +16,16 @@ from typing import Any
 
 import pydantic
 import pytest
+import tqdm
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import ConfigurationError
-from dspy_live.observe.logs import log_structured, reset_logging, setup_logging
+from dspy_live.core.observer import RunRecord
+from dspy_live.observe.logs import _file_handler, log_structured, reset_logging, setup_logging
 from dspy_live.observe.prompts import PromptHider
-from dspy_live.observe.rotation import ByTime
-from dspy_live.runtime import log_context as where
+from dspy_live.runtime import log_context
 from dspy_live.runtime.books.account import process_account
-from dspy_live.runtime.log_context import Whereabouts
+from dspy_live.runtime.log_context import LogContext
 
 SECRET = "sk-proj-S3CRETs3cretS3cret77"
 
@@ -41,7 +42,7 @@ def clean_logging() -> Iterator[None]:
 @pytest.fixture
 def running(monkeypatch: pytest.MonkeyPatch) -> Call:
     call = Call({"question": "Where is the 'Holy Grail'?\nTell me", "context": ["a long passage of text"], "k": 3})
-    monkeypatch.setattr(where, "_source", lambda: Whereabouts(call, "Rag", "rag.answer"))
+    monkeypatch.setattr(log_context, "_look_up", lambda: LogContext(call, "Rag", "rag.answer"))
     return call
 
 
@@ -49,7 +50,12 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_every_line_of_a_run_says_which_also_from_the_users_own_logger(running: Call, tmp_path: Path) -> None:
+def log_files(folder: Path) -> list[Path]:
+    """The log and its older files; the hidden one beside them is the lock."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def test_every_line_of_a_run_has_its_id_also_from_the_users_own_logger(running: Call, tmp_path: Path) -> None:
     setup_logging("DEBUG", file=tmp_path / "log", stream=io.StringIO())
     logging.getLogger("the.users.own").info("Processing %s", "it")
     log_structured("warning", "slow", seconds=1.5, items=[1, {"a": None}])
@@ -69,7 +75,7 @@ def test_every_line_of_a_run_says_which_also_from_the_users_own_logger(running: 
         assert list(line)[:4] == ["timestamp", "level", "logger", "event"]
 
 
-def test_outside_of_a_run_there_is_no_run(tmp_path: Path) -> None:
+def test_a_line_without_a_run_has_no_id(tmp_path: Path) -> None:
     setup_logging(file=tmp_path / "log", stream=io.StringIO())
     logging.getLogger("x").info("hello")
     assert "run" not in lines(tmp_path / "log")[0]
@@ -156,10 +162,10 @@ def test_the_failure_of_a_run_is_told_afterwards_without_its_prompt(tmp_path: Pa
         "passage": Passage("a long passage"),
         "document": Document(body="my secrets"),
     }
-    call = Call(inputs, attributes={"args": ("by position",)})
+    call = Call(inputs, ("by position",), program="Rag")
     for observer in account.observers:
-        observer.run_started(call, "Rag")
-        observer.run_ended(call, ValueError("no"), 0.1, None)
+        observer.run_started(call)
+        observer.run_ended(RunRecord(call, None, ValueError("no"), 0.1, None))
     question, passage, document = inputs.values()
     told = f"bad: {question} {json.dumps(question)} {passage} {document!r} by position"
     logging.getLogger("server").error("run %s failed", call.id, exc_info=ValueError(told))
@@ -188,7 +194,19 @@ def test_the_console_is_for_people_and_has_no_colours_in_a_pipe(running: Call) -
     assert "\x1b" not in line
 
 
-def test_levels(tmp_path: Path) -> None:
+def test_a_progress_bar_gives_way_to_a_line_and_is_drawn_again_below_it() -> None:
+    console = io.StringIO()
+    setup_logging("INFO", stream=console)
+    with tqdm.tqdm(total=3, desc="batch", file=console) as bar:
+        bar.update()
+        log_structured("INFO", "hello")
+        before, _, after = console.getvalue().partition("hello")
+    assert "batch" in before
+    assert "batch" not in before.rpartition("\r")[2]
+    assert "batch" in after
+
+
+def test_lines_below_the_level_are_left_out(tmp_path: Path) -> None:
     setup_logging("WARNING", file=tmp_path / "log", stream=io.StringIO())
     log_structured("INFO", "quiet")
     log_structured(logging.ERROR, "loud")
@@ -212,21 +230,21 @@ def test_rotation_by_size_keeps_so_many_files_and_every_line_is_whole(tmp_path: 
     setup_logging(file=tmp_path / "log", rotate="1 kB", keep=3, stream=io.StringIO())
     for n in range(100):
         log_structured("INFO", "line", n=n)
-    files = sorted(tmp_path.iterdir())
+    files = log_files(tmp_path)
     assert [f.name for f in files] == ["log", "log.1", "log.2", "log.3"]
-    assert all(f.stat().st_size <= 1000 for f in files)
+    longest = max(len(line) for f in files for line in f.read_bytes().splitlines(keepends=True))
+    assert all(1000 <= f.stat().st_size < 1000 + longest for f in files[1:])
     numbers = [line["n"] for f in (files[3], files[2], files[1], files[0]) for line in lines(f)]
     assert numbers == list(range(100 - len(numbers), 100))
 
 
-def test_rotation_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_day_starts_a_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     setup_logging(file=tmp_path / "log", rotate="daily", stream=io.StringIO())
     log_structured("INFO", "today")
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 86_400)
     log_structured("INFO", "tomorrow")
-    assert len(list(tmp_path.iterdir())) == 2
-    assert [line["event"] for line in lines(tmp_path / "log")] == ["tomorrow"]
+    assert [[line["event"] for line in lines(file)] for file in log_files(tmp_path)] == [["tomorrow"], ["today"]]
 
 
 WRITING = """
@@ -258,14 +276,17 @@ def test_processes_that_share_a_file_lose_no_line_when_it_is_rotated(tmp_path: P
         writer.stdin.write("go\n")
         writer.stdin.flush()
     assert [writer.communicate(timeout=60)[1] for writer in writers] == [""] * 3
-    files = list(tmp_path.iterdir())
+    files = log_files(tmp_path)
     assert len(files) > 5
     written = sorted((line["by"], line["n"]) for file in files for line in lines(file))
     assert written == [(str(by), n) for by in range(3) for n in range(600)]
 
 
-def test_one_of_two_starts_a_new_day_and_the_other_follows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    two = [ByTime(tmp_path / "log", when="midnight", utc=True) for _ in range(2)]
+def test_one_of_two_processes_starts_a_new_day_and_the_other_follows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The lock is the open file's own, so that two handlers of one process take turns as those of two do.
+    two = [_file_handler(tmp_path / "log", "daily", 5) for _ in range(2)]
 
     def both(event: str) -> None:
         for handler in two:
@@ -278,24 +299,73 @@ def test_one_of_two_starts_a_new_day_and_the_other_follows(tmp_path: Path, monke
     both("again")
     for handler in two:
         handler.close()
-    assert sorted(file.read_text().split() for file in tmp_path.iterdir()) == [
-        ["today"] * 2,
+    assert [file.read_text().split() for file in log_files(tmp_path)] == [
         ["tomorrow", "tomorrow", "again", "again"],
+        ["today"] * 2,
     ]
 
 
-def test_a_file_that_somebody_else_moves_or_whose_folder_goes_is_no_failure(
+FORKING = """
+import io, os, sys
+from dspy_live import log_structured, setup_logging
+
+setup_logging("INFO", file=sys.argv[1], rotate="20 kB", keep=99, stream=io.StringIO())
+log_structured("INFO", "line", by="parent", n=-1)
+children = []
+for by in range(3):
+    child = os.fork()
+    if child == 0:
+        for n in range(600):
+            log_structured("INFO", "line", by=by, n=n)
+        os._exit(0)
+    children.append(child)
+sys.exit(sum(os.waitpid(child, 0)[1] for child in children))
+"""
+
+
+def test_forked_workers_lose_no_line_when_the_file_is_rotated(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", FORKING, str(tmp_path / "log")], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    files = log_files(tmp_path)
+    assert len(files) > 5
+    written = sorted((line["by"], line["n"]) for file in files for line in lines(file) if line["n"] >= 0)
+    assert written == [(by, n) for by in range(3) for n in range(600)]
+
+
+@pytest.mark.parametrize("rotate", ["1 MB", "daily"])
+def test_a_log_that_somebody_else_moves_goes_on_in_a_new_file(
+    rotate: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    setup_logging(file=tmp_path / "log", rotate=rotate, stream=io.StringIO())
+    log_structured("INFO", "one")
+    (tmp_path / "log").rename(tmp_path / "moved")
+    log_structured("INFO", "two")
+    assert [line["event"] for line in lines(tmp_path / "log")] == ["two"]
+    assert capsys.readouterr().err == ""
+
+
+def test_lines_that_can_not_be_written_are_reported_once_and_are_not_quoted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """The logging package reports each of them with a traceback, the message and its arguments, keys and all."""
     (tmp_path / "logs").mkdir()
-    setup_logging(file=tmp_path / "logs" / "log", rotate="1 MB", stream=io.StringIO())
+    console = io.StringIO()
+    setup_logging(file=tmp_path / "logs" / "log", rotate="1 MB", stream=console)
     log_structured("INFO", "one")
-    (tmp_path / "logs" / "log").rename(tmp_path / "moved")
-    log_structured("INFO", "two")
-    assert [line["event"] for line in lines(tmp_path / "logs" / "log")] == ["two"]
     shutil.rmtree(tmp_path / "logs")
-    log_structured("INFO", "three")
-    assert capsys.readouterr().err == ""
+    for _ in range(2):
+        logging.getLogger("x").info("calling with %s", {"api_key": SECRET})
+    (report,) = capsys.readouterr().err.splitlines()
+    assert str(tmp_path / "logs" / "log") in report
+    assert "No such file" in report
+    assert console.getvalue().count("calling with") == 2
+
+
+def test_a_line_that_can_not_be_formatted_is_reported_with_its_place(capsys: pytest.CaptureFixture[str]) -> None:
+    setup_logging("INFO", stream=io.StringIO())
+    handler = logging.getLogger().handlers[-1]  # pytest's own raises
+    handler.handle(logging.LogRecord("x", logging.INFO, __file__, 1, "%d of them", ("three",), None))
+    assert Path(__file__).name in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -312,7 +382,7 @@ def test_a_file_that_somebody_else_moves_or_whose_folder_goes_is_no_failure(
         ({"prompts": "maybe"}, "show"),
     ],
 )
-def test_what_can_not_work_is_refused_and_changes_nothing(
+def test_wrong_arguments_are_refused_and_change_nothing(
     arguments: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     setup_logging(file=tmp_path / "before", stream=io.StringIO())
@@ -342,13 +412,10 @@ def test_dspys_own_lines_come_the_same_way(tmp_path: Path) -> None:
     import dspy  # noqa: F401
     from dspy.utils.logging_utils import configure_dspy_loggers
 
-    import dspy_live.programs.lm.accounting
-    from dspy_live.runtime.log_context import programs_loaded
-
     setup_logging(file=tmp_path / "log", stream=io.StringIO())
     logging.getLogger("dspy.clients.lm").warning("from dspy")
     configure_dspy_loggers("dspy")  # as its import does, should that come later
-    programs_loaded(dspy_live.programs.lm.accounting.where)
+    log_context.programs_loaded(log_context._look_up)
     logging.getLogger("dspy.clients.lm").warning("again")
     assert [line["event"] for line in lines(tmp_path / "log")] == ["from dspy", "again"]
 

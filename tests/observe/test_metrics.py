@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import Cancelled, DeadlineExceeded
+from dspy_live.core.observer import RunRecord
 from dspy_live.core.usage import LMRecord, LMUsage
 from dspy_live.observe import metrics as module
 from dspy_live.observe.metrics import Metrics
@@ -34,9 +35,9 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
 
 
 def a_run(metrics: Metrics, error: BaseException | None = None, program: str = "Rag", ttft: float | None = 0.2) -> None:
-    call = Call({})
-    metrics.run_started(call, program)
-    metrics.run_ended(call, error, 0.7, ttft)
+    call = Call({}, program=program)
+    metrics.run_started(call)
+    metrics.run_ended(RunRecord(call, None, error, 0.7, ttft))
 
 
 def test_runs_are_counted_by_outcome_with_durations() -> None:
@@ -44,8 +45,8 @@ def test_runs_are_counted_by_outcome_with_durations() -> None:
     a_run(metrics)
     a_run(metrics, DeadlineExceeded("late"))
     a_run(metrics, Cancelled("left"), ttft=None)
-    running = Call({})
-    metrics.run_started(running, "Rag")
+    running = Call({}, program="Rag")
+    metrics.run_started(running)
     assert value(metrics, "dspy_live_requests_total", program="Rag", outcome="ok") == 1
     assert value(metrics, "dspy_live_requests_total", program="Rag", outcome="error") == 1
     assert value(metrics, "dspy_live_requests_total", program="Rag", outcome="cancelled") == 1
@@ -56,7 +57,7 @@ def test_runs_are_counted_by_outcome_with_durations() -> None:
     assert value(metrics, "dspy_live_request_duration_seconds_bucket", program="Rag", le="0.5") == 0
     assert value(metrics, "dspy_live_request_duration_seconds_bucket", program="Rag", le="1.0") == 3
     assert value(metrics, "dspy_live_time_to_first_token_seconds_count", program="Rag") == 2
-    metrics.run_ended(running, None, 1.0, None)
+    metrics.run_ended(RunRecord(running, {}, None, 1.0, None))
     assert value(metrics, "dspy_live_requests_active", program="Rag") == 0
 
 
@@ -139,14 +140,14 @@ def test_names_of_any_kind_do_not_break_the_format() -> None:
 def test_a_run_that_began_before_is_not_counted_and_closing_ends_it() -> None:
     account, registry = Account(), CollectorRegistry()
     metrics = Metrics(account, registry)
-    metrics.run_ended(Call({}), None, 1.0, None)
+    metrics.run_ended(RunRecord(Call({}), {}, None, 1.0, None))
     assert value(metrics, "dspy_live_request_duration_seconds_count", program="") is None
     metrics.close()
     assert account.observers == ()
     Metrics(account, registry).close()
 
 
-def test_threads_lose_nothing() -> None:
+def test_concurrent_threads_lose_no_run() -> None:
     account = Account()
     metrics = Metrics(account)
 

@@ -72,7 +72,7 @@ SECRET = "S3CRETs3cretS3cret77"
         json.dumps(f"-----BEGIN PRIVATE KEY-----\nMII{SECRET}\n"),
     ],
 )
-def test_a_secret_is_gone(line: str) -> None:
+def test_a_secret_is_hidden(line: str) -> None:
     cleaned = redact(line)
     assert SECRET not in cleaned
     assert HIDDEN in cleaned
@@ -96,7 +96,7 @@ def test_a_secret_is_gone(line: str) -> None:
         "",
     ],
 )
-def test_what_is_no_secret_stays(line: str) -> None:
+def test_other_text_stays(line: str) -> None:
     assert redact(line) == line
 
 

@@ -19,6 +19,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import Cancelled, ConfigurationError, DeadlineExceeded
+from dspy_live.core.observer import RunRecord
 from dspy_live.core.usage import LMRecord, LMUsage
 from dspy_live.observe import semconv
 from dspy_live.observe.tracing import Tracing, setup_tracing, tracing_is_configured
@@ -49,14 +50,21 @@ def attributes(span: ReadableSpan) -> dict[str, Any]:
     return dict(span.attributes or {})
 
 
-def a_run(tracing: Tracing, account: Account, call: Call, failure: BaseException | None = None, **record: Any) -> None:
+def a_run(
+    tracing: Tracing,
+    account: Account,
+    call: Call,
+    failure: BaseException | None = None,
+    outputs: dict[str, Any] | None = None,
+    **record: Any,
+) -> None:
     fields: dict[str, Any] = {
         "usage": LMUsage(10, 5, 15, 4, 1, 2), "cost": 0.25, "cache": "miss", "latency": 0.5, "ttft": 0.125
     }  # fmt: skip
-    tracing.run_started(call, "Rag")
-    tracing.first_token(call)
+    call = call.but(program="Rag")
+    tracing.run_started(call)
     account.record(LMRecord(model=MODEL, run=call.id, predictor="rag.answer", lm_call=1, **{**fields, **record}))
-    tracing.run_ended(call, failure, 0.75, 0.2)
+    tracing.run_ended(RunRecord(call, outputs, failure, 0.75, 0.2))
 
 
 def test_our_names_are_those_of_the_conventions() -> None:
@@ -72,7 +80,7 @@ def test_our_names_are_those_of_the_conventions() -> None:
 def test_a_run_and_its_lm_call_are_parent_and_child(provider: TracerProvider, spans: InMemorySpanExporter) -> None:
     account = Account()
     tracing = setup_tracing(provider=provider, account=account)
-    call = Call({"question": "secret question"}, attributes={"key": "team-a"})
+    call = Call({"question": "secret question"}, key="team-a")
     a_run(tracing, account, call)
     found = by_name(spans)
     run, lm = found["invoke_workflow Rag"], found[f"chat {MODEL}"]
@@ -122,8 +130,8 @@ def test_failures_are_named_by_their_class_only(provider: TracerProvider, spans:
 def test_contents_only_by_choice_and_without_keys(provider: TracerProvider, spans: InMemorySpanExporter) -> None:
     account = Account()
     tracing = setup_tracing(provider=provider, account=account, contents=True)
-    call = Call({"question": "is sk-abcdef1234567890abcd a key?"}, attributes={"outputs": {"answer": "yes"}})
-    a_run(tracing, account, call)
+    call = Call({"question": "is sk-abcdef1234567890abcd a key?"})
+    a_run(tracing, account, call, outputs={"answer": "yes"})
     run = attributes(by_name(spans)["invoke_workflow Rag"])
     assert run["dspy_live.inputs"] == '{"question":"is [redacted] a key?"}'
     assert run["dspy_live.outputs"] == '{"answer":"yes"}'
@@ -133,11 +141,11 @@ def test_a_run_joins_its_callers_trace(provider: TracerProvider, spans: InMemory
     account = Account()
     tracing = setup_tracing(provider=provider, account=account)
     trace_id, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-    a_run(tracing, account, Call({}, attributes={"traceparent": f"00-{trace_id}-{parent}-01"}))
+    a_run(tracing, account, Call({}, trace=f"00-{trace_id}-{parent}-01"))
     for span in spans.get_finished_spans():
         assert f"{span.context.trace_id:032x}" == trace_id
     spans.clear()
-    a_run(tracing, account, Call({}, attributes={"traceparent": "rubbish"}))
+    a_run(tracing, account, Call({}, trace="rubbish"))
     assert by_name(spans)["invoke_workflow Rag"].parent is None
     spans.clear()
     with trace.use_span(provider.get_tracer("user").start_span("users own"), end_on_exit=True) as own:
@@ -154,7 +162,7 @@ def test_a_client_over_http_hands_its_trace_on() -> None:
     with serving(qa()) as live:
         for path in ("/predict", "/predict/stream"):
             http.post(live.url + path, json={"question": "Why?"}, headers={"traceparent": parent})
-        assert [call.attributes["traceparent"] for call in live.service.calls] == [parent, parent]
+        assert [call.trace for call in live.service.calls] == [parent, parent]
 
 
 def names(spans: InMemorySpanExporter) -> list[str]:
@@ -201,7 +209,7 @@ def test_a_callers_sampled_trace_is_never_left_out(provider: TracerProvider, spa
     for flags, expected in (("01", [LM, RUN]), ("00", [])):
         parent = f"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-{flags}"
         for _ in range(2):
-            a_run(tracing, account, Call({}, attributes={"traceparent": parent}))
+            a_run(tracing, account, Call({}, trace=parent))
             assert names(spans) == expected
 
 
@@ -226,11 +234,11 @@ def test_a_long_run_has_its_first_lm_calls_only(
     monkeypatch.setattr("dspy_live.observe.tracing.MAX_LM_CALLS", 2)
     account = Account()
     tracing = setup_tracing(provider=provider, account=account)
-    call = Call({})
-    tracing.run_started(call, "Rag")
+    call = Call({}, program="Rag")
+    tracing.run_started(call)
     for n in range(3):
         account.record(LMRecord(model=MODEL, run=call.id, lm_call=n))
-    tracing.run_ended(call, None, 1.0, None)
+    tracing.run_ended(RunRecord(call, {}, None, 1.0, None))
     assert names(spans) == [LM, LM, RUN]
 
 
@@ -249,10 +257,10 @@ def test_an_lm_call_outside_of_a_run_is_a_span_of_its_own(
 def test_closing_ends_open_spans_and_hears_no_more(provider: TracerProvider, spans: InMemorySpanExporter) -> None:
     account = Account()
     tracing = setup_tracing(provider=provider, account=account)
-    call = Call({})
-    tracing.run_started(call, "Rag")
+    call = Call({}, program="Rag")
+    tracing.run_started(call)
     tracing.close()
-    tracing.run_ended(call, None, 1.0, None)
+    tracing.run_ended(RunRecord(call, {}, None, 1.0, None))
     assert [span.name for span in spans.get_finished_spans()] == ["invoke_workflow Rag"]
     assert account.observers == ()
 
@@ -261,7 +269,7 @@ def test_closing_ends_open_spans_and_hears_no_more(provider: TracerProvider, spa
     ("model", "provider"),
     [("azure/x", "azure.ai.openai"), ("bedrock/anthropic/x", "aws.bedrock"), ("groq/x", "groq"), ("x", ""), ("", "")],
 )
-def test_providers(model: str, provider: str) -> None:
+def test_a_provider_has_the_conventions_name(model: str, provider: str) -> None:
     assert semconv.provider_of(model) == provider
 
 

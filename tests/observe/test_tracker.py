@@ -114,7 +114,7 @@ def test_figures_that_the_caller_names_are_the_ones_that_are_booked() -> None:
     assert scope.get_stats()["total_tokens"] == 3
 
 
-def test_threads_lose_nothing() -> None:
+def test_concurrent_threads_lose_no_record() -> None:
     account = Account()
 
     def work() -> None:
@@ -132,7 +132,7 @@ def test_threads_lose_nothing() -> None:
 
 
 def test_kinds_without_end_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(totals, "MAX_CELLS", 5)
+    monkeypatch.setattr(totals, "MAX_ROWS", 5)
     account = Account()
     for n in range(50):
         account.record(a_record(1, predictor=f"p{n}"))

@@ -48,7 +48,7 @@ def test_a_prepared_call_has_what_we_read() -> None:
     assert (call.cache, call.n, call.request, call.managed) == (True, 1, None, True)
 
 
-def test_the_adapter_calls_the_lm_under_names_that_the_speaker_reads() -> None:
+def test_the_adapter_calls_the_lm_under_the_names_that_origin_of_reads() -> None:
     for method in (dspy.Adapter.__call__, dspy.Adapter.acall):
         names = inspect.unwrap(method).__code__.co_varnames
         assert {"self", "processed_signature", "messages"} <= set(names)

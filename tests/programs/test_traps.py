@@ -478,8 +478,8 @@ def test_usage_of_nested_modules(sim: Sim) -> None:
 def test_history_grows(sim: Sim) -> None:
     """#8604: the process keeps every prompt and answer in a list, of 10,000 entries by default."""
     from dspy_live.core.call import Call
+    from dspy_live.core.sink import DISCARD
     from dspy_live.programs.run.program import ProgramService
-    from dspy_live.runtime import door
 
     before = len(base_lm.GLOBAL_HISTORY)
     with dspy.context(lm=sim.plain()):
@@ -489,7 +489,7 @@ def test_history_grows(sim: Sim) -> None:
     with dspy.context(lm=sim.lm()):
         service = ProgramService(dspy.Predict(QA), served=True)
         for _ in range(3):
-            asyncio.run(door.run(service, Call({"question": "?"})))
+            asyncio.run(service(Call({"question": "?"}), DISCARD))
     assert len(base_lm.GLOBAL_HISTORY) == before + 3
 
 

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from dspy_live.core.call import Buffer
-from dspy_live.core.errors import Broken, Closed
 from dspy_live.core.events import Event, Restart, Status, Token
 from dspy_live.runtime.channel.channel import Channel
 from dspy_live.testing import VirtualLoop
@@ -44,12 +43,15 @@ class Machine(RuleBasedStateMachine):
     def start(self, size: int, more: int | None, overflow: Any, max_bytes: int) -> None:
         self.loop = VirtualLoop(patience=0.01)
         buffer = Buffer(size, overflow, None if more is None else size + more, max_bytes)
-        self.channel = Channel(buffer, self.loop)
+        self.closed = self.gone = False
+        self.channel = self.loop.run_until_complete(self.make(buffer))
         self.sent: list[Event] = []
         self.got: list[Event] = []
         self.reading: asyncio.Task[Any] | None = None
-        self.wanted = self.called = 0
-        self.closed = self.gone = False
+        self.waiting: list[asyncio.Task[None]] = []
+
+    async def make(self, buffer: Buffer) -> Channel:
+        return Channel(buffer, lambda: self.closed)
 
     @rule(ticks=st.integers(1, 3))
     def tick(self, ticks: int) -> None:
@@ -62,40 +64,24 @@ class Machine(RuleBasedStateMachine):
         self.loop.run_until_complete(asyncio.sleep(seconds))
         self.look()
 
+    @precondition(lambda self: not self.closed)
     @rule(event=events)
     def push(self, event: Event) -> None:
-        try:
-            room = self.channel.push(event)
-        except Closed:
-            assert self.closed
-            return
-        assert not self.closed
+        room = self.channel.push(event)
         if self.gone:
-            assert not room
+            assert room
         else:
-            assert room is not self.channel.full
+            assert room or self.channel.full
             self.sent.append(event)
-
-    @precondition(lambda self: not (self.closed or self.gone))
-    @rule(batch=st.lists(events, min_size=1, max_size=3))
-    def push_from_a_thread(self, batch: list[Event]) -> None:
-        for event in batch:
-            self.channel.push_threadsafe(event)
-        self.loop.run_until_complete(asyncio.sleep(0))
-        assert not self.channel._inbox, "it takes effect at the loop's next turn"
-        self.sent.extend(batch)
-        self.look()
 
     @precondition(lambda self: self.reading is None)
     @rule(many=st.booleans())
     def read(self, many: bool) -> None:
         async def one() -> list[Event]:
-            try:
-                return [await self.channel.receiver.__anext__()]
-            except StopAsyncIteration:
-                return []
+            event = await self.channel.receive()
+            return [] if event is None else [event]
 
-        self.reading = self.loop.create_task(self.channel.receiver.receive_many() if many else one())  # type: ignore[arg-type]
+        self.reading = self.loop.create_task(self.channel.receive_many() if many else one())
 
     @precondition(lambda self: self.reading is not None)
     @rule()
@@ -105,23 +91,19 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def want_room(self) -> None:
-        self.wanted += 1
-        self.channel.on_room(self.heard)
-
-    def heard(self) -> None:
-        self.called += 1
+        self.waiting.append(self.loop.create_task(self.channel.room()))
 
     # Late, or most sequences would be over before anything has happened.
     @precondition(lambda self: len(self.sent) > 12)
-    @rule(fail=st.booleans())
-    def close(self, fail: bool) -> None:
-        self.channel.close(ValueError("boom") if fail else None)
+    @rule()
+    def end(self) -> None:
         self.closed = True
+        self.channel.wake()
 
     @precondition(lambda self: len(self.sent) > 12)
     @rule()
     def leave(self) -> None:
-        self.channel.receiver.close()
+        self.channel.close()
         self.gone = True
 
     def look(self) -> None:
@@ -130,12 +112,8 @@ class Machine(RuleBasedStateMachine):
             task, self.reading = self.reading, None
             if task.cancelled():
                 return
-            failure = task.exception()
-            if failure is None:
-                self.got.extend(task.result())
-                assert task.result() or self.closed or self.gone
-            else:
-                assert isinstance(failure, (ValueError, Closed, Broken))
+            self.got.extend(task.result())
+            assert task.result() or self.closed or self.gone
 
     @invariant()
     def adds_up(self) -> None:
@@ -144,7 +122,7 @@ class Machine(RuleBasedStateMachine):
         statistics = self.channel.statistics()
         assert statistics.dropped == 0
         assert statistics.size <= statistics.bound <= (self.channel._buffer.max_size or statistics.size)
-        assert self.called <= self.wanted
+        assert not (self.gone and self.channel.full)
 
     def teardown(self) -> None:
         if not hasattr(self, "channel"):
@@ -159,8 +137,7 @@ class Machine(RuleBasedStateMachine):
             self.reading.cancel()
             self.tick(3)
             assert self.reading is None, "a reader that is cancelled hangs"
-        self.channel.close()
-        self.closed = True
+        self.end()
         if not self.gone:
             for _ in range(2):
                 self.read(many=True)
@@ -168,7 +145,7 @@ class Machine(RuleBasedStateMachine):
                 assert self.reading is None, "a reader hangs after the end"
             assert story(self.got) == story(self.sent), "lost or out of order"
         self.tick(3)
-        assert self.called == self.wanted, "a sender that waits for room hangs"
+        assert all(task.done() for task in self.waiting), "a source that waits for room hangs"
         statistics = self.channel.statistics()
         assert statistics.waiting == 0
 

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import pytest
 
-from dspy_live.core.call import Buffer, Overflow
-from dspy_live.core.errors import Broken, Closed
-from dspy_live.core.events import Event, Predicted, Token
-from dspy_live.runtime.channel.channel import Channel
+from dspy_live.core.call import Buffer, Call, Overflow
+from dspy_live.core.events import Completion, Event, Result, Token
+from dspy_live.core.sink import Sink
+from dspy_live.runtime.channel import Channel, read
 from dspy_live.testing import Deadlock, explore
 
 DELAYS = 12
@@ -22,14 +22,26 @@ def token(n: int) -> Token:
     return Token(str(n), "answer", "p", 1)
 
 
-async def send(channel: Channel, count: int) -> None:
+def make(buffer: Buffer) -> tuple[Channel, Callable[[], None]]:
+    """Return a channel and a function that ends it."""
+    over = False
+
+    def end() -> None:
+        nonlocal over
+        over = True
+        channel.wake()
+
+    channel = Channel(buffer, lambda: over)
+    return channel, end
+
+
+async def send(channel: Channel, end: Callable[[], None], count: int) -> None:
     for n in range(count):
         if not channel.push(token(n)):
             await channel.room()
         if n == 1:
             await asyncio.sleep(0)
-    channel.push(Predicted({}))
-    channel.close()
+    end()
 
 
 def check(scenario: Callable[[], Coroutine[Any, Any, None]], delays: int = DELAYS) -> None:
@@ -46,22 +58,22 @@ def text(events: list[Event]) -> str:
 @pytest.mark.parametrize("way", ["many", "one"])
 def test_send_receive_cancel(overflow: Overflow, way: Literal["many", "one"]) -> None:
     async def scenario() -> None:
-        channel = Channel(Buffer(size=1, overflow=overflow, max_bytes=2))
+        channel, end = make(Buffer(size=1, overflow=overflow, max_bytes=2))
         got: list[Event] = []
 
         async def receive() -> None:
             if way == "many":
-                while batch := await channel.receiver.receive_many():
+                while batch := await channel.receive_many():
                     got.extend(batch)
             else:
-                async for event in channel.receiver:
+                while (event := await channel.receive()) is not None:
                     got.append(event)
 
         async def cancel() -> None:
             await asyncio.sleep(0)
             reading.cancel()
 
-        sending = asyncio.create_task(send(channel, 3))
+        sending = asyncio.create_task(send(channel, end, 3))
         reading = asyncio.create_task(receive())
         cancelling = asyncio.create_task(cancel())
         await asyncio.wait([reading, cancelling])
@@ -69,141 +81,136 @@ def test_send_receive_cancel(overflow: Overflow, way: Literal["many", "one"]) ->
             await receive()
         await sending
         statistics = channel.statistics()
-        assert got[-1] == Predicted({})
         assert statistics.waiting == statistics.discarded == 0
-        assert statistics.sent == 4
+        assert statistics.sent == 3
         if overflow == "drop_oldest":
             assert "012".endswith(text(got))
             assert len(text(got)) + statistics.dropped == 3
         else:
             assert text(got) == "012"
         if overflow == "block":
-            assert statistics.high_water <= 2  # the bound, and the result, which is never held back
+            assert statistics.high_water == 1
 
     check(scenario)
 
 
-def test_two_senders_that_wait_for_room() -> None:
+def test_two_sources_that_wait_for_room() -> None:
     async def scenario() -> None:
-        channel = Channel(Buffer(size=2))
+        channel, end = make(Buffer(size=2))
 
         async def one(name: int) -> None:
-            for n in range(2):
+            for n in range(3):
                 if not channel.push(Token(str(n), "answer", "p", name)):
                     await channel.room()
 
         async def all_of_them() -> None:
             await asyncio.gather(one(1), one(2))
-            channel.close()
+            end()
 
         sending = asyncio.create_task(all_of_them())
-        got = [event async for event in channel.receiver]
+        got: list[Event] = []
+        while (event := await channel.receive()) is not None:
+            got.append(event)
         await sending
         for name in (1, 2):
-            assert text([event for event in got if event.lm_call == name]) == "01"
+            assert text([event for event in got if isinstance(event, Token) and event.lm_call == name]) == "012"
 
     check(scenario)
 
 
 def test_the_reader_leaves_at_any_moment() -> None:
     async def scenario() -> None:
-        channel = Channel(Buffer(size=1))
-        called: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        channel, end = make(Buffer(size=1))
 
         async def receive() -> None:
-            await channel.receiver.receive_many()
-            await channel.receiver.receive_many()
+            await channel.receive_many()
+            await channel.receive_many()
 
         async def leave() -> None:
-            channel.receiver.close()
+            channel.close()
 
         async def wait_for_room() -> None:
             await asyncio.sleep(0)
-            channel.on_room(lambda: called.set_result(None))  # a second call would fail
-            await called
+            await channel.room()
 
-        sending = asyncio.create_task(send(channel, 3))
-        others = [asyncio.create_task(coro) for coro in (receive(), wait_for_room(), leave())]
-        await asyncio.wait([sending, *others])
-        for task in (sending, others[0]):
-            if (exc := task.exception()) is not None:
-                assert isinstance(exc, (Broken, Closed))
+        tasks = [asyncio.create_task(coro) for coro in (send(channel, end, 3), receive(), wait_for_room(), leave())]
+        await asyncio.gather(*tasks)
         statistics = channel.statistics()
-        assert statistics.sent == statistics.received + statistics.discarded
+        assert statistics.sent == 3 == statistics.received + statistics.discarded
 
-    check(scenario, delays=5)  # with 12 they are 464,396, and all hold
+    check(scenario, delays=5)
 
 
-def test_the_sender_fails_at_any_moment() -> None:
+def test_the_run_ends_at_any_moment() -> None:
     async def scenario() -> None:
-        channel = Channel(Buffer(size=1))
+        channel, end = make(Buffer(size=1))
         got: list[Event] = []
 
-        async def fail() -> None:
-            channel.close(ValueError("boom"))
-
         async def receive() -> None:
-            async for event in channel.receiver:
+            while (event := await channel.receive()) is not None:
                 got.append(event)
 
-        tasks = [asyncio.create_task(coro) for coro in (send(channel, 2), receive(), fail())]
-        await asyncio.wait(tasks)
-        statistics = channel.statistics()
-        assert statistics.received == len(got)
-        assert statistics.waiting == 0
-        # What was pushed before the failure has arrived; what came after it was refused, not lost.
-        assert statistics.sent == len(got) + statistics.discarded
-        assert "01".startswith(text(got))
-        refused = tasks[0].exception()
-        assert refused is None or isinstance(refused, Closed)
-        failure = tasks[1].exception()
-        assert (failure is None and got[-1] == Predicted({})) or isinstance(failure, ValueError)
+        async def wake() -> None:
+            channel.wake()
+
+        await asyncio.gather(send(channel, end, 2), receive(), wake())
+        assert text(got) == "01"
+        assert channel.statistics().waiting == 0
 
     check(scenario)
 
 
-def test_a_thread_and_the_loop_send_at_once() -> None:
+def test_a_service_is_read_by_one_that_is_cancelled_at_any_moment() -> None:
     async def scenario() -> None:
-        channel = Channel(Buffer(size=1))
+        ended: list[int] = []
 
-        async def foreign() -> None:
-            for n in range(3):
-                channel.push_threadsafe(Token(str(n), "why", "p", 2))
+        async def service(call: Call, sink: Sink) -> Result:
+            try:
+                for n in range(3):
+                    if not sink.push(token(n)):
+                        await sink.room()
+                return Completion({})
+            finally:
+                await asyncio.sleep(0)
+                ended.append(1)
 
-        async def both() -> None:
-            await asyncio.gather(send_all(), foreign())
-            channel.close()
+        async def reads() -> str:
+            async with read(service, Call({}), Buffer(size=1)) as reader:
+                return text([event async for event in reader])
 
-        async def send_all() -> None:
-            for n in range(2):
-                if not channel.push(token(n)):
-                    await channel.room()
+        async def cancel() -> bool:
+            await asyncio.sleep(0)
+            return reading.cancel()
 
-        sending = asyncio.create_task(both())
-        got = [event async for event in channel.receiver]
-        await sending
-        assert text([event for event in got if event.lm_call == 1]) == "01"
-        assert text([event for event in got if event.lm_call == 2]) == "012"
+        reading = asyncio.create_task(reads())
+        cancelling = asyncio.create_task(cancel())
+        await asyncio.wait([reading, cancelling])
+        if cancelling.result():
+            assert reading.cancelled()
+        else:
+            assert reading.result() == "012"
+        assert len(asyncio.all_tasks()) == 1
+        assert len(ended) <= 1  # none where it was cancelled before it began
 
-    check(scenario)
+    check(scenario, delays=6)
 
 
-def test_the_adaptive_bound_never_strands_a_sender() -> None:
+def test_the_adaptive_bound_never_strands_a_source() -> None:
     async def scenario() -> None:
-        channel = Channel(Buffer(size=1, max_size=4))
+        channel, end = make(Buffer(size=1, max_size=4))
 
         async def slow() -> list[Event]:
-            got = []
-            async for event in channel.receiver:
+            got: list[Event] = []
+            while (event := await channel.receive()) is not None:
                 got.append(event)
                 if len(got) % 2:
                     await asyncio.sleep(1)
             return got
 
-        sending = asyncio.create_task(send(channel, 6))
+        sending = asyncio.create_task(send(channel, end, 12))
         got = await slow()
         await sending
-        assert text(got) == "012345"
+        assert text(got) == "01234567891011"
 
     check(scenario)
 

@@ -79,7 +79,7 @@ def test_a_price_given_later_counts() -> None:
 
 
 @pytest.mark.parametrize("bad", [{"input": 1}, {"input": "much", "output": 1}, {"input": -1, "output": 1}, {}])
-def test_what_is_no_price_is_refused_with_an_example(bad: dict[str, float]) -> None:
+def test_a_wrong_price_is_refused_with_an_example(bad: dict[str, float]) -> None:
     with pytest.raises(ConfigurationError, match="dollars per million"):
         Prices().set({"m": bad})
 

@@ -1,83 +1,68 @@
 # ruff: noqa: PT012
-"""Scopes: the deadline, the reason, and whose cancellation it was."""
+"""Scopes: the reason, and whose cancellation it was; waiting for a real end; room as a level."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import pytest
 
-from dspy_live.core.errors import BudgetExceeded, Cancelled, ConfigurationError, DeadlineExceeded, Stop
-from dspy_live.runtime.scope import Scope, fail_after, move_on_after
+from dspy_live.core.errors import BudgetExceeded, Cancelled, DeadlineExceeded, ProgramFailed, Stop
+from dspy_live.runtime.scope import Room, Scope, ended
+from dspy_live.testing import Ending, explore, explore_cancellation, virtual_time
 
 
 async def forever() -> None:
     await asyncio.get_running_loop().create_future()
 
 
-def me() -> asyncio.Task:
+def me() -> asyncio.Task[Any]:
     task = asyncio.current_task()
     assert task is not None
     return task
 
 
-async def test_a_deadline_becomes_its_error_and_leaves_the_task_intact() -> None:
-    with pytest.raises(DeadlineExceeded, match=r"longer than the 0\.01 s"):
-        async with fail_after(0.01):
+def soon(callback: Callable[..., object], *args: Any) -> None:
+    asyncio.get_running_loop().call_soon(callback, *args)
+
+
+async def test_the_given_error_is_raised_and_the_task_is_intact() -> None:
+    error = BudgetExceeded("spent")
+    with pytest.raises(BudgetExceeded) as info:
+        async with Scope() as scope:
+            soon(scope.fail, error)
             await forever()
+    assert info.value is error
+    assert scope.error is error
     assert me().cancelling() == 0
     await asyncio.sleep(0)
 
 
-async def test_the_given_error_is_raised() -> None:
-    error = BudgetExceeded("spent")
-    with pytest.raises(BudgetExceeded) as info:
-        async with fail_after(0.001, error=error):
+async def test_an_errors_own_cause_is_kept() -> None:
+    error = ProgramFailed("the program")
+    error.__cause__ = KeyError("bug")
+    with pytest.raises(ProgramFailed) as info:
+        async with Scope() as scope:
+            soon(scope.fail, error)
             await forever()
-    assert info.value is error
-
-
-async def test_move_on_goes_on() -> None:
-    async with move_on_after(0.001) as scope:
-        await forever()
-    assert scope.cancelled
-    async with move_on_after(10) as scope:
-        await asyncio.sleep(0)
-    assert not scope.cancelled
-    assert me().cancelling() == 0
-
-
-@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), True, "1"])
-async def test_times_that_are_none_are_refused(seconds: float) -> None:
-    with pytest.raises(ConfigurationError, match="seconds must be"):
-        fail_after(seconds)
-
-
-async def test_a_deadline_in_the_past_fails_before_anything_runs() -> None:
-    scope = Scope(asyncio.get_running_loop().time() - 2)
-    with pytest.raises(DeadlineExceeded, match="2 s before the start"):
-        async with scope:
-            pytest.fail("it must not run")
-    assert scope.remaining() == 0
+    assert isinstance(info.value.__cause__, KeyError)
 
 
 async def test_the_first_reason_wins() -> None:
-    scope = Scope()
     first = Cancelled("by its caller")
-    assert scope.cancel(first)
-    assert not scope.cancel(DeadlineExceeded("later"))
-    assert scope.error is first
-    with pytest.raises(Stop) as info:
-        scope.check()
-    assert info.value.error is first
+    with pytest.raises(Cancelled) as info:
+        async with Scope() as scope:
+            assert scope.fail(first)
+            assert not scope.fail(DeadlineExceeded("later"))
+            await forever()
+    assert info.value is first
 
 
 async def test_our_cancel_is_swallowed_and_theirs_is_not() -> None:
-    scope = Scope()
-
     async def work() -> None:
-        async with scope:
+        async with Scope():
             await forever()
 
     task = asyncio.create_task(work())
@@ -86,57 +71,53 @@ async def test_our_cancel_is_swallowed_and_theirs_is_not() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert task.cancelled()
-    assert not scope.cancelled
 
 
-async def test_both_at_once_are_theirs() -> None:
-    scope = Scope()
+@pytest.mark.parametrize("ours_first", [True, False])
+async def test_both_at_once_are_theirs(ours_first: bool) -> None:
+    scopes: list[Scope] = []
 
     async def work() -> None:
-        async with scope:
+        async with Scope() as scope:
+            scopes.append(scope)
             await forever()
 
-    for ours_first in (True, False):
-        scope = Scope()
-        task = asyncio.create_task(work())
-        await asyncio.sleep(0)
-        if ours_first:
-            scope.cancel(Cancelled("ours"))
-        task.cancel("theirs")
-        if not ours_first:
-            scope.cancel(Cancelled("ours"))
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert task.cancelling() == 1
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    if ours_first:
+        scopes[0].fail(Cancelled("ours"))
+    task.cancel("theirs")
+    if not ours_first:
+        scopes[0].fail(Cancelled("ours"))
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert task.cancelling() == 1
 
 
 async def test_of_two_nested_scopes_the_outer_one_wins() -> None:
-    outer, inner = Scope(), Scope()
     with pytest.raises(Cancelled, match="outer"):
-        async with outer:
-            async with inner:
-                inner.cancel(DeadlineExceeded("inner"))
-                outer.cancel(Cancelled("outer"))
-                await forever()
+        async with Scope() as outer, Scope() as inner:
+            inner.fail(DeadlineExceeded("inner"))
+            outer.fail(Cancelled("outer"))
+            await forever()
     assert me().cancelling() == 0
 
 
-async def test_a_cancel_from_inside_does_not_leak_out() -> None:
-    scope = Scope()
+async def test_a_failure_from_inside_does_not_leak_out() -> None:
+    """``current_task().cancel()`` in a step that does not wait any more would come out past the scope."""
     with pytest.raises(Cancelled):
-        async with scope:
-            scope.cancel(Cancelled("x"))  # this task is running: the cancellation is pending
-    await asyncio.sleep(0)  # and would come here
+        async with Scope() as scope:
+            scope.fail(Cancelled("x"))
+    await asyncio.sleep(0)  # where it would come
     assert me().cancelling() == 0
 
 
 async def test_theirs_that_is_pending_beside_ours_gets_through() -> None:
-    scope = Scope()
-
     async def work() -> None:
-        async with scope:
-            scope.cancel(Cancelled("ours"))
+        async with Scope() as scope:
+            scope.fail(Cancelled("ours"))
             me().cancel("theirs")
+            await asyncio.sleep(0)
 
     task = asyncio.create_task(work())
     with pytest.raises(asyncio.CancelledError):
@@ -145,10 +126,9 @@ async def test_theirs_that_is_pending_beside_ours_gets_through() -> None:
 
 
 async def test_swallowing_the_cancellation_does_not_make_it_good() -> None:
-    scope = Scope()
     with pytest.raises(Cancelled):
-        async with scope:
-            asyncio.get_running_loop().call_soon(scope.cancel, Cancelled("x"))
+        async with Scope() as scope:
+            soon(scope.fail, Cancelled("x"))
             try:
                 await forever()
             except BaseException:
@@ -156,119 +136,150 @@ async def test_swallowing_the_cancellation_does_not_make_it_good() -> None:
     assert me().cancelling() == 0
 
 
-async def test_a_stop_for_its_reason_becomes_the_reason_and_another_does_not() -> None:
-    scope = Scope()
-    with pytest.raises(Cancelled):
-        async with scope:
-            scope.cancel(Cancelled("x"))
-            scope.check()
-    with pytest.raises(Stop):
-        async with Scope():
-            raise Stop(BudgetExceeded("other"))
+@pytest.mark.parametrize("error", [KeyError("a bug"), Stop(BudgetExceeded("other")), TimeoutError("its own")])
+async def test_an_error_of_the_code_inside_goes_through(error: BaseException) -> None:
+    for wait in (False, True):
+        with pytest.raises(type(error)) as info:
+            async with Scope() as scope:
+                scope.fail(Cancelled("x"))
+                try:
+                    if wait:
+                        await forever()
+                finally:
+                    raise error
+        assert info.value is error
+        await asyncio.sleep(0)
+        assert me().cancelling() == 0
 
 
-async def test_an_error_of_the_code_inside_goes_through() -> None:
-    scope = Scope()
-    with pytest.raises(KeyError):
-        async with scope:
-            scope.cancel(Cancelled("x"))
-            raise KeyError("bug in a finally")
+async def test_a_straggler_that_fails_a_scope_that_was_left_harms_nobody() -> None:
+    async with Scope() as scope:
+        pass
+    assert not scope.fail(Cancelled("late"))
     await asyncio.sleep(0)
     assert me().cancelling() == 0
 
 
-async def test_children_follow_and_parents_do_not() -> None:
-    parent = Scope()
-    child, other = parent.child(), parent.child()
-    child.cancel(Cancelled("child"))
-    assert not parent.cancelled
-    assert not other.cancelled
-    reason = Cancelled("parent")
-    parent.cancel(reason)
-    assert other.error is reason
-    assert child.error is not reason
-    assert parent.child().error is reason
+async def test_inside_a_task_that_was_cancelled_before_it_is_the_same() -> None:
+    async def work() -> int:
+        me().cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.sleep(0)
+        with pytest.raises(Cancelled):
+            async with Scope() as scope:
+                soon(scope.fail, Cancelled("x"))
+                await forever()
+        return me().cancelling()
+
+    assert await asyncio.create_task(work()) == 1
 
 
-async def test_a_closed_child_leaves_its_parent() -> None:
-    parent = Scope()
-    child = parent.child()
-    child.close()
-    parent.cancel(Cancelled("x"))
-    assert not child.cancelled
-    assert not parent._callbacks
+def test_failures_and_cancellations_in_any_order() -> None:
+    async def scenario() -> None:
+        inner_error, outer_error = Cancelled("inner"), Cancelled("outer")
+        scopes: list[Scope] = []
+
+        async def work() -> None:
+            async with Scope() as outer:
+                scopes.append(outer)
+                async with Scope() as inner:
+                    scopes.append(inner)
+                    await asyncio.sleep(0)
+                    await asyncio.sleep(0)
+
+        async def fail(number: int, error: Exception) -> None:
+            await asyncio.sleep(0)
+            if len(scopes) > number:
+                scopes[number].fail(error)
+
+        async def cancel() -> bool:
+            await asyncio.sleep(0)
+            return task.cancel()
+
+        task = asyncio.create_task(work())
+        others = [asyncio.create_task(c) for c in (fail(0, outer_error), fail(1, inner_error))]
+        killer = asyncio.create_task(cancel())
+        await asyncio.wait([task, killer, *others])
+        if killer.result():
+            assert task.cancelled() or task.exception() in (inner_error, outer_error)
+            assert task.cancelling() == 1
+        else:
+            assert task.exception() in (None, inner_error, outer_error)
+            assert task.cancelling() == 0
+
+    assert explore(scenario, delays=5) > 100
 
 
-async def test_the_nearer_deadline_counts() -> None:
-    now = 100.0
-    parent = Scope(110.0, now=lambda: now)
-    assert parent.child().remaining() == 10
-    assert parent.child(105.0).remaining() == 5
-    assert parent.child(120.0).remaining() == 10
-    assert Scope().remaining() is None
-    now = 104.0
-    assert parent.child(105.0).remaining() == 1
-    parent.close()
-
-
-async def test_the_parents_deadline_stops_the_child() -> None:
-    parent = Scope(asyncio.get_running_loop().time() + 0.005)
-    child = parent.child(asyncio.get_running_loop().time() + 60)
-    with pytest.raises(DeadlineExceeded):
-        async with child:
-            await forever()
-    assert child.error is parent.error
-
-
-async def test_an_injected_clock_that_is_behind_is_looked_at_again() -> None:
-    now = 0.0
-    scope = Scope(0.01, now=lambda: now)
-    await asyncio.sleep(0.03)
-    assert not scope.cancelled
-    now = 1.0
-    await asyncio.sleep(0.03)
-    assert scope.cancelled
-
-
-async def test_callbacks_run_once_on_the_loop_and_one_that_fails_hinders_none() -> None:
-    scope = Scope()
+@virtual_time
+async def test_ended_waits_through_cancellations_and_raises_the_last_one() -> None:
+    heard: list[float] = []
     loop = asyncio.get_running_loop()
-    reported: list[dict] = []
-    loop.set_exception_handler(lambda _, context: reported.append(context))
-    heard: list[tuple] = []
-    scope.on_cancel(lambda error: 1 / 0)
-    scope.on_cancel(lambda error: heard.append((str(error), threading.get_ident())))
-    scope.on_cancel(lambda error: pytest.fail("taken back"))()
-    thread = threading.Thread(target=scope.cancel, args=(Cancelled("from a thread"),))
-    thread.start()
-    thread.join()
-    assert scope.cancelled
-    assert heard == []
+    work = [asyncio.create_task(asyncio.sleep(seconds)) for seconds in (5, 10)]
+    waiting = asyncio.create_task(ended(*work, on_cancel=lambda: heard.append(loop.time())))
+    for _ in range(2):
+        await asyncio.sleep(2)
+        waiting.cancel()
+    await asyncio.wait([waiting])
+    assert loop.time() == 10
+    assert waiting.cancelled()
+    assert waiting.cancelling() == 2
+    assert heard == [2, 4]
+    assert not any(task.cancelled() for task in work)
+
+
+async def test_ended_says_nothing_of_how_the_work_ended() -> None:
+    async def fail() -> None:
+        raise KeyError
+
+    task = asyncio.create_task(fail())
+    await ended(task)
+    await ended(task)
+    assert isinstance(task.exception(), KeyError)
+
+
+def test_what_ended_waits_for_is_over_whoever_cancels() -> None:
+    def scenario() -> tuple[Coroutine[Any, Any, None], Callable[[Ending], None]]:
+        work: list[asyncio.Task[None]] = []
+
+        async def body() -> None:
+            work.append(asyncio.create_task(asyncio.sleep(3)))
+            await ended(*work)
+
+        def check(ending: Ending) -> None:
+            assert all(task.done() and not task.cancelled() for task in work)
+
+        return body(), check
+
+    assert explore_cancellation(scenario) > 10
+
+
+@virtual_time
+async def test_room_is_a_level_and_any_number_may_wait() -> None:
+    room = Room()
+    await room.wait()
+    room.set(False)
+    waiting = [asyncio.create_task(room.wait()) for _ in range(3)]
+    await asyncio.sleep(1)
+    assert not any(task.done() for task in waiting)
+    waiting[0].cancel()
+    room.set(True)
     await asyncio.sleep(0)
-    assert heard == [("from a thread", threading.get_ident())]
-    assert len(reported) == 1
-    scope.on_cancel(lambda error: heard.append(("late", 0)))
-    assert heard[-1] == ("late", 0)
+    await asyncio.sleep(0)
+    assert waiting[0].cancelled()
+    assert all(task.done() for task in waiting)
+    await room.wait()
+    assert not room._waiting
 
 
-async def test_a_thread_stops_a_task() -> None:
-    scope = Scope()
-    with pytest.raises(Cancelled):
-        async with scope:
-            threading.Thread(target=scope.cancel, args=(Cancelled("x"),)).start()
-            await forever()
-
-
-async def test_one_scope_guards_one_task() -> None:
-    scope = Scope()
-    async with scope:
-        with pytest.raises(RuntimeError, match="child"):
-            await scope.__aenter__()
-
-
-async def test_leaving_stops_the_timer() -> None:
-    scope = fail_after(0.005)
-    async with scope:
-        pass
-    await asyncio.sleep(0.02)
-    assert not scope.cancelled
+@virtual_time
+async def test_who_is_woken_when_the_room_is_gone_again_waits_on() -> None:
+    room = Room()
+    room.set(False)
+    waiting = asyncio.create_task(room.wait())
+    await asyncio.sleep(0)
+    room.set(True)
+    room.set(False)
+    await asyncio.sleep(1)
+    assert not waiting.done()
+    room.set(True)
+    await waiting

@@ -16,7 +16,7 @@ from dspy_live.sansio.overflow import CONTROL_BOUND, PARTIAL_BYTES, Blocking, Co
 texts = st.text(max_size=6)
 calls = st.integers(1, 2)
 fields = st.sampled_from(["answer", "why"])
-speech = st.one_of(
+spoken = st.one_of(
     st.builds(Token, texts, fields, st.just("p"), calls),
     st.builds(Reasoning, texts, st.just("p"), calls),
     st.builds(TextDelta, texts, calls),
@@ -58,12 +58,12 @@ class Machine(RuleBasedStateMachine):
         self.sent: list[Event] = []
         self.got: list[Event] = []
 
-    @rule(event=speech)
-    def put_speech(self, event: Event) -> None:
+    @rule(event=spoken)
+    def put_spoken(self, event: Event) -> None:
         self.sent.append(event)
         assert self.queue.put(event) is not self.queue.full
 
-    @rule(event=speech)
+    @rule(event=spoken)
     def put_from_a_thread(self, event: Event) -> None:
         self.sent.append(event)
         self.queue.put_merging(event)

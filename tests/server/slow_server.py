@@ -1,8 +1,9 @@
-"""A server process for the tests of the shutdown: `python slow_server.py DRAIN SECONDS_PER_RUN`."""
+"""A server process for the tests of the shutdown: `python slow_server.py DRAIN`. Its runs end at SIGUSR1."""
 
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 
 from tests.server.support import Tape, qa
@@ -14,14 +15,14 @@ from dspy_live.server.transport.serve import serve
 
 
 def main() -> None:
-    drain, seconds = float(sys.argv[1]), float(sys.argv[2])
-
     async def script(call: Call, tape: Tape) -> None:
+        may_end = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, may_end.set)
         await tape.push(Started(call.id))
-        await asyncio.sleep(seconds)
+        await may_end.wait()
         await tape.push(Predicted({"answer": "in time"}))
 
-    serve(create_app(qa(script)), port=0, drain=drain, on_ready=lambda url: print(url, flush=True))
+    serve(create_app(qa(script)), port=0, drain=float(sys.argv[1]), on_ready=lambda url: print(url, flush=True))
 
 
 if __name__ == "__main__":

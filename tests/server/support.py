@@ -9,17 +9,17 @@ import json
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import httpx
 from starlette.types import ASGIApp
 
 from dspy_live.core.call import Call
-from dspy_live.core.events import Event, Predicted, Started, Token, Usage
+from dspy_live.core.events import Event, Predicted, Result, Started, Token, Usage
 from dspy_live.core.schema import Field, Schema
-from dspy_live.server import App, LiveServer, Mounted, create_app
+from dspy_live.core.sink import Sink
+from dspy_live.server import App, LiveServer, ServedProgram, create_app
 from dspy_live.server.transport.address import listen
 
 http = httpx.Client(verify=False, trust_env=False, timeout=10)
@@ -31,58 +31,34 @@ Script = Callable[[Call, "Tape"], Awaitable[None]]
 
 
 class Tape:
-    """The receiver of one scripted run; the script is its sender."""
+    """What one scripted run tells its sink. ``waits`` is true while the sink has no room."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, sink: Sink) -> None:
         self.call = call
-        self.taken = 0
+        self.sink = sink
         self.pushed = 0
-        self._ready: list[Event] = []
-        self._end: BaseException | bool = False
-        self._wake = asyncio.Event()
-        self._room = asyncio.Event()
-        self._room.set()
+        self.waits = False
+        self.result: Predicted | None = None
 
-    async def push(self, *events: Event) -> None:
-        """Send events; waits while as many tokens are unread as the call's buffer holds."""
+    async def push(self, *events: Event | Predicted) -> None:
+        """Push events, and wait for room where there is none; a prediction is what the run returns."""
         for event in events:
-            await self._room.wait()
+            if isinstance(event, Predicted):
+                self.result = event
+                continue
             self.pushed += 1
-            self._ready.append(event)
-            if len(self._ready) >= self.call.buffer.size:
-                self._room.clear()
-            self._wake.set()
+            if not self.sink.push(event):
+                self.waits = True
+                await self.sink.room()
+                self.waits = False
 
     async def tokens(self, text: str, field: str = "answer", lm_call: int = 1, pause: float = 0.0) -> None:
-        """Send a text word by word, with a pause (seconds) between the words."""
+        """Push a text word by word, with a pause (seconds) between the words."""
         words = [w + " " for w in text.split(" ")]
         words[-1] = words[-1][:-1]
         for i, word in enumerate(words):
             await self.push(Token(word, field, "predict", lm_call, i == len(words) - 1))
             await asyncio.sleep(pause)
-
-    def end(self, exc: BaseException | bool = True) -> None:
-        self._end = exc
-        self._wake.set()
-
-    async def receive_many(self) -> list[Event]:
-        while not self._ready:
-            if isinstance(self._end, BaseException):
-                raise self._end
-            if self._end:
-                return []
-            self._wake.clear()
-            await self._wake.wait()
-        batch, self._ready = self._ready, []
-        self.taken += len(batch)
-        self._room.set()
-        return batch
-
-    def __aiter__(self) -> Tape:
-        return self
-
-    async def __anext__(self) -> Event:
-        raise NotImplementedError
 
 
 class Scripted:
@@ -93,36 +69,20 @@ class Scripted:
         self.calls: list[Call] = []
         self.tapes: list[Tape] = []
         self.ended: dict[str, str] = {}
-        self.left_at: dict[str, float] = {}
 
-    @asynccontextmanager
-    async def open(self, call: Call) -> AsyncIterator[Tape]:
-        tape = Tape(call)
+    async def __call__(self, call: Call, sink: Sink) -> Result:
+        tape = Tape(call, sink)
         self.calls.append(call)
         self.tapes.append(tape)
-        task = asyncio.create_task(self._run(call, tape))
         how = "finished"
         try:
-            yield tape
+            await self.script(call, tape)
         except BaseException as exc:
             how = type(exc).__name__
             raise
         finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
             self.ended[call.id] = how
-            self.left_at[call.id] = time.monotonic()
-
-    async def _run(self, call: Call, tape: Tape) -> None:
-        try:
-            await self.script(call, tape)
-        except asyncio.CancelledError:
-            raise
-        except BaseException as exc:
-            tape.end(exc)
-        else:
-            tape.end()
+        return tape.result  # type: ignore[return-value]
 
 
 def text_convert(value: Any) -> str:
@@ -151,8 +111,14 @@ async def answer(call: Call, tape: Tape) -> None:
     await tape.push(USAGE, Predicted({"reasoning": "I think.", "answer": text}))
 
 
-def qa(script: Script = answer, schema: Schema = QA, **kw: Any) -> Mounted:
-    return Mounted("qa", Scripted(script), schema, **kw)
+def qa(script: Script = answer, schema: Schema = QA, **kw: Any) -> ServedProgram:
+    return ServedProgram("qa", Scripted(script), schema, **kw)
+
+
+def scripted(program: ServedProgram) -> Scripted:
+    """The service of a program that stands in no layers."""
+    assert isinstance(program.service, Scripted)
+    return program.service
 
 
 class Live:
@@ -167,9 +133,7 @@ class Live:
 
     @property
     def service(self) -> Scripted:
-        service = self.app.default.service
-        assert isinstance(service, Scripted)
-        return service
+        return scripted(self.app.default)
 
     def connect(self, rcvbuf: int | None = None) -> socket.socket:
         sock = socket.socket()
@@ -179,12 +143,11 @@ class Live:
         sock.connect(("127.0.0.1", self.port))
         return sock
 
-    def left_after(self, leave: Callable[[], object]) -> float:
-        """Seconds from the client's leaving to the end of the service's context (one run is open)."""
-        began = time.monotonic()
+    def ends_when(self, leave: Callable[[], object]) -> None:
+        """Let the client leave, and wait until its run, which has no end of its own, has ended."""
+        assert not self.service.ended
         leave()
-        until(lambda: bool(self.service.left_at))
-        return max(self.service.left_at.values()) - began
+        until(lambda: bool(self.service.ended))
 
     def settled(self, value: Callable[[], int]) -> None:
         """Wait until a number has stopped moving."""
@@ -219,9 +182,9 @@ class QuickServer(LiveServer):
 
 
 @contextlib.contextmanager
-def serving(app: App | Mounted, *, wrap: ASGIApp | None = None, **kw: Any) -> Iterator[Live]:
+def serving(app: App | ServedProgram, *, wrap: ASGIApp | None = None, **kw: Any) -> Iterator[Live]:
     """Serve an app in a thread of its own, on a free port of 127.0.0.1."""
-    if isinstance(app, Mounted):
+    if isinstance(app, ServedProgram):
         app = create_app(app, **kw)
     sock = listen("127.0.0.1", 0)
     loops: list[asyncio.AbstractEventLoop] = []
@@ -247,7 +210,7 @@ def serving(app: App | Mounted, *, wrap: ASGIApp | None = None, **kw: Any) -> It
         assert not thread.is_alive(), "the server did not stop"
 
 
-def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
     """Wait for another thread to make something true."""
     end = time.monotonic() + seconds
     while not condition():

@@ -51,7 +51,7 @@ def test_health_and_the_pages_are_open(live: Live, path: str) -> None:
 @pytest.mark.parametrize(("headers", "name"), [(ADA, "ada"), (BOB, "bob")])
 def test_a_key_names_its_owner_in_the_call(live: Live, headers: dict[str, str], name: str) -> None:
     assert http.post(live.url + "/predict", json={"question": "x"}, headers=headers).status_code == 200
-    assert live.service.calls[-1].attributes["key"] == name
+    assert live.service.calls[-1].key == name
 
 
 def test_the_query_string_is_for_what_has_no_headers_only(live: Live) -> None:

@@ -235,7 +235,7 @@ def test_overload_is_503_with_retry_after() -> None:
         sock.close()
     assert reply.status_code == 503
     assert error(reply)["type"] == "overloaded"
-    assert "1 runs" in error(reply)["message"]
+    assert "1 may be; try again in 1 s" in error(reply)["message"]
     assert reply.headers["retry-after"] == "1"
     assert ready.status_code == 503
     assert ready.json()["status"] == "full"

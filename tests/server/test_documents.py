@@ -1,4 +1,4 @@
-"""What the server says of itself: OpenAPI, programs, figures, and itself under another application."""
+"""What the server says of itself: OpenAPI, programs, statistics, and itself under another application."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.server.support import Live, Scripted, answer, http, qa, serving, sse
 
 from dspy_live.core.errors import ConfigurationError
 from dspy_live.core.schema import Field, Schema
-from dspy_live.server import Mounted, create_app
+from dspy_live.server import ServedProgram, create_app
 
 CITY = {
     "$defs": {"City": {"type": "object", "properties": {"name": {"type": "string"}}}},
@@ -34,7 +34,7 @@ RICH = Schema(
 
 @pytest.fixture(scope="module")
 def live() -> Iterator[Live]:
-    programs = {"qa": qa(), "rich.v2": Mounted("rich.v2", Scripted(answer), RICH)}
+    programs = {"qa": qa(), "rich.v2": ServedProgram("rich.v2", Scripted(answer), RICH)}
     with serving(create_app(programs, title="Two programs", simulated=True)) as server:
         yield server
 
@@ -106,7 +106,7 @@ def test_a_program_is_run_under_its_name(live: Live) -> None:
     assert sse(http.get(live.url + run["events"]).text)[-1][0] == "done"
 
 
-def test_figures_count_runs(live: Live) -> None:
+def test_stats_and_metrics_count_runs(live: Live) -> None:
     before = http.get(live.url + "/stats").json()
     http.post(live.url + "/predict/stream", json={"question": "x"})
     after = http.get(live.url + "/stats").json()
@@ -188,7 +188,7 @@ def test_it_works_under_a_middleware_that_wraps_receive() -> None:
 @pytest.mark.parametrize("name", ["", "a/b", "-x", "a b", "ä"])
 def test_names_that_can_not_be_in_a_path(name: str) -> None:
     with pytest.raises(ConfigurationError):
-        Mounted(name, Scripted(answer), RICH)
+        ServedProgram(name, Scripted(answer), RICH)
 
 
 def test_a_server_without_programs_or_with_a_wrong_name() -> None:
@@ -213,7 +213,7 @@ def test_classes_of_a_users_fields_keep_their_places_in_the_document() -> None:
         "discriminator": {"propertyName": "kind", "mapping": {"cat": "#/$defs/Cat", "x": "#/$defs/Inputs"}},
     }
     schema = Schema("Pets", (Field("pet", type="Cat | Inputs", json_schema=pet),), (Field("answer"),))
-    with serving(Mounted("pets", Scripted(answer), schema)) as live:
+    with serving(ServedProgram("pets", Scripted(answer), schema)) as live:
         doc = http.get(live.url + "/openapi.json").json()
     schemas = doc["components"]["schemas"]
     assert schemas["pets.Inputs"]["required"] == ["pet"]

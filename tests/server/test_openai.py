@@ -51,7 +51,6 @@ def test_a_whole_completion(live: Live) -> None:
     ]
     assert found["usage"] == {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
     assert live.service.calls[-1].config == {"temperature": 0.2, "seed": 7}
-    assert live.service.calls[-1].restartable is False
 
 
 @pytest.mark.parametrize("usage", [False, True])
@@ -153,7 +152,7 @@ def test_outputs_without_text_are_json() -> None:
     assert "".join(c["choices"][0]["delta"].get("content", "") for c in streamed) == '{"number":7}'
 
 
-def test_leaving_leaves_the_run() -> None:
+def test_leaving_cancels_the_run() -> None:
     async def endless(call: Call, tape: Tape) -> None:
         await tape.push(Started(call.id))
         await tape.tokens("x " * 10_000, pause=0.002)
@@ -163,5 +162,5 @@ def test_leaving_leaves_the_run() -> None:
         sock.sendall(live.request("POST", "/v1/chat/completions", json.dumps(body(stream=True)).encode()))
         while b"chunk" not in sock.recv(65536):
             pass
-        assert live.left_after(sock.close) < 1
+        live.ends_when(sock.close)
         until(lambda: len(live.app.runs) == 0)

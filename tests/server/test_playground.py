@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 from tests.server.browser import Page, chromium
-from tests.server.support import QA, USAGE, Live, Scripted, Tape, answer, http, serving, text_convert, until
+from tests.server.support import QA, USAGE, Live, Scripted, Tape, answer, http, scripted, serving, text_convert, until
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import InputError, LMFailed
 from dspy_live.core.events import Partial, Predicted, Restart, Started, Status, Token, Tool
 from dspy_live.core.schema import Field, Schema
-from dspy_live.server import Mounted, create_app
+from dspy_live.server import ServedProgram, create_app
 from dspy_live.server.routes import static
 
 RIVERS = Schema(
@@ -64,9 +64,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 @pytest.fixture(scope="module")
 def live() -> Iterator[Live]:
     programs = {
-        "rivers": Mounted("rivers", Scripted(rivers), RIVERS, simulated=True),
-        "qa": Mounted("qa", Scripted(answer), QA),
-        "notes": Mounted("notes", Scripted(answer), NOTES),
+        "rivers": ServedProgram("rivers", Scripted(rivers), RIVERS, simulated=True),
+        "qa": ServedProgram("qa", Scripted(answer), QA),
+        "notes": ServedProgram("notes", Scripted(answer), NOTES),
     }
     with serving(create_app(programs, title="River guide")) as server:
         yield server
@@ -103,16 +103,20 @@ def test_the_form_is_the_schema(page: Page) -> None:
     assert unlabelled == 0
 
 
-def test_a_run_fills_the_fields_and_shows_its_figures(page: Page, live: Live) -> None:
+def test_a_run_fills_the_fields_and_shows_its_statistics(page: Page, live: Live) -> None:
     page.type("#in-question", "Which?")
     page.type("#in-tags", '["a", "b"]')
     page.click("#run")
     page.wait(DONE)
     assert value(page, 0) == "The <b>Danube</b> & the Wien"
     assert value(page, 1).split() == ["[", '"Vienna",', '"Linz"', "]"]
-    service = live.app.programs["rivers"].service
-    assert isinstance(service, Scripted)
-    assert dict(service.calls[-1].inputs) == {"question": "Which?", "style": "short", "k": 3, "tags": ["a", "b"]}
+    inputs = scripted(live.app.programs["rivers"]).calls[-1].inputs
+    assert dict(inputs) == {
+        "question": "Which?",
+        "style": "short",
+        "k": 3,
+        "tags": ["a", "b"],
+    }
     meters = page.text("#meters")
     assert "$0.0010" in meters
     assert "7 tokens" in meters
@@ -200,7 +204,7 @@ def test_the_documentation_fits_a_phone(page: Page, live: Live) -> None:
     assert wide == 390
 
 
-def test_live_figures_move(page: Page) -> None:
+def test_the_live_statistics_move(page: Page) -> None:
     page.type("#in-question", "Which?")
     page.click("#run")
     page.wait(DONE)
@@ -225,7 +229,7 @@ def test_the_documentation_lists_every_path(page: Page, live: Live) -> None:
 
 
 def test_a_server_with_keys_asks_for_one(browser: Page) -> None:
-    app = create_app(Mounted("qa", Scripted(answer), QA), api_keys=["open-sesame"])
+    app = create_app(ServedProgram("qa", Scripted(answer), QA), api_keys=["open-sesame"])
     with serving(app) as live:
         browser.goto(live.url)
         browser.wait("document.querySelector('#key-dialog').open")

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,8 +23,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @contextlib.contextmanager
-def process(drain: float, seconds: float) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    command = [sys.executable, "-m", "tests.server.slow_server", str(drain), str(seconds)]
+def process(drain: float) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    command = [sys.executable, "-m", "tests.server.slow_server", str(drain)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
         assert server.stdout is not None
         try:
@@ -56,28 +55,29 @@ class Asking(threading.Thread):
         return [name for name, _, _ in sse(self.text)]
 
 
+def draining(url: str) -> bool:
+    ready = http.get(url + "/health/ready")
+    return ready.status_code == 503 and ready.json()["status"] == "draining"
+
+
 def test_sigterm_lets_runs_end_and_takes_no_new_ones() -> None:
-    with process(drain=10, seconds=0.8) as (server, url):
+    with process(drain=3600) as (server, url):
         asking = Asking(url)
-        began = time.monotonic()
         server.send_signal(signal.SIGTERM)
-        time.sleep(0.2)
-        ready = http.get(url + "/health/ready")
+        until(lambda: draining(url))
         refused = http.post(url + "/predict", json={"question": "x"})
+        server.send_signal(signal.SIGUSR1)
         assert asking.names() == ["started", "prediction", "done"]
-        assert server.wait(5) == 0
-        assert time.monotonic() - began < 9, "it waited for its whole drain"
+        assert server.wait(20) == 0
         assert server.stdout is not None
         assert "Traceback" not in server.stdout.read()
-    assert ready.status_code == 503
-    assert ready.json()["status"] == "draining"
     assert refused.status_code == 503
     assert refused.json()["error"]["type"] == "draining"
     assert refused.headers["retry-after"]
 
 
 def test_runs_that_outlast_the_drain_end_in_a_clean_error() -> None:
-    with process(drain=0.3, seconds=60) as (server, url):
+    with process(drain=0.3) as (server, url):
         asking = Asking(url)
         with connect(url.replace("http", "ws") + "/ws") as socket:
             socket.send("x")
@@ -86,24 +86,24 @@ def test_runs_that_outlast_the_drain_end_in_a_clean_error() -> None:
             assert sse(asking.text)[1][2]["error"]["type"] == "draining"
             with pytest.raises(Exception, match="4503"):
                 socket.recv(5)
-        assert server.wait(5) == 0
+        assert server.wait(20) == 0
 
 
 def test_a_second_signal_cuts_the_drain_short() -> None:
-    with process(drain=60, seconds=60) as (server, url):
+    with process(drain=3600) as (server, url):
         asking = Asking(url)
         server.send_signal(signal.SIGINT)
-        time.sleep(0.1)
+        until(lambda: draining(url))
         server.send_signal(signal.SIGINT)
         assert asking.names() == ["started", "error", "done"]
-        assert server.wait(5) == 0
+        assert server.wait(20) == 0
 
 
 def test_a_client_that_reads_nothing_does_not_hold_up_the_end_of_an_idle_server() -> None:
-    with process(drain=5, seconds=0) as (server, url):
+    with process(drain=3600) as (server, url):
         with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))):
             server.send_signal(signal.SIGTERM)
-            assert server.wait(5) == 0
+            assert server.wait(20) == 0
 
 
 def test_another_address_than_loopback_needs_a_key_or_a_word() -> None:

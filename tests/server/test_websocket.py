@@ -18,7 +18,7 @@ from dspy_live.core.call import Call
 from dspy_live.core.errors import LMFailed, Overloaded
 from dspy_live.core.events import Predicted, Restart, Started, Status, Token
 from dspy_live.core.schema import Field, Schema
-from dspy_live.server import Mounted, create_app
+from dspy_live.server import ServedProgram, create_app
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +53,13 @@ def vanish(socket: ClientConnection) -> None:
     socket.socket.shutdown(SHUT_RDWR)
 
 
-# -- plain ---------------------------------------------------------------------------------------
+# The plain protocol.
 
 
 def test_a_question_is_answered_by_the_last_text_outputs_tokens(live: Live) -> None:
     with connect(live.ws + "/ws") as socket:
         assert ask(socket, "why?") == ["You ", "asked: ", "why?"]
         assert ask(socket, "who?") == ["You ", "asked: ", "who?"]
-    assert live.service.calls[-1].restartable is False
 
 
 def test_questions_sent_together_are_answered_in_order(live: Live) -> None:
@@ -147,22 +146,29 @@ def test_words_that_can_not_be_taken_back_close_the_socket() -> None:
     assert "stream_broken" in reason
 
 
-def test_a_program_whose_text_changed_once_is_held_to_its_end_from_then_on() -> None:
-    async def loop(call: Call, tape: Tape) -> None:
-        await tape.push(Started(call.id))
-        await tape.tokens("first try", lm_call=1)
-        await tape.tokens("second", lm_call=2)
-        await tape.push(Predicted({"answer": "second"}))
-
-    with serving(qa(loop)) as live:
-        with connect(live.ws + "/ws") as socket:
-            socket.send("x")
-            assert closed(socket)[0] == 4502
-        with connect(live.ws + "/ws") as socket:
-            assert ask(socket, "x") == ["second"]
+async def change_of_mind(call: Call, tape: Tape) -> None:
+    await tape.push(Started(call.id))
+    await tape.tokens("first try", lm_call=1)
+    await tape.tokens("second", lm_call=2)
+    await tape.push(Predicted({"answer": "second"}))
 
 
-def test_a_second_speaker_in_the_same_field_is_held_until_the_end() -> None:
+def test_one_run_does_not_change_how_a_later_one_is_served() -> None:
+    with serving(qa(change_of_mind)) as live:
+        for _ in range(2):
+            with connect(live.ws + "/ws") as socket:
+                socket.send("x")
+                assert socket.recv(5) == "first "
+                assert closed(socket)[0] == 4502
+
+
+def test_text_that_is_held_comes_at_the_end() -> None:
+    with serving(qa(change_of_mind, hold_text=True)) as live, connect(live.ws + "/ws") as socket:
+        assert ask(socket, "x") == ["second"]
+        assert ask(socket, "x") == ["second"]
+
+
+def test_text_of_a_second_lm_call_is_held_until_the_end() -> None:
     async def script(call: Call, tape: Tape) -> None:
         await tape.push(Started(call.id))
         await tape.tokens("the answer", lm_call=1)
@@ -180,16 +186,16 @@ async def endless(call: Call, tape: Tape) -> None:
         await asyncio.sleep(0.002)
 
 
-def test_leaving_the_plain_socket_leaves_the_run_at_once() -> None:
+def test_leaving_the_plain_socket_cancels_the_run() -> None:
     with serving(qa(endless)) as live:
         with connect(live.ws + "/ws") as socket:
             socket.send("x")
             socket.recv()
-            assert live.left_after(lambda: vanish(socket)) < 1
+            live.ends_when(lambda: vanish(socket))
         until(lambda: len(live.app.runs) == 0)
 
 
-# -- typed ---------------------------------------------------------------------------------------
+# The typed protocol.
 
 
 class Typed:
@@ -314,11 +320,46 @@ def test_credit_lets_so_many_tokens_through() -> None:
         with pytest.raises(TimeoutError):
             socket.recv(0.1)
         assert typed.names("a") == ["started", "status", "token", "token", "token"]
-        tape = live.service.tapes[0]
-        assert tape.pushed < 200, "the run did not wait"
+        assert live.service.tapes[0].waits
+        assert live.service.tapes[0].pushed == 6
         typed.send(type="credit", id="a", n=10_000)
         typed.until_done("a")
         assert typed.text("a") == " ".join(str(i) for i in range(500))
+
+
+async def two_words(call: Call, tape: Tape) -> None:
+    await tape.push(Started(call.id), Token("one ", "answer", "p", 1), Token("two", "answer", "p", 1), Status("end"))
+    if call.inputs["question"] == "fail":
+        raise LMFailed("the LM is down")
+    await tape.push(Predicted({"answer": "one two"}))
+
+
+@pytest.mark.parametrize(("question", "end"), [("why?", "prediction"), ("fail", "error")])
+def test_the_end_of_a_run_waits_for_credit_behind_its_tokens(question: str, end: str) -> None:
+    with serving(qa(two_words)) as live, connect(live.ws + "/ws") as socket:
+        typed = Typed(socket)
+        typed.start("a", question, credit=1)
+        typed.read(), typed.read()
+        with pytest.raises(TimeoutError):
+            socket.recv(0.1)
+        typed.send(type="credit", id="a", n=1)
+        typed.until_done("a")
+        assert typed.names("a") == ["started", "token", "token", "status", end, "done"]
+        assert [f["seq"] for f in typed.of("a")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_run_that_waits_for_credit_ends_when_it_is_cancelled_or_its_client_leaves() -> None:
+    with serving(qa(two_words)) as live:
+        with connect(live.ws + "/ws") as socket:
+            typed = Typed(socket)
+            typed.start("a", credit=0)
+            typed.send(type="cancel", id="a")
+            typed.until_done("a")
+            assert typed.names("a")[-2:] == ["error", "done"]
+            typed.start("b", credit=0)
+            typed.read()
+            assert len(live.app.runs) == 1
+        until(lambda: len(live.app.runs) == 0)
 
 
 @pytest.mark.parametrize(
@@ -359,7 +400,7 @@ def test_an_id_in_use_is_refused() -> None:
         assert "under way" in frame["data"]["error"]["message"]
 
 
-def test_leaving_the_typed_socket_leaves_all_its_runs() -> None:
+def test_leaving_the_typed_socket_cancels_all_its_runs() -> None:
     with serving(qa(endless)) as live:
         with connect(live.ws + "/ws") as socket:
             typed = Typed(socket)
@@ -367,7 +408,7 @@ def test_leaving_the_typed_socket_leaves_all_its_runs() -> None:
                 typed.start(i)
             until(lambda: len(live.app.runs) == 10)
             vanish(socket)
-        until(lambda: len(live.app.runs) == 0, 1.0)
+        until(lambda: len(live.app.runs) == 0)
         assert len(live.service.ended) == 10
 
 
@@ -381,13 +422,13 @@ def test_leaving_ends_a_run_that_is_silent(first: str) -> None:
         with connect(live.ws + "/ws") as socket:
             socket.send(first)
             until(lambda: len(live.app.runs) == 1)
-            assert live.left_after(lambda: vanish(socket)) < 1
+            live.ends_when(lambda: vanish(socket))
         until(lambda: len(live.app.runs) == 0)
 
 
 def test_a_named_program_has_a_socket_of_its_own() -> None:
     other = Schema("Other", QA.inputs, QA.outputs)
-    programs = {"qa": qa(), "other": Mounted("other", Scripted(answer), other)}
+    programs = {"qa": qa(), "other": ServedProgram("other", Scripted(answer), other)}
     with serving(create_app(programs)) as live:
         with connect(live.ws + "/programs/other/ws") as socket:
             assert "".join(ask(socket, "x")) == "You asked: x"

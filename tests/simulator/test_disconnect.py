@@ -24,7 +24,7 @@ async def test_a_client_that_leaves_gets_nothing_more() -> None:
             left = time.monotonic()
         await until(lambda: sim.stats.active == 0)
         gone = sim.stats.left[-1]
-    assert gone.at - left < 0.5
+    assert gone.tokens < 2000, "the reply was not written to its end"
     assert gone.chunks <= 10 + 100 * (gone.at - left + 0.02), "no chunk after it was noticed"
     assert sim.stats.disconnects == 1
     assert sim.stats.models["m"].unreported_completion_tokens == gone.tokens
@@ -39,7 +39,8 @@ async def test_a_reader_that_stops_holds_the_reply_back_and_nothing_is_missing()
             await client.head()
             await until(lambda: any(connection.full for connection in sim._connections))
             held = sim.bytes_taken
-            await asyncio.sleep(0.05)
+            for _ in range(100):  # turns of the loop that the server runs on
+                await asyncio.sleep(0)
             assert sim.bytes_taken - held < 1_000_000
             assert held < size / 2
             text = 0

@@ -195,6 +195,6 @@ def test_impossible_faults_are_refused(rates: dict[Any, float]) -> None:
 
 def test_rates_are_kept() -> None:
     faults = Faults.every(0.3, but=("drip",))
-    picked = Counter(faults.pick(number, Random(number)) for number in range(4000))
-    assert set(picked) - {None} == set(ALL) - {"drip"}
-    assert 0.25 < 1 - picked[None] / 4000 < 0.35
+    drawn = Counter(faults.draw(number, Random(number)) for number in range(4000))
+    assert set(drawn) - {None} == set(ALL) - {"drip"}
+    assert 0.25 < 1 - drawn[None] / 4000 < 0.35

@@ -88,12 +88,10 @@ def test_it_stops_when_a_streaming_client_leaves(lm_server: LMServer) -> None:
     for _ in range(60):
         reply.readline()
     assert lm_server.busy() == 1
-    left = time.monotonic()
     reply.close()
     connection.close()
     lm_server.idle_after()
-    assert time.monotonic() - left < 0.5, "about 3 ms where nothing else runs; a whole reply takes 12 s"
-    assert lm_server.predicted() - before < 3000
+    assert lm_server.predicted() - before < 3000, "a whole reply has 7000 tokens"
 
 
 def test_it_ends_with_its_parent() -> None:

@@ -24,7 +24,7 @@ def stock(url: str, **more: Any) -> dspy.LM:
     return dspy.LM("openai/simulated", api_base=url, api_key="any", cache=False, num_retries=0, **more)
 
 
-@pytest.mark.parametrize("adapter", [dspy.ChatAdapter(), dspy.JSONAdapter(), dspy.XMLAdapter()], ids=repr)
+@pytest.mark.parametrize("adapter", [dspy.ChatAdapter(), dspy.JSONAdapter(), dspy.XMLAdapter()])
 def test_a_program_over_the_socket(sim: Simulator, adapter: Any) -> None:
     lm = stock(sim.url)
     with dspy.context(lm=lm, adapter=adapter, track_usage=True):

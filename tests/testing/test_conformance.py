@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
@@ -12,14 +11,17 @@ import pytest
 
 from dspy_live.core.call import Buffer, Call
 from dspy_live.core.errors import LifecycleError
-from dspy_live.core.events import Completion, Event, Predicted, Started, Status, TextDelta, Token
+from dspy_live.core.events import Completion, Event, Predicted, Result, Started, Status, TextDelta, Token
 from dspy_live.core.service import Service
+from dspy_live.core.sink import Sink
 from dspy_live.core.store import StoreStats
 from dspy_live.layers import (
     Adaptive,
     Breaker,
     Budget,
+    Cache,
     Deadline,
+    Detached,
     Fallback,
     Limit,
     Rate,
@@ -31,19 +33,26 @@ from dspy_live.layers import (
 )
 from dspy_live.runtime.channel.channel import Channel
 from dspy_live.runtime.stores.redis import RedisStore
-from dspy_live.testing import ChannelConformance, ScriptedService, ServiceConformance, StoreConformance, Wait
+from dspy_live.testing import (
+    ChannelConformance,
+    ScriptedService,
+    ServiceConformance,
+    StoreConformance,
+    Wait,
+    run_virtual,
+)
 
 TOKENS = [Token(text, "answer", "p", 1) for text in ("to", "ke", "ns")]
 
 
-class Program(ScriptedService):
-    """A program's run as a script: every opening starts with its own Started."""
+def program() -> Service:
+    """A program's run as a script: every call begins with its own Started."""
 
-    @asynccontextmanager
-    async def open(self, call: Call) -> AsyncIterator[Any]:
+    async def run(call: Call, sink: Sink) -> Result:
         script = [Started(call.id), Status("s"), *TOKENS, Wait(0.001), *TOKENS, Predicted({"answer": "tokens"})]
-        async with ScriptedService(script).open(call) as receiver:
-            yield receiver
+        return await ScriptedService(script)(call, sink)
+
+    return run
 
 
 def lm() -> ScriptedService:
@@ -52,7 +61,7 @@ def lm() -> ScriptedService:
 
 class TestScriptedProgram(ServiceConformance):
     def make_service(self) -> Service:
-        return Program()
+        return program()
 
 
 class TestScriptedLM(ServiceConformance):
@@ -64,7 +73,9 @@ LAYERS: dict[str, Callable[[], Any]] = {
     "adaptive": lambda: Adaptive(2, 100, slow=10),
     "breaker": Breaker,
     "budget": lambda: Budget(max_calls=100),
+    "cache": Cache,
     "deadline": lambda: Deadline(30),
+    "detached": lambda: Detached(5),
     "fallback": lambda: Fallback(lm()),
     "limit": lambda: Limit(2),
     "meter": meter,
@@ -96,7 +107,7 @@ class AroundEachLayer(ServiceConformance):
 
 
 class TestLayersAroundAProgram(AroundEachLayer):
-    inner = Program
+    inner = program
 
 
 class TestLayersAroundAnLM(AroundEachLayer):
@@ -104,8 +115,8 @@ class TestLayersAroundAnLM(AroundEachLayer):
 
 
 class TestOurChannel(ChannelConformance):
-    def make_channel(self, buffer: Buffer) -> Channel:
-        return Channel(buffer)
+    def make_channel(self, buffer: Buffer, over: Callable[[], bool]) -> Channel:
+        return Channel(buffer, over)
 
 
 class MemoryStore:
@@ -175,58 +186,45 @@ class Wrong:
 
     def __init__(self, fault: str) -> None:
         self.fault = fault
+        self.leaks: list[asyncio.Task[None]] = []
 
-    @asynccontextmanager
-    async def open(self, call: Call) -> AsyncIterator[Any]:
-        run = "somebody else's" if self.fault == "mixes" else call.id
-        end: list[Event] = [] if self.fault == "no result" else [Predicted({})]
-        if self.fault == "two results":
-            end *= 2
-        started: list[Event] = [] if self.fault == "no start" else [Started(run)]
-        channel = Channel()
-        for event in (*started, *TOKENS, *end):
-            channel.push(event)
-        channel.close()
-        leak = asyncio.create_task(asyncio.sleep(60)) if self.fault == "leaks" else None
-        receiver: Any = channel.receiver
-        if self.fault == "loses on cancel":
-            receiver = Losing(receiver)
+    async def __call__(self, call: Call, sink: Sink) -> Any:
+        result = Predicted({})
+        if self.fault == "leaks":
+            self.leaks.append(asyncio.create_task(asyncio.sleep(60)))
+        started: list[Any] = [] if self.fault == "no start" else [Started(call.id)]
+        if self.fault == "mixes":
+            started = [Started("somebody else's")]
+        pushed = [result] if self.fault == "pushes its result" else []
         try:
-            yield receiver
-        except BaseException as exc:
-            if self.fault == "swallows" or (
-                self.fault == "swallows cancel" and isinstance(exc, asyncio.CancelledError)
-            ):
-                return
+            for event in (*started, *TOKENS, *pushed):
+                if not sink.push(event):
+                    await sink.room()
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            if self.fault == "swallows cancel":
+                return result
+            if self.fault == "takes a cancellation back":
+                task = asyncio.current_task()
+                assert task is not None
+                task.uncancel()
+                raise TimeoutError from None
             raise
-        finally:
-            del leak
-
-
-class Losing:
-    """Takes first and waits then: what it has taken is lost when it is cancelled."""
-
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
-
-    async def receive_many(self) -> list[Event]:
-        taken: list[Event] = await self._inner.receive_many()
-        await asyncio.sleep(0)
-        return taken
+        return None if self.fault == "no result" else result
 
 
 @pytest.mark.parametrize(
     ("fault", "test"),
     [
-        ("no start", "test_a_call_ends_with_one_result_and_its_events_are_in_order"),
-        ("no result", "test_a_call_ends_with_one_result_and_its_events_are_in_order"),
-        ("two results", "test_one_by_one_and_many_at_once_tell_the_same_story"),
-        ("loses on cancel", "test_a_cancelled_receive_takes_nothing"),
-        ("loses on cancel", "test_the_receiver_keeps_the_protocol"),
-        ("leaks", "test_leaving_early_ends_everything"),
-        ("leaks", "test_leaving_without_reading_ends_everything"),
-        ("swallows", "test_an_error_in_the_readers_code_goes_through"),
-        ("swallows cancel", "test_cancelling_the_reader_ends_everything_and_stays_a_cancellation"),
+        ("no start", "test_a_call_returns_a_result_and_its_events_are_in_order"),
+        ("no result", "test_a_call_returns_a_result_and_its_events_are_in_order"),
+        ("no result", "test_the_result_does_not_depend_on_the_sink"),
+        ("pushes its result", "test_a_call_returns_a_result_and_its_events_are_in_order"),
+        ("leaks", "test_a_call_returns_a_result_and_its_events_are_in_order"),
+        ("leaks", "test_reading_it_and_leaving_early_ends_everything"),
+        ("leaks", "test_an_outer_timeout_is_the_outer_one_s"),
+        ("swallows cancel", "test_cancelling_at_any_step_ends_everything_and_stays_a_cancellation"),
+        ("takes a cancellation back", "test_cancelling_at_any_step_ends_everything_and_stays_a_cancellation"),
         ("mixes", "test_calls_at_once_do_not_mix"),
     ],
 )
@@ -276,8 +274,25 @@ class LossyChannel(Channel):
 
 def test_a_wrong_channel_is_found_out() -> None:
     class Suite(ChannelConformance):
-        def make_channel(self, buffer: Buffer) -> Channel:
-            return LossyChannel(buffer)
+        def make_channel(self, buffer: Buffer, over: Callable[[], bool]) -> Channel:
+            return LossyChannel(buffer, over)
 
     with pytest.raises(AssertionError):
-        Suite().test_nothing_is_lost_when_the_sender_does_not_stop()
+        Suite().test_nothing_is_lost_when_the_source_does_not_pause()
+
+
+class HoldsUp(Channel):
+    def close(self) -> None:
+        """The reader has left, and the sources hear nothing of it."""
+
+
+def test_a_channel_that_holds_up_sources_of_a_reader_that_left_is_found_out() -> None:
+    class Suite(ChannelConformance):
+        def make_channel(self, buffer: Buffer, over: Callable[[], bool]) -> Channel:
+            return HoldsUp(buffer, over)
+
+        def run(self, main: Coroutine[Any, Any, None]) -> None:
+            run_virtual(main)
+
+    with pytest.raises(TimeoutError):
+        Suite().test_a_reader_that_has_left_holds_nobody_up()

@@ -58,7 +58,7 @@ class TestLayersAroundTheProgramAndItsLM(ProgramConformance):
             lm_layers=[Retry(2), Breaker(), Limit(4), Timeouts(first_token=10, idle=10)],
         )
         program = dspy.Predict("question -> answer")
-        return ProgramService(program, execution="native", overrides={"lm": lm()}, runtime=runtime).with_layers()
+        return ProgramService(program, execution="native", overrides={"lm": lm()}, runtime=runtime).layered()
 
 
 class TestSimulatedLM(ServiceConformance):

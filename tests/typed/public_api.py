@@ -10,9 +10,12 @@ from typing import Any, assert_type
 
 import dspy_live
 from dspy_live.client import AsyncClient, Client, Reply
-from dspy_live.core.call import Call
-from dspy_live.core.events import Event, Token
-from dspy_live.core.service import Receiver, Service
+from dspy_live.core.call import Buffer, Call
+from dspy_live.core.events import Event, Result, Token
+from dspy_live.core.service import Service, compose
+from dspy_live.core.sink import DISCARD, Sink
+from dspy_live.layers import Limit
+from dspy_live.runtime.channel import read
 
 
 async def in_python(program: Any) -> None:
@@ -52,19 +55,22 @@ async def over_http() -> None:
 
 
 async def layers(inner: Service) -> None:
-    service: Service = Doubled(inner)
-    async with service.open(Call({"question": "x"})) as events:
-        assert_type(events, Receiver[Event])
-        for event in await events.receive_many():
+    service: Service = compose(inner, [unstreamed, Limit(3)])
+    assert_type(await service(Call({"question": "x"}), DISCARD), Result)
+    async with read(service, Call({"question": "x"}), Buffer(size=8)) as reader:
+        async for event in reader:
+            assert_type(event, Event)
             if isinstance(event, Token):
                 assert_type(event.text, str)
+        assert_type(reader.result, Result)
+    dspy_live.asyncify(inner, layers=[unstreamed])
+    dspy_live.Runtime(layers=["retry"])  # type: ignore[list-item]
 
 
-class Doubled:
-    """A layer of a user's own is a Service by its shape alone."""
+def unstreamed(service: Service) -> Service:
+    """A layer of a user's own is a function around a function."""
 
-    def __init__(self, inner: Service) -> None:
-        self._inner = inner
+    async def run(call: Call, sink: Sink) -> Result:
+        return await service(call.but(stream=False), sink)
 
-    def open(self, call: Call) -> Any:
-        return self._inner.open(call.but(stream=False))
+    return run

@@ -1,4 +1,4 @@
-"""Which page a text is about, learnt from texts that are known to be about one: complement naive Bayes.
+"""A classifier of texts by page, learnt from texts whose page is known: complement naive Bayes.
 
 Rennie, Shih, Teevan and Karger, "Tackling the Poor Assumptions of Naive Bayes Text Classifiers" (ICML 2003): a clue
 speaks for a page by how rare it is in the texts of all *other* pages, of which there are more to count. Learning is
@@ -12,15 +12,15 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
-from dspy_live.assistant.words import literal, terms
+from dspy_live.assistant.terms import literal_stems, terms
 
 SMOOTHING = 1.0
-"""What each clue is taken to weigh in the other pages' texts before any is read."""
+"""The weight of each clue in the other pages' texts before any is counted."""
 
 
 def clues(text: str) -> set[str]:
-    """Return what a text is known by: its terms, and its words and pairs of words as they stand, fillers too."""
-    words = literal(text)
+    """Return a text's clues: its terms, and the stems of its words and pairs of words, fillers too."""
+    words = literal_stems(text)
     return {*terms(text), *(f"={word}" for word in words), *(f"={one} {two}" for one, two in pairwise(words))}
 
 

@@ -1,4 +1,4 @@
-"""No code is shown that was not run: remembers which examples have run on this installation, and runs the others."""
+"""Run the guides' examples before they are printed, and remember those that have run on this installation."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from importlib.metadata import version
 from pathlib import Path
 
 from dspy_live.assistant.trial import run_trial
+from dspy_live.runtime.home import home_file
 
 AT_ONCE = 2
 """Trials that run side by side: each is a Python process."""
 
 
 def failures(codes: Iterable[str], memory: Path | None = None) -> dict[str, str]:
-    """Run the examples that have not run here yet, and return why each one fails that does.
+    """Run the examples that have not run here yet, and return the reason of each failure by its code.
 
     Args:
         codes: Python examples, each of which stands alone.
-        memory: the file that remembers what has run; in the user's own folder by default.
+        memory: the file that remembers the examples that ran; in the user's own folder by default.
     """
     path = memory if memory is not None else _memory()
     known = _read(path)
@@ -37,12 +38,12 @@ def failures(codes: Iterable[str], memory: Path | None = None) -> dict[str, str]
 
 
 def _memory() -> Path:
-    return Path(os.environ.get("DSPY_LIVE_HOME") or Path.home() / ".dspy-live") / "examples_run.json"
+    return home_file("examples_run.json")
 
 
 def _key(code: str) -> str:
-    what = f"{version('dspy')}\n{version('dspy-live')}\n{code}"
-    return hashlib.sha256(what.encode()).hexdigest()[:24]
+    text = f"{version('dspy')}\n{version('dspy-live')}\n{code}"
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 def _read(path: Path) -> set[str]:
@@ -54,7 +55,7 @@ def _read(path: Path) -> set[str]:
 
 
 def _write(path: Path, keys: set[str]) -> None:
-    # A folder that can't be written costs a second at the next time, no more.
+    # Where the folder can't be written, the examples run again the next time.
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent)

@@ -62,7 +62,7 @@ ALIASES: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """One section of a guide: what stands under one heading."""
+    """One section of a guide: the text under one heading."""
 
     page: str
     heading: str
@@ -92,7 +92,7 @@ class Guide:
         name: its file's name without the suffix: the topic of ``/explain``.
         title: its first heading.
         text: the whole page, in Markdown.
-        passages: its sections; the first is what stands before the second heading.
+        passages: its sections; the first ends at the second heading.
     """
 
     name: str
@@ -167,7 +167,7 @@ def find_guide(topic: str, among: Sequence[Guide] | None = None) -> Guide:
 
 
 def suggest(word: str, known: Iterable[str], all_of: Iterable[str]) -> str:
-    """Return ``did you mean 'x'?``, or the list of what there is."""
+    """Return ``did you mean 'x'?``, or the list of all names."""
     near = difflib.get_close_matches(word, sorted(set(known)), n=2, cutoff=0.6)
     if near:
         return f"did you mean {' or '.join(repr(name) for name in near)}?"

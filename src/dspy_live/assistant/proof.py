@@ -1,4 +1,4 @@
-"""Shows that a conversion works: runs it, and the original where it fails, to say whose fault that is."""
+"""Run a conversion, and the original where it fails, to tell the conversion's faults from the program's own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dspy_live.assistant.trial import Outcome, run_trial
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What came out of running a conversion.
+    """The outcome of running a conversion.
 
     Args:
         outcome: how the converted program ended.
@@ -78,7 +78,7 @@ def prove(conversion: Conversion, folder: Path | None = None, *, timeout: float 
 def _with_example(conversion: Conversion, loaded: Outcome, folder: Path | None, timeout: float) -> Proof:
     """A file that only defines programs: run the first of them once, with made-up inputs, in the trial alone.
 
-    Where the original fails on such inputs as well, they are to blame: then it only counts that the file loads.
+    Where the original fails on such inputs as well, the inputs are unfit: then the trial proves that the file loads.
     """
     source = Source(conversion.new)
     found = [c for c in candidates(source) if c.buildable and c.inputs is not None]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from dspy_live.assistant.bayes import PageModel
 from dspy_live.assistant.guides import Guide, Passage, guides
-from dspy_live.assistant.words import terms
+from dspy_live.assistant.terms import terms
 
 K1, B = 1.2, 0.7
 """BM25's own: how soon a repeated term stops counting, and how much a long passage is held back."""
@@ -29,11 +29,11 @@ SHARES = (3, 1, 1)
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A passage that was found, with the terms that found it and what each added."""
+    """A passage that was found; ``scores`` has the part of each term in its score."""
 
     passage: Passage
     score: float
-    why: Mapping[str, float]
+    scores: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,21 +50,21 @@ class PageHit:
             return guide.passages[0]
         best = self.hits[0]
         topic = set(terms(f"{guide.name} {guide.title}"))
-        return guide.passages[0] if set(best.why) <= topic else best.passage
+        return guide.passages[0] if set(best.scores) <= topic else best.passage
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A question in somebody's words, and the page that answers it."""
+class Question:
+    """A question in one wording, and the page that answers it."""
 
     wording: str
     page: str
 
 
-def read_asked(text: str) -> list[list[Asked]]:
-    """Read questions from TOML; one list for each question, with its wordings."""
+def read_questions(text: str) -> list[list[Question]]:
+    """Read questions from TOML; one list for each, with its wordings."""
     rows = tomllib.loads(text)["question"]
-    return [[Asked(wording, row["page"]) for wording in row["wordings"]] for row in rows]
+    return [[Question(wording, row["page"]) for wording in row["wordings"]] for row in rows]
 
 
 @dataclass(slots=True)
@@ -72,7 +72,7 @@ class Index:
     """An index over guides and known questions. Making it reads everything once; asking takes about a millisecond."""
 
     pages: Sequence[Guide]
-    asked: Sequence[Asked] = ()
+    questions: Sequence[Question] = ()
     _model: PageModel = field(init=False)
     _passages: list[Passage] = field(default_factory=list)
     _counts: list[Counter[str]] = field(default_factory=list)
@@ -90,7 +90,7 @@ class Index:
         seen = Counter(term for counts in self._counts for term in counts)
         self._rarity = {term: math.log(1 + (total - n + 0.5) / (n + 0.5)) for term, n in seen.items()}
         paragraphs = [(text, passage.page) for passage in self._passages for text in passage.paragraphs]
-        self._model = PageModel([*paragraphs, *((question.wording, question.page) for question in self.asked)])
+        self._model = PageModel([*paragraphs, *((question.wording, question.page) for question in self.questions)])
 
     def search(self, question: str, limit: int = 3) -> list[PageHit]:
         """Return the pages that fit best, best first; none for a question most of whose words are not known here."""
@@ -114,13 +114,13 @@ class Index:
         mean = sum(self._lengths) / max(1, len(self._lengths))
         hits = []
         for passage, counts, length in zip(self._passages, self._counts, self._lengths, strict=True):
-            why = {}
+            scores = {}
             for term in wanted:
                 if n := counts.get(term, 0.0):
                     saturated = n * (K1 + 1) / (n + K1 * (1 - B + B * length / mean))
-                    why[term] = self._rarity[term] * saturated
-            if why:
-                hits.append(Hit(passage, sum(why.values()), why))
+                    scores[term] = self._rarity[term] * saturated
+            if scores:
+                hits.append(Hit(passage, sum(scores.values()), scores))
         hits.sort(key=lambda hit: -hit.score)
         return hits
 
@@ -142,4 +142,4 @@ def _weighted(guide: Guide, passage: Passage) -> Counter[str]:
 def index() -> Index:
     """Return the index over the installed guides."""
     text = Path(__file__).with_name("questions.toml").read_text("utf-8")
-    return Index(guides(), [wording for question in read_asked(text) for wording in question])
+    return Index(guides(), [wording for question in read_questions(text) for wording in question])

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from dspy_live.assistant.words import terms
+from dspy_live.assistant.terms import terms
 
 _ASKING = re.compile(
     r"^\s*(how|what|when|why|which|where|who|can|could i|does|do i|do you|is|are|should"
@@ -36,7 +36,7 @@ _KINDS: tuple[tuple[str, str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """What a line in plain words asks for.
+    """The request that a line in plain words makes.
 
     Args:
         what: ``"convert"``, ``"example"`` or ``"question"``.
@@ -50,7 +50,7 @@ class Intent:
 
 
 def route(line: str) -> Intent:
-    """Say what a line asks for.
+    """Return the request of a line in plain words.
 
     A request names something to make ("Create an async version of my program"); a question asks
     ("How do I use async?"); "show me … examples" wants a page's example.
@@ -67,5 +67,5 @@ def route(line: str) -> Intent:
 
 
 def is_words(line: str) -> bool:
-    """True for a line that says anything at all that the guides could know."""
+    """True for a line with at least one search term."""
     return bool(terms(line))

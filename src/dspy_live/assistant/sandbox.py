@@ -22,7 +22,7 @@ _STARTING = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.s
 
 
 class Guard:
-    """An audit hook: what the script may not do raises ``PermissionError`` where it tries.
+    """An audit hook: raises ``PermissionError`` where the script does something that it may not do.
 
     Args:
         home: the only folder that may be written to.
@@ -34,7 +34,7 @@ class Guard:
         self.port = port
 
     def __call__(self, event: str, args: tuple[Any, ...]) -> None:
-        """Look at one event of Python's own audit; most are of no interest."""
+        """Check one event of Python's own audit; most are of no interest."""
         if event == "socket.connect":
             self._connect(args[1])
         elif event == "socket.getaddrinfo":
@@ -68,11 +68,11 @@ def _writes(flags: int) -> bool:
 
 
 def main(job_file: str, lifeline: str | None = None) -> int:
-    """Run the job and return its exit status; ``lifeline`` is a pipe that closes when who waits for it is gone."""
+    """Run the job and return its exit status; ``lifeline`` is a pipe that closes when the parent process is gone."""
     job = json.loads(Path(job_file).read_text("utf-8"))
     _limits()
     if lifeline is not None:
-        threading.Thread(target=_end_with, args=(int(lifeline), job["home"]), daemon=True).start()
+        threading.Thread(target=_end_with_parent, args=(int(lifeline), job["home"]), daemon=True).start()
     stand_in(job["url"])
     sys.path.insert(0, job["imports"])
     sys.path.insert(1, job["home"])
@@ -91,22 +91,22 @@ def main(job_file: str, lifeline: str | None = None) -> int:
     except SystemExit as exit_:
         code = exit_.code if isinstance(exit_.code, int) else 0 if exit_.code is None else 1
     except BaseException as error:
-        traceback.print_exception(error.with_traceback(_users(error)))
+        traceback.print_exception(error.with_traceback(_user_traceback(error)))
         code = 1
     sys.stdout.flush()
     sys.stderr.flush()
     return code
 
 
-def _end_with(lifeline: int, home: str) -> None:
-    """Wait until the other process is gone, which can then not end this one; leave nothing behind."""
+def _end_with_parent(lifeline: int, home: str) -> None:
+    """Wait until the parent process is gone, then delete the trial's folder and end this process."""
     os.read(lifeline, 1)
     os.chdir(home)  # the guard looks names up from where it stands
     shutil.rmtree(home, ignore_errors=True)
     os._exit(1)
 
 
-def _users(error: BaseException) -> Any:
+def _user_traceback(error: BaseException) -> Any:
     """The traceback without this file's own frame."""
     return error.__traceback__.tb_next if error.__traceback__ is not None else None
 
@@ -142,7 +142,7 @@ def stand_in(url: str) -> None:
 
 
 def _serve_nothing() -> None:
-    """A server would run until the time is up: what starts one goes on at once."""
+    """Let every start of a server return at once: it would run until the time is up."""
     import uvicorn
 
     def run(*_: Any, **__: Any) -> None:

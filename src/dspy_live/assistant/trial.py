@@ -1,4 +1,4 @@
-"""Runs a piece of Python for trial: another process, a time limit, a clean environment, only the simulated LM."""
+"""Run a piece of Python for trial: another process, a time limit, a clean environment, only the simulated LM."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ LIMIT = 64_000
 """Characters of output that are kept: the first half and the last."""
 
 TYPED = "What is DSPy?\n1\nyes\n" + "1\n" * 20 + "finish\nexit\nquit\nq\n"
-"""What a program that asks its user gets to read: a question, a number, a yes, and the usual words for leaving."""
+"""The standard input of a program that asks its user: a question, a number, a yes, and the usual words for leaving."""
 
 _KEPT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT", "VIRTUAL_ENV", "TERM")
-"""What the trial sees of the environment: no keys, no proxies, no home."""
+"""The environment variables that a trial gets: no keys, no proxies, no home."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a trial ended.
+    """The end of a trial.
 
     Args:
         status: ``"ran"``, ``"failed"`` (it raised, or was ended with another status than 0), ``"timed out"``.
@@ -171,7 +171,7 @@ def _run(home: Path, timeout: float) -> tuple[Literal["ran", "failed", "timed ou
 
 @contextlib.contextmanager
 def _lifeline() -> Iterator[tuple[int, ...]]:
-    """What the child holds to know that this process is alive, in whatever way it ends: a pipe that then closes."""
+    """A pipe that tells the child when this process ends, in whatever way: it closes."""
     if os.name != "posix":
         yield ()
         return

@@ -1,4 +1,4 @@
-"""The command ``dspy-live``: which commands there are, and how each of them may end.
+"""The command ``dspy-live``: its commands, and their exit status.
 
 A command is a function in a file of its own, imported only when it is asked for, so that
 ``dspy-live --help`` costs no import of dspy. It returns its exit status, ``None`` for 0, or raises.
@@ -111,17 +111,17 @@ def _failed(exc: Exception) -> int:
     if isinstance(exc, BrokenPipeError):
         raise exc
     cause = exc.__cause__ if isinstance(exc, LiveError) and not exc.public else None
-    shown = cause or exc
-    text = str(shown) if isinstance(shown, LiveError) else f"{type(shown).__name__}: {shown}"
-    line = _user_line(shown)
+    error = cause or exc
+    text = str(error) if isinstance(error, LiveError) else f"{type(error).__name__}: {error}"
+    line = _user_line(error)
     _say(text + (f"\n  at {line}" if line else ""))
     return FAILED
 
 
 def _user_line(exc: BaseException) -> str | None:
     # Only where the program was loaded: a failure before that has no line of the user's.
-    blame = sys.modules.get("dspy_live.loading.user_frame")
-    return blame.user_line(exc) if blame else None
+    user_frame = sys.modules.get("dspy_live.loading.user_frame")
+    return user_frame.user_line(exc) if user_frame else None
 
 
 def _say(message: str) -> None:

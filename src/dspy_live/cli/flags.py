@@ -14,7 +14,7 @@ Execution = Literal["auto", "native", "thread", "inline"]
 @Parameter(name="*", group="Program and LM")
 @dataclass(frozen=True)
 class ProgramFlags:
-    """How a program is loaded, what LM it asks, and how it is run."""
+    """Flags for the loading of a program, its LM and its runs."""
 
     lm: str | None = None
     "The model, such as openai/NAME; goes before what the target configures itself."

@@ -1,4 +1,4 @@
-"""What a server keeps of its runs: metrics, the ledger, logs."""
+"""Metrics, the ledger and logs of a server's runs."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 @Parameter(name="*", group="Records and logs")
 @dataclass(frozen=True)
 class ObserveFlags:
-    """What is written down, and where."""
+    """The records of runs, and the places that they are written to."""
 
     ledger: str | None = None
-    "Where runs are recorded: a file or postgresql://…; DSPY_LIVE_LEDGER, else ledger.db in ~/.dspy_live."
+    "The ledger: a file or postgresql://…; DSPY_LIVE_LEDGER, else ledger.db in ~/.dspy_live."
 
     no_ledger: Annotated[bool, Parameter(negative="")] = False
     "Record no runs; /usage is then not found."
@@ -58,14 +58,14 @@ class Observers:
     tracing: Tracing | None = None
 
     def options(self) -> dict[str, Any]:
-        """Return what ``create_app`` takes of them."""
+        """Return the options of ``create_app`` that they fill."""
         found: dict[str, Any] = {"metrics": self.metrics.render}
         if self.ledger is not None:
             found["usage"] = usage_of(self.ledger)
         return found
 
     def close(self) -> None:
-        """Write what waits."""
+        """Write the records that wait."""
         self.metrics.close()
         if self.tracing is not None:
             self.tracing.close()
@@ -103,7 +103,7 @@ def _finite(text: str) -> float:
 
 
 def usage_of(ledger: Ledger) -> Callable[[Mapping[str, str]], Awaitable[Any]]:
-    """Return what answers ``/usage``: ``by=day|model|program|predictor|key``, and filters by name and time."""
+    """Return the function that answers ``/usage``: ``by=day|model|…``, and filters by name and time."""
     from dspy_live.observe.ledger import Filter
     from dspy_live.observe.ledger.query import GROUPS
 

@@ -1,4 +1,4 @@
-"""What a command writes down of its runs: the ledger, and spans where a collector is named."""
+"""Record the runs of a command: in the ledger, and as spans where a collector is named."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NO_LEDGER = "none"
 
 
 @contextmanager
-def recorded(place: str | None = None) -> Iterator[None]:
+def run_recording(place: str | None = None) -> Iterator[None]:
     """Write down the runs of this command, and send spans where ``OTEL_EXPORTER_OTLP_ENDPOINT`` names a collector.
 
     A ledger that ``place`` or ``DSPY_LIVE_LEDGER`` names and that can't be opened is a

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import signal
 import socket
 import sys
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 from dspy_live.cli.flags import ProgramFlags
 from dspy_live.cli.observers import ObserveFlags, Observers, observe
-from dspy_live.cli.open_program import Opened, how_to_name_one, open_program
-from dspy_live.core.call import Call
+from dspy_live.cli.open_program import how_to_name_one, open_program
 from dspy_live.core.errors import ConfigurationError, LiveError
-from dspy_live.core.events import Event
-from dspy_live.core.service import Receiver, Service
-from dspy_live.server import App, Mounted, create_app
+from dspy_live.loading.app import serve_services
+from dspy_live.loading.open_program import ReadyProgram
+from dspy_live.server import App, create_app
 from dspy_live.server.served import is_name
 from dspy_live.server.transport.serve import serve
 
@@ -30,7 +27,7 @@ _DESCRIPTORS = 65_536
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """What a server's process is started with; it goes to the process of ``--reload`` too."""
+    """The options of a server's process; the process of ``--reload`` gets them too."""
 
     targets: tuple[str, ...]
     flags: ProgramFlags
@@ -43,19 +40,18 @@ class ServeOptions:
 
 def serve_process(options: ServeOptions, sockets: list[socket.socket] | None = None) -> None:
     """Serve until SIGINT or SIGTERM. Raises :class:`ConfigurationError` when a program can't be opened."""
-    opened = open_programs(options)
+    programs = open_programs(options)
     _raise_descriptor_limit()
     observers = observe(options.observe)
     try:
-        _serve(opened, make_app(opened, options, observers), options, sockets or [])
+        _serve(programs, make_app(programs, options, observers), options, sockets or [])
     finally:
         observers.close()
 
 
-def _serve(opened: Mapping[str, Opened], app: App, options: ServeOptions, sockets: list[socket.socket]) -> None:
-    url = base_url(options.host, sockets[0])
-    told = lambda _: print(banner(opened, url, options), flush=True)  # noqa: E731
-    if serve(app, drain=options.drain, sockets=sockets, on_ready=told) is signal.SIGINT:
+def _serve(programs: Mapping[str, ReadyProgram], app: App, options: ServeOptions, sockets: list[socket.socket]) -> None:
+    text = banner(programs, base_url(options.host, sockets[0]), options)
+    if serve(app, drain=options.drain, sockets=sockets, on_ready=lambda _: print(text, flush=True)) is signal.SIGINT:
         raise KeyboardInterrupt  # a shell that runs a script must see what ended it
 
 
@@ -82,69 +78,54 @@ def serve_again(options: ServeOptions, sockets: list[socket.socket] | None = Non
         sys.exit(2)
 
 
-def open_programs(options: ServeOptions) -> dict[str, Opened]:
+def open_programs(options: ServeOptions) -> dict[str, ReadyProgram]:
     """Open every target, by its name. Two of one name are a :class:`ConfigurationError`."""
-    programs: dict[str, Opened] = {}
+    programs: dict[str, ReadyProgram] = {}
     for target in options.targets:
         match = _NAMED.match(target) if "->" not in target.partition("=")[0] else None
         given, plain = (match[1], match[2]) if match else ("", target)
-        opened = open_program(plain, options.flags, served=True, pin=len(options.targets) > 1)
-        name = given or opened.loaded.name
+        program = open_program(plain, options.flags, served=True, pin=len(options.targets) > 1)
+        name = given or program.loaded.name
         if not is_name(name):
             raise ConfigurationError(f"{name!r} can't stand in an address; give the program another name: NAME={plain}")
         if name in programs:
             raise ConfigurationError(f"two programs are called {name!r}; name them apart: first={plain} second=…")
-        programs[name] = opened
+        programs[name] = program
     return programs
 
 
-def make_app(programs: Mapping[str, Opened], options: ServeOptions, observers: Observers) -> App:
+def make_app(programs: Mapping[str, ReadyProgram], options: ServeOptions, observers: Observers) -> App:
     """Return the application that serves the programs."""
-    seconds = options.flags.timeout
-    mounted = {
-        name: Mounted(
-            name,
-            opened.service if seconds is None else _Timed(opened.service, seconds),
-            opened.schema,
-            opened.chosen.simulated,
-        )
-        for name, opened in programs.items()
-    }
-    app = create_app(mounted, api_keys=options.keys, drain=options.drain, **observers.options(), **options.app)
+    more = dict(options.app)
+    served = serve_services(
+        {name: program.service for name, program in programs.items()},
+        more.pop("max_active", None),
+        options.flags.timeout,
+        simulated=[name for name, program in programs.items() if program.lm.simulated],
+    )
+    app = create_app(served, api_keys=options.keys, drain=options.drain, **observers.options(), **more)
     observers.metrics.watch("server", app.runs)
     return app
-
-
-class _Timed:
-    """Gives each call its deadline; the program's own service keeps it."""
-
-    def __init__(self, inner: Service, seconds: float) -> None:
-        self._inner = inner
-        self._seconds = seconds
-
-    def open(self, call: Call) -> AbstractAsyncContextManager[Receiver[Event]]:
-        deadline = asyncio.get_running_loop().time() + self._seconds
-        return self._inner.open(call.but(deadline=min(deadline, call.deadline or deadline)))
 
 
 def base_url(host: str, listener: socket.socket) -> str:
     """Return where a browser on this machine finds the server."""
     port = listener.getsockname()[1]
     host = host.strip("[]")
-    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-    return f"http://{shown}:{port}"
+    url_host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{url_host}:{port}"
 
 
-def banner(programs: Mapping[str, Opened], url: str, options: ServeOptions) -> str:
-    """What is served, by which LM, and where to look."""
+def banner(programs: Mapping[str, ReadyProgram], url: str, options: ServeOptions) -> str:
+    """Return what a starting server prints: its addresses, its programs, their LMs."""
     lines = []
-    for name, opened in programs.items():
-        inputs = ", ".join(f.name for f in opened.schema.inputs) or "…"
-        outputs = ", ".join(f"{f.name}" + ("" if f.is_text else f": {f.type}") for f in opened.schema.outputs) or "…"
+    for name, program in programs.items():
+        inputs = ", ".join(f.name for f in program.schema.inputs) or "…"
+        outputs = ", ".join(f.name if f.is_text else f"{f.name}: {f.type}" for f in program.schema.outputs) or "…"
         lines.append(f"  {name}   {inputs} -> {outputs}")
-    labels = dict.fromkeys(opened.chosen.label for opened in programs.values())
+    labels = dict.fromkeys(program.lm.label for program in programs.values())
     lines.append(f"  LM   {'; '.join(labels)}")
-    if any(opened.chosen.simulated for opened in programs.values()):
+    if any(program.lm.simulated for program in programs.values()):
         lines.append(f"  SIMULATED: every answer is made up; {how_to_name_one()}")
     lines.append(f"  keys   {len(options.keys) or 'none asked for'}")
     return "\n".join((f"dspy-live serves {url}/   (playground; {url}/docs for the API; Ctrl-C ends it)", *lines))

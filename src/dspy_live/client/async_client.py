@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dspy_live.client.http import Endpoint, programs_of
+from dspy_live.client.http import Endpoint, config_header, prefix, programs_of
 from dspy_live.client.reply import Reply, reply_of_body
-from dspy_live.client.service import RemoteService, config_header, prefix
+from dspy_live.client.run import RemoteRun
+from dspy_live.client.service import RemoteService
 from dspy_live.client.socket import AsyncSocket
-from dspy_live.client.stream import ResumableRun, StreamedRun
-from dspy_live.core.call import Buffer
+from dspy_live.client.stream import ResumableRun, ResumableSource, StreamSource
+from dspy_live.core.call import Buffer, Call
+from dspy_live.core.errors import LiveError
 
 Config = Mapping[str, Any] | None
 
@@ -81,15 +83,14 @@ class AsyncClient:
         timeout: float | None = None,
         buffer: Buffer | None = None,
         **fields: Any,
-    ) -> StreamedRun:
+    ) -> RemoteRun:
         """Return a run to enter and iterate over. Leaving it early cancels it.
 
         ``buffer`` bounds the events that wait here; when it is full the server is not read, and then
         the LM is not read either. The other arguments are those of :meth:`predict`.
         """
-        path = f"{self._prefix(program)}/predict/stream"
-        body, headers = {**(inputs or {}), **fields}, config_header(config)
-        return StreamedRun(self.endpoint, path, body, headers, buffer=buffer or Buffer(), timeout=timeout)
+        source = StreamSource(self.endpoint, self._prefix(program))
+        return RemoteRun(source, _call(inputs, fields, config), buffer, timeout)
 
     def start(
         self,
@@ -106,8 +107,8 @@ class AsyncClient:
 
         As :meth:`stream` otherwise; ``run.detach()`` leaves it to be resumed later.
         """
-        start = (f"{self._prefix(program)}/runs", {**(inputs or {}), **fields}, config_header(config))
-        return ResumableRun(self.endpoint, start=start, buffer=buffer or Buffer(), timeout=timeout)
+        source = ResumableSource(self.endpoint, self._prefix(program))
+        return ResumableRun(source, _call(inputs, fields, config), buffer, timeout)
 
     def resume(
         self, run_id: str, after: int = 0, *, timeout: float | None = None, buffer: Buffer | None = None
@@ -117,7 +118,8 @@ class AsyncClient:
         Iterating raises ``NotFound`` for a run that the server does not have, ``RemoteError`` of type
         ``gone`` when it no longer has those events; a run that is over and was read to its end has none.
         """
-        return ResumableRun(self.endpoint, run_id, after, buffer=buffer or Buffer(), timeout=timeout)
+        source = ResumableSource(self.endpoint, run_id=run_id, after=after)
+        return ResumableRun(source, Call(), buffer, timeout, after)
 
     async def cancel(self, run_id: str) -> None:
         """Cancel a run, however it was started. Raises ``NotFound`` for one that is not under way."""
@@ -138,8 +140,6 @@ class AsyncClient:
 
     async def ready(self) -> bool:
         """Return whether the server takes runs now; false too when it can't be reached."""
-        from dspy_live.core.errors import LiveError
-
         try:
             body, _ = await self.endpoint.ask("GET", "/health/ready", timeout=5.0)
         except LiveError:
@@ -148,3 +148,7 @@ class AsyncClient:
 
     def _prefix(self, program: str | None) -> str:
         return prefix(program or self._program)
+
+
+def _call(inputs: Mapping[str, Any] | None, fields: Mapping[str, Any], config: Config) -> Call:
+    return Call({**(inputs or {}), **fields}, config=config or {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ _AGENT = "dspy-live"
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a server is and how to ask it.
+    """A server's address, and how it is asked.
 
     Args:
         url: with the path that it is mounted under, such as ``http://127.0.0.1:8000`` or ``…/llm``.
@@ -106,3 +107,13 @@ def programs_of(body: Any, url: str) -> list[dict[str, Any]]:
     if not isinstance(found, list) or not all(isinstance(one, dict) and "name" in one for one in found):
         raise not_dspy_live(url)
     return found
+
+
+def prefix(program: str | None) -> str:
+    """Return the path of a program's routes."""
+    return "" if program is None else f"/programs/{program}"
+
+
+def config_header(config: Mapping[str, Any] | None) -> dict[str, str]:
+    """Return the header that carries LM options, as JSON in ASCII."""
+    return {"X-Config": json.dumps(dict(config), separators=(",", ":"))} if config else {}

@@ -1,4 +1,4 @@
-"""What a run gave."""
+"""A run's outputs, and what the server says of the run beside them."""
 
 from __future__ import annotations
 

@@ -1,67 +1,83 @@
-"""A run on a server, as its client sees it: events in, and a way out."""
+"""A run on a server, as its client reads it."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from types import TracebackType
+from typing import Protocol
 
 from dspy_live.client.reply import Reply
-from dspy_live.core.call import Buffer
+from dspy_live.core.call import Buffer, Call
 from dspy_live.core.errors import LifecycleError
-from dspy_live.core.events import Event, Started, Token
-from dspy_live.runtime.channel.channel import Channel
-from dspy_live.runtime.channel.receiver import ChannelReceiver
+from dspy_live.core.events import Event, Predicted, Token
+from dspy_live.core.sink import Sink
+from dspy_live.layers.deadline import Deadline
+from dspy_live.runtime.channel import Reader
+
+
+class RunSource(Protocol):
+    """The service of one run: it is called once. ``id`` and ``reply`` are known as the server tells them."""
+
+    id: str
+    reply: Reply | None
+
+    async def __call__(self, call: Call, sink: Sink, /) -> Predicted: ...
 
 
 class RemoteRun:
-    """One run; ``async with`` it and iterate over its events. A :class:`~dspy_live.core.service.Receiver`.
+    """One run; ``async with`` it and iterate over its events. Its outputs are in :attr:`reply` then.
 
     Leaving the block before the end cancels the run on the server. Iterating raises the run's failure
     as the class that it has on the server: :class:`~dspy_live.core.errors.InputError` and so on.
-
-    Attributes:
-        id: the run's id on the server, empty before it is known.
-        reply: the outputs and figures, once the prediction has come.
     """
 
-    def __init__(self, buffer: Buffer) -> None:
-        self.id = ""
-        self.reply: Reply | None = None
+    def __init__(self, source: RunSource, call: Call, buffer: Buffer | None, timeout: float | None = None) -> None:
+        self._source = source
+        self._service = source if timeout is None else Deadline(timeout)(source)
+        self._call = call
         self._buffer = buffer
+        self._reader: Reader | None = None
         self._taken = 0
-        self._channel: Channel | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._ended = False
+
+    @property
+    def id(self) -> str:
+        """The run's id on the server, empty before it is known."""
+        return self._source.id
+
+    @property
+    def reply(self) -> Reply | None:
+        """The outputs, usage and duration, once the prediction has come."""
+        return self._source.reply
 
     async def __aenter__(self) -> RemoteRun:
-        self._channel = Channel(self._buffer)
-        self._task = asyncio.create_task(self._pump(self._channel))
+        self._reader = Reader(self._service, self._call, self._buffer)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._channel is not None:
-            self._channel.receiver.close()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-            if not self._task.cancelled():
-                self._task.exception()
+        if self._reader is not None:
+            await self._reader.aclose()
 
     def __aiter__(self) -> RemoteRun:
         return self
 
     async def __anext__(self) -> Event:
         """Wait for one event; raises the run's failure after all before it was taken."""
-        event = await self._receiver.__anext__()
-        self._took([event])
+        try:
+            event = await self._events.__anext__()
+        except StopAsyncIteration:
+            self._ended = True
+            raise
+        self._taken += 1
         return event
 
     async def receive_many(self) -> list[Event]:
         """Wait once and take all events that are there; an empty list is the end. Cancellation takes nothing."""
-        events = await self._receiver.receive_many()
-        self._took(events)
+        events = await self._events.receive_many()
+        self._taken += len(events)
+        self._ended = not events
         return events
 
     async def text(self, field: str | None = None) -> AsyncIterator[str]:
@@ -83,17 +99,7 @@ class RemoteRun:
         return self.reply
 
     @property
-    def _receiver(self) -> ChannelReceiver:
-        if self._channel is None:
+    def _events(self) -> Reader:
+        if self._reader is None:
             raise RuntimeError("use the run as: async with client.stream(...) as run")
-        return self._channel.receiver
-
-    def _took(self, events: list[Event]) -> None:
-        self._taken += len(events)
-
-    def _begun(self, event: Event) -> None:
-        if isinstance(event, Started) and not self.id:
-            self.id = event.run
-
-    async def _pump(self, channel: Channel) -> None:
-        raise NotImplementedError
+        return self._reader

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
-from typing import Any
-
-import orjson
-
-from dspy_live.client.http import Endpoint
-from dspy_live.client.stream import StreamedRun
+from dspy_live.client.http import Endpoint, prefix
+from dspy_live.client.stream import StreamSource
 from dspy_live.core.call import Call
-from dspy_live.core.errors import DeadlineExceeded
-from dspy_live.core.events import Event
-from dspy_live.core.service import Receiver
+from dspy_live.core.events import Result
+from dspy_live.core.sink import Sink
+from dspy_live.layers.deadline import Deadline
 
 
 class RemoteService:
     """A program of a dspy-live server, as a :class:`~dspy_live.core.service.Service`.
 
-    The call's deadline ends it here, which closes the connection and so cancels it there. Its config
-    goes along; its attributes do not. The run's id is the server's own.
+    A call's inputs, config and deadline go along. The deadline ends it here; that, and cancelling it, closes the
+    connection, which cancels the run on the server. The run's id is the server's own.
 
     Args:
         url: the server's, or an :class:`Endpoint`.
@@ -32,36 +25,8 @@ class RemoteService:
     def __init__(self, url: str | Endpoint, *, api_key: str | None = None, program: str | None = None) -> None:
         self.endpoint = url if isinstance(url, Endpoint) else Endpoint(url, api_key)
         self._prefix = prefix(program)
+        self._deadline = Deadline()
 
-    def open(self, call: Call) -> AbstractAsyncContextManager[Receiver[Event]]:
-        """Start the run. Leaving the context closes the connection, which cancels the run on the server."""
-        timeout: float | None = None
-        if call.deadline is not None:
-            timeout = call.deadline - asyncio.get_running_loop().time()
-            if timeout <= 0:
-                raise DeadlineExceeded("the call's deadline has passed")
-        headers = config_header(call.config)
-        path = f"{self._prefix}/predict/stream"
-        run: AbstractAsyncContextManager[Receiver[Event]] = StreamedRun(
-            self.endpoint, path, dict(call.inputs), headers, buffer=call.buffer, timeout=timeout
-        )
-        return run
-
-
-def prefix(program: str | None) -> str:
-    """Return the path of a program's routes."""
-    return "" if program is None else f"/programs/{program}"
-
-
-def config_header(config: Mapping[str, Any] | None) -> dict[str, str]:
-    """Return the header that carries LM options; a header takes ASCII only."""
-    if not config:
-        return {}
-    text = orjson.dumps(dict(config)).decode()
-    return {"X-Config": text.encode("ascii", "backslashreplace").decode() if text.isascii() else _ascii(config)}
-
-
-def _ascii(config: Mapping[str, Any]) -> str:
-    import json
-
-    return json.dumps(dict(config), separators=(",", ":"))
+    async def __call__(self, call: Call, sink: Sink) -> Result:
+        """Run the program on the server."""
+        return await self._deadline(StreamSource(self.endpoint, self._prefix))(call, sink)

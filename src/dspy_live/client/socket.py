@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -14,14 +15,13 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 
 from dspy_live.client.errors import ConnectionLost, Unreachable, error_of, error_of_reply
 from dspy_live.client.http import Endpoint
-from dspy_live.client.reply import reply_of
+from dspy_live.client.reply import Reply, reply_of
 from dspy_live.client.run import RemoteRun
 from dspy_live.client.wire import event_from, loads
-from dspy_live.core.call import Buffer
-from dspy_live.core.events import Event, Partial, Predicted, Reasoning, TextDelta, Token
-from dspy_live.runtime.channel.channel import Channel
-
-_COUNTED = (Token, Partial, Reasoning, TextDelta)
+from dspy_live.core.call import Buffer, Call
+from dspy_live.core.errors import LifecycleError
+from dspy_live.core.events import SPOKEN, Predicted, Started
+from dspy_live.core.sink import DISCARD, Sink
 
 
 class AsyncSocket:
@@ -31,7 +31,7 @@ class AsyncSocket:
         self._endpoint = endpoint
         self._url = "ws" + endpoint.url.removeprefix("http") + prefix + "/ws"
         self._ids = itertools.count(1)
-        self._runs: dict[int, SocketRun] = {}
+        self._runs: dict[int, SocketSource] = {}
         self._connect: connect | None = None
         self._connection: ClientConnection | None = None
         self._reader: asyncio.Task[None] | None = None
@@ -74,18 +74,15 @@ class AsyncSocket:
         program: str | None = None,
         buffer: Buffer | None = None,
         **fields: Any,
-    ) -> SocketRun:
+    ) -> RemoteRun:
         """Return a run to enter; it is started then. Leaving it early cancels it, and only it.
 
         ``buffer.size`` is its credit: as many tokens may be on their way, so that a slow reader of
         one run does not hold up the others.
         """
-        frame: dict[str, Any] = {"type": "start", "inputs": {**(inputs or {}), **fields}}
-        if config:
-            frame["config"] = dict(config)
-        if program is not None:
-            frame["program"] = program
-        return SocketRun(self, next(self._ids), frame, buffer or Buffer())
+        buffer = buffer or Buffer()
+        source = SocketSource(self, next(self._ids), program, buffer.size)
+        return RemoteRun(source, Call({**(inputs or {}), **fields}, config=config or {}), buffer)
 
     async def send(self, frame: Mapping[str, Any]) -> None:
         """Send one frame of the protocol. Raises :class:`ConnectionLost`."""
@@ -96,7 +93,7 @@ class AsyncSocket:
         except ConnectionClosed as exc:
             raise self._lost or ConnectionLost(f"the socket is closed: {exc}") from exc
 
-    def add(self, number: int, run: SocketRun) -> None:
+    def add(self, number: int, run: SocketSource) -> None:
         """Hand the frames of a number to a run."""
         self._runs[number] = run
 
@@ -120,71 +117,88 @@ class AsyncSocket:
             run.lost(self._lost)
 
 
-class SocketRun(RemoteRun):
-    """One run of a socket."""
+class SocketSource:
+    """One run of a socket: the service of one call.
 
-    def __init__(self, socket: AsyncSocket, number: int, frame: dict[str, Any], buffer: Buffer) -> None:
-        super().__init__(buffer)
+    Args:
+        socket: the connection.
+        number: names the run on the connection.
+        program: by name; the connection's own when ``None``.
+        credit: tokens that may be on their way.
+
+    Attributes:
+        id: the run's id on the server, empty before it is known.
+        reply: the outputs and what the server said of the run, once the prediction has come.
+    """
+
+    def __init__(self, socket: AsyncSocket, number: int, program: str | None, credit: int) -> None:
+        self.id = ""
+        self.reply: Reply | None = None
         self._socket = socket
         self._number = number
-        self._frame = {**frame, "id": number, "credit": buffer.size}
-        self._over = False
+        self._program = program
+        self._credit = credit
         self._owed = 0
+        self._sink: Sink = DISCARD
+        self._full = False
+        self._over = False
+        self._error: Exception | None = None
+        self._predicted: Predicted | None = None
+        self._changed = asyncio.Event()
 
-    async def __aenter__(self) -> SocketRun:
-        self._channel = Channel(self._buffer)
+    async def __call__(self, call: Call, sink: Sink) -> Predicted:
+        self._sink = sink
+        frame: dict[str, Any] = {"type": "start", "id": self._number, "inputs": dict(call.inputs)}
+        frame |= {"credit": self._credit} | ({"config": dict(call.config)} if call.config else {})
         self._socket.add(self._number, self)
-        await self._socket.send(self._frame)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._socket.drop(self._number)
-        if self._channel is not None:
-            self._channel.receiver.close()
-        if not self._over:
-            try:
-                await self._socket.send({"type": "cancel", "id": self._number})
-            except ConnectionLost:
-                pass
-
-    async def __anext__(self) -> Event:
-        event = await super().__anext__()
-        await self._give_credit([event])
-        return event
-
-    async def receive_many(self) -> list[Event]:
-        events = await super().receive_many()
-        await self._give_credit(events)
-        return events
+        try:
+            await self._socket.send(frame | ({"program": self._program} if self._program is not None else {}))
+            while not self._over:
+                await self._changed.wait()
+                self._changed.clear()
+                if self._full:
+                    await sink.room()
+                    self._full = False
+                await self._give_credit()
+        finally:
+            self._socket.drop(self._number)
+            if not self._over:
+                with suppress(ConnectionLost):
+                    await self._socket.send({"type": "cancel", "id": self._number})
+        if self._error is not None:
+            raise self._error
+        if self._predicted is None:
+            raise LifecycleError("the run ended without a prediction")
+        return self._predicted
 
     def take(self, name: str, data: Any) -> None:
-        """Take a frame of this run."""
-        channel = self._channel
-        if channel is None or channel.closed:
-            return
+        """Take a frame of this run. It wakes the run's task when there is something to do for it."""
         if name == "done":
-            self._over = True
-            channel.close()
+            self._end()
         elif name == "error":
-            self._over = True
-            channel.close(error_of(data))
+            self._end(error_of(data))
         elif name == "prediction":
+            self._predicted = Predicted(data["outputs"])
             self.reply = reply_of(data["outputs"], data, self.id)
-            channel.push(Predicted(data["outputs"]))
         else:
             event = event_from(name, data)
-            self._begun(event)
-            channel.push(event)
+            if isinstance(event, Started):
+                self.id = self.id or event.run
+            self._full = not self._sink.push(event) or self._full
+            self._owed += type(event) in SPOKEN
+            if self._full or self._owed * 2 >= self._credit:
+                self._changed.set()
 
     def lost(self, error: Exception) -> None:
-        """The socket is gone."""
-        if self._channel is not None:
-            self._channel.close(error)
+        """The connection is gone."""
+        self._end(error)
 
-    async def _give_credit(self, events: list[Event]) -> None:
-        self._owed += sum(isinstance(event, _COUNTED) for event in events)
-        if self._owed * 2 >= self._buffer.size and not self._over:
+    def _end(self, error: Exception | None = None) -> None:
+        self._over = True
+        self._error = self._error or error
+        self._changed.set()
+
+    async def _give_credit(self) -> None:
+        if self._owed * 2 >= self._credit and not self._over:
             owed, self._owed = self._owed, 0
             await self._socket.send({"type": "credit", "id": self._number, "n": owed})

@@ -117,7 +117,7 @@ class SyncRun:
 
     @property
     def reply(self) -> Reply | None:
-        """The outputs and figures, once the prediction has come."""
+        """The outputs, usage and duration, once the prediction has come."""
         return self._run.reply
 
     @property

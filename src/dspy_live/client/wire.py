@@ -1,4 +1,4 @@
-"""The server's events, from the names and JSON of its wire to the events of the core."""
+"""From the names and JSON of the server's events to the events of the core."""
 
 from __future__ import annotations
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any, Literal
+
+import msgspec
+
+from dspy_live.core.usage import Meter
 
 Overflow = Literal["block", "coalesce", "drop_oldest"]
 
@@ -45,7 +49,7 @@ os.register_at_fork(after_in_child=_ready.clear)
 
 @dataclass(slots=True, frozen=True)
 class Buffer:
-    """How the call's channel behaves when its reader is slow.
+    """How the channel of a caller that reads behaves when the reader is slow.
 
     Args:
         size: tokens that may wait, at least 1; with ``max_size`` this is where the buffer starts.
@@ -71,31 +75,63 @@ class Buffer:
             raise ValueError(f"max_bytes must be at least 1; got {self.max_bytes!r}")
 
 
-@dataclass(slots=True)
-class Call:
-    """What a :class:`~dspy_live.core.service.Service` is opened with.
+@dataclass(slots=True, frozen=True)
+class Origin:
+    """Which LM call of which run an LM is asked for; empty outside of any run.
 
     Args:
-        inputs: the program's inputs by field name; for an LM service the request's own fields.
-        id: unique, here and everywhere; see :func:`new_id`.
-        deadline: a time on the runtime's clock (seconds, monotonic), or ``None``.
-        stream: true when somebody takes tokens; false lets the LM answer in one piece.
-        restartable: true when the door can take words back (it understands ``Restart``).
-        config: LM options for this call alone, such as ``rollout_id`` or ``temperature``.
-        buffer: the bounds of the call's channel.
-        attributes: anything else, by name: the API key's id, a trace parent, the program's name.
-            Layers read and add; nothing in the core gives a name a meaning.
+        run: the run's id.
+        program: the program's name.
+        predictor: the predictor's path in the program (``"rag.answer"``).
+        modules: the paths of the modules around the predictor, outermost first.
+        lm_call: the number of the LM call within the run, counted from 1.
     """
 
-    inputs: Mapping[str, Any]
-    id: str = field(default_factory=new_id)
+    run: str = ""
+    program: str = ""
+    predictor: str = ""
+    modules: tuple[str, ...] = ()
+    lm_call: int = 0
+
+
+NO_ORIGIN = Origin()
+
+
+class Call(msgspec.Struct, frozen=True):
+    """One request to a :class:`~dspy_live.core.service.Service`. It carries data down; nothing is written into it.
+
+    Args:
+        inputs: the program's inputs by field name; for an LM service the keyword arguments of a chat completion.
+        args: positional arguments of the program.
+        config: LM options for this call alone, such as ``rollout_id`` or ``temperature``.
+        program: the program's name.
+        version: tells programs of one name apart: a fingerprint of class, signatures, demos and instructions.
+        model: the LM's name, for a call of an LM.
+        key: the id of the API key that asks, never the key itself.
+        deadline: a time on the loop's clock in seconds, or ``None``. The ``Deadline`` layer enforces it.
+        stream: true when somebody takes tokens; false lets the LM answer in one piece.
+        parent: the id of the run that this call is a part of: a program that awaits another one.
+        trace: the caller's W3C ``traceparent``.
+        meters: asked before each LM request of the call and told of it after, besides those in force around it.
+        origin: for a call of an LM: where in which run it is made.
+        id: unique, here and everywhere; see :func:`new_id`.
+    """
+
+    inputs: Mapping[str, Any] = {}
+    args: tuple[Any, ...] = ()
+    config: Mapping[str, Any] = {}
+    program: str = ""
+    version: str = ""
+    model: str = ""
+    key: str = ""
     deadline: float | None = None
     stream: bool = True
-    restartable: bool = True
-    config: Mapping[str, Any] = field(default_factory=dict)
-    buffer: Buffer = field(default_factory=Buffer)
-    attributes: dict[str, Any] = field(default_factory=dict)
+    parent: str = ""
+    trace: str = ""
+    meters: tuple[Meter, ...] = ()
+    origin: Origin = NO_ORIGIN
+    id: str = msgspec.field(default_factory=new_id)
 
     def but(self, **changes: Any) -> Call:
         """Return a copy with some fields changed; the id stays, it is still the same call."""
-        return replace(self, **changes)
+        return msgspec.structs.replace(self, **changes)

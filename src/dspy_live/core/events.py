@@ -4,8 +4,8 @@ Events are values: frozen, compared by content, safe to hand to another thread. 
 matches on every member and ends in ``assert_never``, so that adding an event here fails the
 type check in each encoder until it says what the event looks like on its wire.
 
-A *failure* is not an event: it is the exception that the receiver raises. The *end* is not
-an event either: it is the end of the iteration.
+A *result* is not an event: it is what ``await service(call, sink)`` returns, a :data:`Result`. A *failure*
+is what it raises.
 """
 
 from __future__ import annotations
@@ -132,42 +132,47 @@ class Custom(_Event, frozen=True, tag="custom"):
     data: Any = None
 
 
-class Predicted(_Event, frozen=True, tag="prediction"):
-    """The program's result, the last event of a run that succeeds.
-
-    ``outputs`` is one JSON-encodable value per output field; ``value`` is the program's own object
-    (a ``dspy.Prediction`` or whatever it returned) and never leaves the process.
-    """
-
-    outputs: dict[str, Any]
-    value: Any = None
-
-
 class TextDelta(_Event, frozen=True, tag="text", gc=False):
-    """A piece of an LM's raw text. LM services send these; a program's run does so on request."""
+    """A piece of an LM's raw text. LM services push these.
+
+    An empty text says that the LM is at work on something that is not text of its first completion: a tool call's
+    arguments, another completion of ``n``.
+    """
 
     text: str
     lm_call: int = 0
     predictor: str = ""
 
 
+Event: TypeAlias = Started | Status | Token | Partial | Restart | Reasoning | Tool | Usage | Custom | TextDelta
+
+SPOKEN = frozenset({Token, Partial, Reasoning, TextDelta})
+"""Events that carry what an LM has said. A retry must take them back with a :class:`Restart`."""
+
+
+class Predicted(_Event, frozen=True, tag="prediction"):
+    """A program's result.
+
+    ``outputs`` is one JSON-encodable value per output field. ``value`` is the program's own object (a
+    ``dspy.Prediction``, or whatever it returned) and never leaves the process; it is ``UNSET`` where only the outputs
+    are known: from a cache, or from a remote server. ``bare`` says that the program returned one value without a
+    field's name, which is ``outputs["output"]``.
+    """
+
+    outputs: dict[str, Any]
+    value: Any = msgspec.UNSET
+    bare: bool = False
+
+
 class Completion(_Event, frozen=True, tag="completion"):
-    """An LM's whole reply: the last event of an LM service. ``response`` is provider-shaped."""
+    """An LM's whole reply, the result of an LM service.
+
+    ``response`` is shaped as the provider's. ``cost`` is US dollars, ``None`` when unknown.
+    """
 
     response: Any
+    cost: float | None = None
 
 
-Event: TypeAlias = (
-    Started
-    | Status
-    | Token
-    | Partial
-    | Restart
-    | Reasoning
-    | Tool
-    | Usage
-    | Custom
-    | Predicted
-    | TextDelta
-    | Completion
-)
+Result: TypeAlias = Predicted | Completion
+"""What a service returns."""

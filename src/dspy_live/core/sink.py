@@ -1,39 +1,41 @@
-"""The short way from an LM to who takes its words: a call for each piece of text, with no task in between."""
+"""Where a service tells what happens while it works on a call."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
+
+from dspy_live.core.events import Event
 
 
 class Sink(Protocol):
-    """Takes an LM's words as they arrive. False means: pause, and go on when ``on_room`` calls."""
+    """Takes the events of one call. A source pushes, and pauses when there is no room."""
 
-    def text(self, text: str) -> bool: ...
-    def reasoning(self, text: str) -> bool: ...
-    def on_room(self, callback: Callable[[], object]) -> None: ...
+    def push(self, event: Event) -> bool:
+        """Take an event, on the event loop's thread. Never waits, and never raises a failure of the sink's own.
 
-    def restart(self, reason: str) -> None:
-        """What was said so far is void: the LM is asked again."""
-        ...
-
-
-def alive(sink: Sink) -> None:
-    """Tell a sink that the LM works on what is no word for it: a tool call, another completion.
-
-    Only those that time the LM's silence want to know: they have a method ``alive``.
-    """
-    tell = getattr(sink, "alive", None)
-    if tell is not None:
-        tell()
-
-
-class Attachable(Protocol):
-    """What the receiver of an LM service may offer beside its events; then the events are not read."""
-
-    async def attach(self, sink: Sink) -> Any:
-        """Read the reply, hand its words to ``sink`` as they arrive, and return the whole of it.
-
-        Raises the stream's failure. Cancelling it ends the reading.
+        Returns True while there is room. False asks the source to pause and to go on after :meth:`room`; what the
+        source has in hand it may still push. A sink that has ended its run because it can't take words back
+        answers False for good: its source waits for room until it is cancelled.
         """
         ...
+
+    async def room(self) -> None:
+        """Wait until there is room. A level, not an edge: any number may wait, and it returns at once when there is
+        room or when nobody listens any more. Cancellation changes nothing."""
+        ...
+
+
+class Discard:
+    """The sink of a caller that wants the result alone."""
+
+    __slots__ = ()
+
+    def push(self, event: Event) -> bool:
+        return True
+
+    async def room(self) -> None:
+        return None
+
+
+DISCARD = Discard()
+"""Has no state, so one is enough."""

@@ -1,4 +1,4 @@
-"""From an exception to what the host is told of it. The host is the program's own process: nothing is hidden."""
+"""From an exception to the failure that the host gets. The host is the program's own process: nothing is hidden."""
 
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import assert_never
 
 import msgspec
@@ -79,12 +78,6 @@ async def _serve(take: Take, deliver: Deliver, waker: socket.socket, settings: S
         loop.remove_reader(waker.fileno())
 
 
-@dataclass(frozen=True, slots=True)
-class _Program:
-    service: Service
-    schema: Schema
-
-
 class Host:
     """Carries out commands. Everything of it runs on the loop's thread."""
 
@@ -92,7 +85,7 @@ class Host:
         self._take = take
         self._outbox = outbox
         self._settings = settings
-        self._programs: dict[int, _Program] = {}
+        self._programs: dict[int, tuple[Service, Schema]] = {}
         self._runs: dict[int, HostRun] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._decoder = msgspec.json.Decoder(list[Command])
@@ -125,16 +118,16 @@ class Host:
 
     def _load(self, command: Load) -> None:
         try:
-            opened = open_program(command.target, command.execution, self._settings)
+            ready = open_program(command.target, command.execution, self._settings)
         except BaseException as exc:  # a target's own code may raise anything, SystemExit too
             self._outbox.send(command.id, [], failure_of(exc))
             return
-        schema = opened.schema
-        self._programs[command.id] = _Program(opened.service, schema)
+        schema = ready.schema
+        self._programs[command.id] = ready.service.layered(), schema
         loaded = Loaded(
-            name=opened.name,
-            lm=opened.lm,
-            execution=opened.execution,
+            name=schema.name,
+            lm=ready.lm.label,
+            execution=ready.service.execution,
             inputs=[_field(field) for field in schema.inputs],
             outputs=[_field(field) for field in schema.outputs],
             description=schema.description,
@@ -149,11 +142,12 @@ class Host:
             program = self._programs.get(command.program)
             if program is None:
                 raise NotFound("this program was unloaded")
-            inputs = program.schema.check(command.inputs)
+            service, schema = program
+            inputs = schema.check(command.inputs)
         except Exception as exc:
             self._outbox.send(command.id, [], failure_of(exc))
             return
-        run = HostRun(command, program.service, self._outbox)
+        run = HostRun(command, service, self._outbox)
         task = asyncio.get_running_loop().create_task(run.drive(inputs))
         self._runs[command.id] = run
         self._tasks[command.id] = task

@@ -1,16 +1,16 @@
-"""What is on its way to the host: everything that one turn of the loop produces crosses at once."""
+"""Replies on their way to the host: all that one turn of the loop produces crosses at once."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any, Literal
 
 import msgspec
 
-from dspy_live.core.events import Event, Predicted
-from dspy_live.embed.wire import Failure, Loaded
+from dspy_live.core.events import Event
+from dspy_live.embed.wire import Failure, Loaded, Prediction
 
 End = Literal[True] | Failure | None
 
@@ -29,11 +29,14 @@ class Outbox:
         self._waiting: list[tuple[int, list[Any], End]] = []
         self._encoder = msgspec.json.Encoder(enc_hook=plain)
 
-    def send(self, run: int, events: list[Event] | list[Loaded], end: End = None) -> None:
+    def send(self, run: int, events: Sequence[Event | Loaded | Prediction], end: End = None) -> None:
         """Add a reply. Never waits: how much may be on its way is the sender's to count."""
         if not self._waiting:
             self._loop.call_soon(self.flush)
-        self._waiting.append((run, [_portable(event) for event in events], end))
+        elif end is None and self._waiting[-1][0] == run and self._waiting[-1][2] is None:
+            self._waiting[-1][1].extend(events)
+            return
+        self._waiting.append((run, list(events), end))
 
     def flush(self) -> None:
         """Hand over what waits."""
@@ -92,8 +95,3 @@ def _whole(value: Any, depth: int) -> Any:
     if isinstance(value, (list, tuple, Set)):
         return [_whole(item, depth + 1) for item in value]
     return _whole(plain(value), depth + 1)
-
-
-def _portable(event: Any) -> Any:
-    # The program's own object stays in Python.
-    return Predicted(event.outputs) if type(event) is Predicted else event

@@ -1,4 +1,4 @@
-"""What crosses between the host and Python: commands in, replies out, each batch as one JSON text.
+"""The protocol between the host and Python: commands in, replies out, each batch as one JSON text.
 
 A batch of commands is an array of objects with a ``type``. A batch of replies is an array of ``[id, events, end]``:
 ``end`` is ``null`` while more follows, ``true`` for a run that has ended well, else the failure.
@@ -25,7 +25,7 @@ class LMOptions(msgspec.Struct):
 
 
 class Settings(msgspec.Struct):
-    """What the host starts Python with."""
+    """The settings that the host starts Python with."""
 
     lm: LMOptions = msgspec.field(default_factory=LMOptions)
     max_threads: int = 256
@@ -103,8 +103,14 @@ class Loaded(msgspec.Struct, tag_field="type", tag="loaded"):
     text: str | None = None
 
 
+class Prediction(msgspec.Struct, tag_field="type", tag="prediction"):
+    """A run's result; the program's own object stays in Python."""
+
+    outputs: dict[str, Any]
+
+
 class Failure(msgspec.Struct, omit_defaults=True):
-    """Why a run, or a command, failed. ``kind`` is the exception's class, ``code`` stable and for programs."""
+    """The failure of a run or a command. ``kind`` is the exception's class, ``code`` stable and for programs."""
 
     kind: str
     message: str

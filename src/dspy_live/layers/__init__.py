@@ -5,6 +5,7 @@ from dspy_live.layers.breaker import Breaker
 from dspy_live.layers.budget import Budget, per_call, per_key
 from dspy_live.layers.cache import Cache
 from dspy_live.layers.deadline import Deadline
+from dspy_live.layers.detached import Detached
 from dspy_live.layers.fallback import Fallback
 from dspy_live.layers.limit import Limit
 from dspy_live.layers.meter import meter
@@ -22,6 +23,7 @@ __all__ = [
     "Budget",
     "Cache",
     "Deadline",
+    "Detached",
     "Fallback",
     "Limit",
     "Rate",

@@ -7,9 +7,7 @@ import threading
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from dspy_live.core.errors import DeadlineExceeded, Overloaded
-from dspy_live.runtime.clock import Clock
-from dspy_live.runtime.scope import Scope
+from dspy_live.core.errors import Overloaded
 from dspy_live.sansio.limits.gate import Gate
 
 _SMOOTH = 0.1
@@ -33,22 +31,16 @@ class LimitStatistics:
 class Slots:
     """Hands out slots. Each :meth:`acquire` that returns wants one :meth:`release`, when the work has ended."""
 
-    def __init__(self, limit: int, queue: int, clock: Clock) -> None:
+    def __init__(self, limit: int, queue: int) -> None:
         self.gate: Gate[asyncio.Future[None]] = Gate(limit, queue)
-        self.clock = clock
         self._lock = threading.Lock()
         self._admitted = 0
         self._refused = 0
         self._gave_up = 0
         self._mean = 0.0
 
-    async def acquire(self, key: Hashable, deadline: float | None) -> None:
-        """Wait for a slot.
-
-        Raises:
-            Overloaded: the queue is full.
-            DeadlineExceeded: the deadline passed in the queue.
-        """
+    async def acquire(self, key: Hashable) -> None:
+        """Wait for a slot. Cancelled meanwhile, it has none. Raises :class:`Overloaded` when the queue is full."""
         ticket: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         with self._lock:
             answer = self.gate.enter(ticket, key)
@@ -59,11 +51,7 @@ class Slots:
                 self._refused += 1
                 raise self._full()
         try:
-            if deadline is None:
-                await ticket
-            else:
-                async with Scope(deadline, on_deadline=self._too_late(), now=self.clock.now):
-                    await ticket
+            await ticket
         except BaseException:
             self._stop_waiting(ticket, key)
             raise
@@ -78,7 +66,7 @@ class Slots:
         self._tell(admitted)
 
     def resize(self, limit: int) -> None:
-        """Change the limit; what runs goes on."""
+        """Change the limit; calls that run go on."""
         with self._lock:
             admitted = self.gate.resize(limit)
         self._tell(admitted)
@@ -121,9 +109,6 @@ class Slots:
             queue=gate.queue,
             local=True,
         )
-
-    def _too_late(self) -> DeadlineExceeded:
-        return DeadlineExceeded(f"the deadline passed while waiting for one of {self.gate.limit} slots")
 
 
 def _grant(ticket: asyncio.Future[None]) -> None:

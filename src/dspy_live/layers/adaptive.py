@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Hashable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import ClassVar
 
 from dspy_live.core.call import Call
-from dspy_live.core.events import Event
-from dspy_live.core.service import Receiver, Service
-from dspy_live.layers._relay import Watched
+from dspy_live.core.events import Result
+from dspy_live.core.service import Service
+from dspy_live.core.sink import Sink
+from dspy_live.layers._first_word import FirstWord
+from dspy_live.layers._now import loop_now
 from dspy_live.layers._slots import LimitStatistics, Slots
-from dspy_live.layers._wrap import Wrapped
-from dspy_live.runtime.clock import LOOP_CLOCK, Clock
 from dspy_live.sansio.checks import positive
 from dspy_live.sansio.failures import overload
 from dspy_live.sansio.limits.aimd import Aimd
@@ -38,12 +36,11 @@ class Adaptive:
     Args:
         low: never below it.
         high: never above it.
-        start: where it begins; ``low`` by default.
+        start: the first limit; ``low`` by default.
         decrease: the factor on overload, below 1.
         slow: seconds to the first token that count as overload, or ``None``.
         queue: how many may wait.
-        key: what the queue is fair between.
-        clock: where the time comes from; the loop's by default.
+        key: calls of different keys take turns in the queue.
     """
 
     kind: ClassVar[str] = "adaptive"
@@ -58,17 +55,39 @@ class Adaptive:
         slow: float | None = None,
         queue: int = 100,
         key: Callable[[Call], Hashable] | None = None,
-        clock: Clock = LOOP_CLOCK,
     ) -> None:
         self._aimd = Aimd(low, high, start, decrease)
         self.slow = positive("slow", slow, "seconds") if slow is not None else None
-        self._slots = Slots(self._aimd.limit, queue, clock)
+        self._slots = Slots(self._aimd.limit, queue)
         self._key = key
-        self.clock = clock
         self._decreases = 0
 
+    def __repr__(self) -> str:
+        return f"Adaptive({self._aimd.low}, {self._aimd.high})"
+
     def __call__(self, service: Service) -> Service:
-        return Wrapped(self, service)
+        async def limited(call: Call, sink: Sink) -> Result:
+            slots = self._slots
+            await slots.acquire(self._key(call) if self._key is not None else None)
+            began = loop_now()
+            first: float | None = None
+
+            def heard() -> None:
+                nonlocal first
+                first = loop_now() - began
+
+            try:
+                result = await service(call, sink if self.slow is None else FirstWord(sink, heard))
+            except BaseException as exc:
+                self._learn(began, first, exc)
+                raise
+            else:
+                self._learn(began, loop_now() - began if first is None else first, None)
+                return result
+            finally:
+                slots.release(loop_now() - began)
+
+        return limited
 
     @property
     def limit(self) -> int:
@@ -78,47 +97,15 @@ class Adaptive:
     def statistics(self) -> AdaptiveStatistics:
         return AdaptiveStatistics(self._slots.statistics(), self._decreases)
 
-    @asynccontextmanager
-    async def _open(self, inner: Service, call: Call) -> AsyncIterator[Receiver[Event]]:
-        await self._slots.acquire(self._key(call) if self._key is not None else None, call.deadline)
-        began = self.clock.now()
-        watched: _Timed | None = None
-        failure: BaseException | None = None
-        try:
-            async with inner.open(call) as events:
-                watched = _Timed(events, self.clock, began)
-                yield watched
-        except BaseException as exc:
-            failure = exc
-            raise
-        finally:
-            self._learn(began, watched, failure)
-            self._slots.release(self.clock.now() - began)
-
-    def _learn(self, began: float, watched: _Timed | None, failure: BaseException | None) -> None:
-        if watched is not None and watched.failure is not None:
-            failure = watched.failure
-        first = watched.first_after if watched is not None else None
-        if self.slow is not None and first is not None and first > self.slow:
-            fell = self._aimd.bad(self.clock.now(), began)
+    def _learn(self, began: float, first: float | None, failure: BaseException | None) -> None:
+        """Move the limit after a call that said its first word after ``first`` seconds."""
+        if (self.slow is not None and first is not None and first > self.slow) or _overloaded(failure):
+            self._decreases += self._aimd.bad(loop_now(), began)
         elif failure is None:
             self._aimd.good(self._slots.gate.active)
-            fell = False
-        elif not isinstance(failure, (asyncio.CancelledError, GeneratorExit)) and overload(failure):
-            fell = self._aimd.bad(self.clock.now(), began)
-        else:
-            return
-        self._decreases += fell
         if self._aimd.limit != self._slots.gate.limit:
             self._slots.resize(self._aimd.limit)
 
 
-class _Timed(Watched):
-    def __init__(self, inner: Receiver[Event], clock: Clock, began: float) -> None:
-        super().__init__(inner)
-        self._clock = clock
-        self._began = began
-        self.first_after: float | None = None
-
-    def _first_answer(self) -> None:
-        self.first_after = self._clock.now() - self._began
+def _overloaded(failure: BaseException | None) -> bool:
+    return isinstance(failure, Exception) and overload(failure)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import CircuitOpen
-from dspy_live.core.events import Event
-from dspy_live.core.service import Receiver, Service
-from dspy_live.layers._relay import Watched
-from dspy_live.layers._wrap import Wrapped
-from dspy_live.runtime.clock import LOOP_CLOCK, Clock
+from dspy_live.core.events import Result
+from dspy_live.core.service import Service
+from dspy_live.core.sink import Sink
+from dspy_live.layers._first_word import FirstWord
+from dspy_live.layers._now import loop_now
 from dspy_live.sansio.failures import transient
 from dspy_live.sansio.limits.breaker import Breaker as Machine
 from dspy_live.sansio.limits.breaker import BreakerState
@@ -36,8 +34,8 @@ class Breaker:
     """Refuses calls with :class:`CircuitOpen` once too large a share of them has failed lately.
 
     After ``open_for`` seconds ``probes`` calls are let through. When all of them succeed it closes, when one fails
-    it stays open for as long again. Only failures of the service count (``when``), not a caller's mistakes, and a call
-    that its caller cancelled counts as nothing.
+    it stays open for as long again. Only failures of the service count (``when``), not a caller's mistakes. A call that
+    was cancelled counts as nothing, or as a success where an LM had already said something.
 
     Args:
         failures: the share of failed calls at which it opens, above 0 and up to 1.
@@ -46,7 +44,6 @@ class Breaker:
         open_for: seconds that it stays open.
         probes: calls that try whether it is well again.
         when: tells which failures count; transient ones by default.
-        clock: where the time comes from; the loop's by default.
     """
 
     kind: ClassVar[str] = "breaker"
@@ -60,16 +57,31 @@ class Breaker:
         open_for: float = 10.0,
         probes: int = 1,
         when: Callable[[BaseException], bool] = transient,
-        clock: Clock = LOOP_CLOCK,
     ) -> None:
         self._machine = Machine(failures, minimum, window, open_for, probes)
         self.when = when
-        self.clock = clock
         self._lock = threading.Lock()
         self._refused = 0
 
+    def __repr__(self) -> str:
+        return f"Breaker({self._machine.failures:g})"
+
     def __call__(self, service: Service) -> Service:
-        return Wrapped(self, service)
+        async def guarded(call: Call, sink: Sink) -> Result:
+            began = self._admit()
+            word = FirstWord(sink)
+            try:
+                result = await service(call, word)
+            except Exception as exc:
+                self._record(began, ok=not self.when(exc))
+                raise
+            except BaseException:  # cancelled or stopped from outside, which says nothing about the service
+                self._record(began, ok=True if word.spoke else None)
+                raise
+            self._record(began, ok=True)
+            return result
+
+        return guarded
 
     @property
     def state(self) -> BreakerState:
@@ -78,41 +90,25 @@ class Breaker:
 
     def statistics(self) -> BreakerStatistics:
         with self._lock:
-            calls, failed = self._machine.counts(self.clock.now())
+            calls, failed = self._machine.counts(loop_now())
             return BreakerStatistics(self._machine.state, calls, failed, self._machine.opened, self._refused)
 
-    @asynccontextmanager
-    async def _open(self, inner: Service, call: Call) -> AsyncIterator[Receiver[Event]]:
-        began = self.clock.now()
+    def _admit(self) -> float:
+        """Let a call through and return the time, or raise :class:`CircuitOpen`."""
+        began = loop_now()
         with self._lock:
             wait = self._machine.admit(began)
             self._refused += wait is not None
         if wait is not None:
             raise self._is_open(wait)
-        watched: Watched | None = None
-        failure: BaseException | None = None
-        try:
-            async with inner.open(call) as events:
-                watched = Watched(events)
-                yield watched
-        except BaseException as exc:
-            failure = exc
-            raise
-        finally:
-            self._record(began, watched, failure)
+        return began
 
-    def _record(self, began: float, watched: Watched | None, failure: BaseException | None) -> None:
-        if watched is not None and watched.failure is not None:
-            failure = watched.failure
-        left = isinstance(failure, (asyncio.CancelledError, GeneratorExit))
-        proved = watched is not None and (watched.answered or watched.ended)
+    def _record(self, began: float, ok: bool | None) -> None:
         with self._lock:
-            if failure is not None and not left:
-                self._machine.record(self.clock.now(), not self.when(failure), began)
-            elif proved:
-                self._machine.record(self.clock.now(), True, began)
-            else:
+            if ok is None:
                 self._machine.abandon(began)
+            else:
+                self._machine.record(loop_now(), ok, began)
 
     def _is_open(self, wait: float) -> CircuitOpen:
         machine = self._machine

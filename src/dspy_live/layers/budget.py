@@ -6,7 +6,8 @@ import logging
 import math
 import threading
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, ClassVar, Literal
 
@@ -14,15 +15,13 @@ import msgspec
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import BudgetExceeded, ConfigurationError
-from dspy_live.core.events import Event
-from dspy_live.core.service import Layer, Receiver, Service
-from dspy_live.core.usage import LMRecord, Meter
+from dspy_live.core.events import Result
+from dspy_live.core.service import Layer, Service
+from dspy_live.core.sink import Sink
+from dspy_live.core.usage import LMRecord
 from dspy_live.runtime.books.account import process_account
 
 logger = logging.getLogger("dspy_live.budget")
-
-METERS = "meters"
-"""The call's attribute that holds the meters which the LM calls of its run must ask and tell."""
 
 Unit = Literal["cost", "tokens", "calls"]
 
@@ -44,11 +43,19 @@ class BudgetAlert(msgspec.Struct, frozen=True):
         )
 
 
+@dataclass(frozen=True, slots=True)
+class BudgetStatistics:
+    """The amounts spent, and the limits: US dollars (``cost``), ``tokens``, ``calls``."""
+
+    spent: dict[Unit, float]
+    limits: dict[Unit, float]
+
+
 class Budget:
-    """Refuses LM calls once a limit is reached; the error says what was spent and what the limit is.
+    """Refuses LM calls once a limit is reached; the error names the amount spent and the limit.
 
     Asked before each LM call, told after it. Calls in flight are not yet counted, so that a limit can be overshot by
-    what is in flight when it is reached, and by no more. Answers from the cache cost nothing and are not refused
+    the calls in flight when it is reached, and by no more. Answers from the cache cost nothing and are not refused
     when the cache is asked first. A call with no known price counts towards ``max_tokens`` and ``max_calls`` only.
 
     It can be used as a scope (``with budget:``), as a layer around a program or an LM (``Runtime(layers=[budget])``),
@@ -61,7 +68,7 @@ class Budget:
         on_alert: called once for each limit of which the share ``alert_at`` is used; on any thread, must be quick.
             Without it a warning is logged.
         alert_at: a share between 0 and 1.
-        name: what errors and alerts call this budget.
+        name: this budget's name in errors and alerts.
         unpriced: ``"allow"`` lets a model without a known price go on where ``max_cost`` is set (a warning is
             logged once), ``"refuse"`` ends it after the first such call.
     """
@@ -94,15 +101,21 @@ class Budget:
         self._lock = threading.Lock()
         self._entered: AbstractContextManager[None] | None = None
 
+    def __repr__(self) -> str:
+        return f"Budget({', '.join(f'max_{unit}={limit:g}' for unit, limit in self.limits.items())})"
+
+    def statistics(self) -> BudgetStatistics:
+        return BudgetStatistics(self.spent, dict(self.limits))
+
     @property
     def spent(self) -> dict[Unit, float]:
-        """What was used so far: ``cost`` (US dollars), ``tokens``, ``calls``."""
+        """The amounts used so far: ``cost`` (US dollars), ``tokens``, ``calls``."""
         with self._lock:
             return dict(self._spent)
 
     @property
     def remaining(self) -> dict[Unit, float]:
-        """What is left of each limit, never below 0."""
+        """The rest of each limit, never below 0."""
         with self._lock:
             return {unit: max(0, limit - self._spent[unit]) for unit, limit in self.limits.items()}
 
@@ -145,7 +158,7 @@ class Budget:
 
     def __call__(self, service: Service) -> Service:
         """Wrap a service, as a layer: each run is refused at once when the budget is spent, and so are its LM calls."""
-        return _Metered(service, lambda _: self)
+        return _metered(service, lambda _: self)
 
     def __enter__(self) -> Budget:
         if self._entered is not None:
@@ -201,41 +214,36 @@ class Budget:
 
 def per_call(make: Callable[[], Budget]) -> Layer:
     """Return a layer that gives each run a budget of its own, made by ``make``."""
-    return lambda service: _Metered(service, lambda _: make())
+    return lambda service: _metered(service, lambda _: make())
 
 
-def per_key(make: Callable[[str], Budget], *, attribute: str = "key") -> Layer:
-    """Return a layer that gives all runs of one API key a budget together.
+def per_key(make: Callable[[str], Budget]) -> Layer:
+    """Return a layer that gives all runs of one API key (``call.key``) a budget together.
 
-    ``make(key)`` is called for a key's first run; runs without a key share one (``make("")``). The key's id is the
-    call's attribute ``attribute``.
+    ``make(key)`` is called for a key's first run; runs without a key share one (``make("")``).
     """
     budgets: dict[str, Budget] = {}
     lock = threading.Lock()
 
-    def of(call: Call) -> Budget:
-        key = str(call.attributes.get(attribute) or "")
+    def budget_of(call: Call) -> Budget:
         with lock:
-            budget = budgets.get(key)
+            budget = budgets.get(call.key)
             if budget is None:
-                budget = budgets[key] = make(key)
+                budget = budgets[call.key] = make(call.key)
             return budget
 
-    return lambda service: _Metered(service, of)
+    return lambda service: _metered(service, budget_of)
 
 
-class _Metered:
-    def __init__(self, inner: Service, budget_of: Callable[[Call], Budget]) -> None:
-        self._inner = inner
-        self._budget_of = budget_of
-
-    def open(self, call: Call) -> AbstractAsyncContextManager[Receiver[Event]]:
-        budget = self._budget_of(call)
+def _metered(service: Service, budget_of: Callable[[Call], Budget]) -> Service:
+    async def metered(call: Call, sink: Sink) -> Result:
+        budget = budget_of(call)
         budget.check()
-        meters: tuple[Meter, ...] = call.attributes.get(METERS, ())
-        if budget not in meters:
-            call = call.but(attributes={**call.attributes, METERS: (*meters, budget)})
-        return self._inner.open(call)
+        if budget not in call.meters:
+            call = call.but(meters=(*call.meters, budget))
+        return await service(call, sink)
+
+    return metered
 
 
 def _limits(max_cost: float | None, max_tokens: int | None, max_calls: int | None) -> dict[Unit, float]:

@@ -8,15 +8,16 @@ from typing import ClassVar
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import ConfigurationError, Overloaded
+from dspy_live.core.events import Result
 from dspy_live.core.service import Service
+from dspy_live.core.sink import Sink
 from dspy_live.layers._attempts import attempts
-from dspy_live.layers._wrap import Opened, Wrapped
 from dspy_live.sansio.failures import transient
 
 
 @dataclass(frozen=True, slots=True)
 class FallbackStatistics:
-    """Calls that were opened, how often each of the other services was tried, and calls that none could answer."""
+    """Calls, how often each of the other services was tried, and calls that none could answer."""
 
     calls: int
     tried: tuple[int, ...]
@@ -31,8 +32,8 @@ class Fallback:
     """Tries the ``others``, in order, when the service fails: another model, another region, a remote server.
 
     A refusal by a limit around the service (an open circuit, a full queue) counts as a failure too: put each
-    service's own limits on itself. After the first token a ``Restart`` comes first; behind a door that can't
-    restart the call fails with :class:`StreamBroken`.
+    service's own limits on itself. After the first token a ``Restart`` comes first; a door that can't take words back
+    then ends the call with :class:`~dspy_live.core.errors.StreamBroken`.
 
     Args:
         others: at least one.
@@ -50,22 +51,24 @@ class Fallback:
         self._tried = [0] * len(others)
         self._failed = 0
 
-    def __call__(self, service: Service) -> Service:
-        return Wrapped(self, service)
+    def __repr__(self) -> str:
+        return f"Fallback({len(self.others)} other{'s' * (len(self.others) > 1)})"
 
     def statistics(self) -> FallbackStatistics:
         return FallbackStatistics(self._calls, tuple(self._tried), self._failed)
 
-    def _open(self, inner: Service, call: Call) -> Opened:
-        self._calls += 1
-
-        async def following(failure: Exception, openings: int) -> Service | None:
+    def __call__(self, service: Service) -> Service:
+        def following(failure: Exception, attempt: int) -> tuple[Service, float] | None:
             if not self.when(failure):
                 return None
-            if openings > len(self.others):
+            if attempt > len(self.others):
                 self._failed += 1
                 return None
-            self._tried[openings - 1] += 1
-            return self.others[openings - 1]
+            self._tried[attempt - 1] += 1
+            return self.others[attempt - 1], 0.0
 
-        return attempts(call, inner, following)
+        async def fallen_back(call: Call, sink: Sink) -> Result:
+            self._calls += 1
+            return await attempts(call, sink, service, following)
+
+        return fallen_back

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Hashable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Hashable
 from typing import ClassVar
 
 from dspy_live.core.call import Call
-from dspy_live.core.events import Event
-from dspy_live.core.service import Receiver, Service
+from dspy_live.core.events import Result
+from dspy_live.core.service import Service
+from dspy_live.core.sink import Sink
+from dspy_live.layers._now import loop_now
 from dspy_live.layers._slots import LimitStatistics, Slots
-from dspy_live.layers._wrap import Wrapped
-from dspy_live.runtime.clock import LOOP_CLOCK, Clock
 
 __all__ = ["Limit", "LimitStatistics"]
 
@@ -20,15 +19,14 @@ class Limit:
     """Runs at most ``concurrency`` calls at once. A slot is free again only when the work of its call has ended.
 
     Up to ``queue`` calls wait, keys taking turns; more are refused with
-    :class:`~dspy_live.core.errors.Overloaded`. So ``concurrency + queue`` calls are inside at most. A call's deadline
-    holds in the queue too, and leaving gives the place up.
+    :class:`~dspy_live.core.errors.Overloaded`. So ``concurrency + queue`` calls are inside at most. A call that
+    is cancelled in the queue, by its deadline or its caller, gives its place up.
 
     Args:
         concurrency: at least 1.
         queue: how many may wait; 0 refuses at once.
-        key: what the queue is fair between, such as ``lambda call: call.attributes.get("key")``; by default all calls
+        key: calls of different keys take turns in the queue, such as ``lambda call: call.key``; by default all calls
             are alike, and first come is first served.
-        clock: where the time comes from; the loop's by default.
     """
 
     kind: ClassVar[str] = "limit"
@@ -39,14 +37,25 @@ class Limit:
         *,
         queue: int = 100,
         key: Callable[[Call], Hashable] | None = None,
-        clock: Clock = LOOP_CLOCK,
     ) -> None:
-        self._slots = Slots(concurrency, queue, clock)
+        self._slots = Slots(concurrency, queue)
         self._key = key
-        self.clock = clock
 
     def __call__(self, service: Service) -> Service:
-        return Wrapped(self, service)
+        async def limited(call: Call, sink: Sink) -> Result:
+            slots = self._slots
+            await slots.acquire(self._key(call) if self._key is not None else None)
+            began = loop_now()
+            try:
+                return await service(call, sink)
+            finally:
+                slots.release(loop_now() - began)
+
+        return limited
+
+    def __repr__(self) -> str:
+        gate = self._slots.gate
+        return f"Limit({gate.limit}, queue={gate.queue})"
 
     def statistics(self) -> LimitStatistics:
         return self._slots.statistics()
@@ -54,13 +63,3 @@ class Limit:
     def resize(self, concurrency: int) -> None:
         """Change the limit; calls that run go on, waiting ones move up."""
         self._slots.resize(concurrency)
-
-    @asynccontextmanager
-    async def _open(self, inner: Service, call: Call) -> AsyncIterator[Receiver[Event]]:
-        await self._slots.acquire(self._key(call) if self._key is not None else None, call.deadline)
-        began = self.clock.now()
-        try:
-            async with inner.open(call) as events:
-                yield events
-        finally:
-            self._slots.release(self.clock.now() - began)

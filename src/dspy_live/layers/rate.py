@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import ConfigurationError, RateLimited
-from dspy_live.core.events import Completion, Event, Usage
-from dspy_live.core.service import Receiver, Service
+from dspy_live.core.events import Completion, Result, Usage
+from dspy_live.core.service import Service
 from dspy_live.core.sink import Sink
-from dspy_live.layers._relay import Attach, Relay
-from dspy_live.layers._wrap import Wrapped
-from dspy_live.runtime.clock import LOOP_CLOCK, Clock
+from dspy_live.layers._now import loop_now
+from dspy_live.layers._usages import Usages
 from dspy_live.sansio.checks import not_negative, positive
 from dspy_live.sansio.limits.bucket import Bucket
 
@@ -37,8 +36,8 @@ class Rate:
     """Spaces calls so that no more than so many requests and tokens go out per minute.
 
     A call waits its turn, in the order of coming, for up to ``max_wait`` seconds; one that would wait longer, or past
-    its deadline, is refused at once with :class:`RateLimited` that says how long it would have been. What a call
-    really used (its ``Usage`` events, or an LM's completion) is set against the estimate when it ends.
+    its deadline, is refused at once with :class:`RateLimited` that says how long it would have been. The tokens
+    that a call really used (its ``Usage`` events, or an LM's completion) are set against the estimate when it ends.
 
     Args:
         requests_per_minute: or ``None``.
@@ -46,7 +45,6 @@ class Rate:
         max_wait: seconds.
         estimate: tokens that a call will use, before it is known; 1000 by default.
         burst: the share of a minute's allowance that may go out at once after a pause, above 0 and up to 1.
-        clock: where the time comes from; the loop's by default.
     """
 
     kind: ClassVar[str] = "rate"
@@ -59,14 +57,12 @@ class Rate:
         max_wait: float = 60.0,
         estimate: Callable[[Call], float] = lambda call: 1000,
         burst: float = 1.0,
-        clock: Clock = LOOP_CLOCK,
     ) -> None:
         if requests_per_minute is None and tokens_per_minute is None:
             raise ConfigurationError("Rate needs at least one of requests_per_minute and tokens_per_minute")
         if not 0 < burst <= 1:
             raise ConfigurationError(f"burst must be a share above 0 and at most 1; got {burst!r}")
         self.max_wait = not_negative("max_wait", max_wait, "seconds")
-        self.clock = clock
         self._estimate = estimate
         self._requests = _bucket("requests_per_minute", requests_per_minute, burst)
         self._tokens = _bucket("tokens_per_minute", tokens_per_minute, burst)
@@ -74,12 +70,32 @@ class Rate:
         self._admitted = self._delayed = self._refused = 0
         self._waited = 0.0
 
+    def __repr__(self) -> str:
+        limits = {"requests_per_minute": self._requests, "tokens_per_minute": self._tokens}
+        return f"Rate({', '.join(f'{name}={b.rate * 60:g}' for name, b in limits.items() if b is not None)})"
+
     def __call__(self, service: Service) -> Service:
-        return Wrapped(self, service)
+        async def spaced(call: Call, sink: Sink) -> Result:
+            if self._tokens is None:
+                await self._turn(call, 0.0)
+                return await service(call, sink)
+            estimate = not_negative("the estimate", self._estimate(call), "tokens")
+            await self._turn(call, estimate)
+            usages: list[Usage] = []
+            result = None
+            try:
+                result = await service(call, Usages(sink, usages.append))
+                return result
+            finally:
+                used = _used(usages, result)
+                if used is not None:  # else the estimate stands, for something was probably used
+                    self._give_back(0, estimate - used)
+
+        return spaced
 
     def statistics(self) -> RateStatistics:
         with self._lock:
-            now = self.clock.now()
+            now = loop_now()
             return RateStatistics(
                 self._admitted,
                 self._delayed,
@@ -89,35 +105,20 @@ class Rate:
                 self._tokens.level(now) if self._tokens is not None else None,
             )
 
-    @asynccontextmanager
-    async def _open(self, inner: Service, call: Call) -> AsyncIterator[Receiver[Event]]:
-        tokens = self._tokens_of(call)
+    async def _turn(self, call: Call, tokens: float) -> None:
+        """Wait for the call's turn, or raise :class:`RateLimited`. Cancelled meanwhile, it has taken nothing."""
         wait = self._reserve(call, tokens)
         if wait > 0:
             try:
-                await self.clock.sleep(wait)
+                await asyncio.sleep(wait)
             except BaseException:
                 self._give_back(1, tokens)
                 raise
         self._admitted += 1
-        async with inner.open(call) as events:
-            if self._tokens is None:
-                yield events
-                return
-            count = _Count(events)
-            try:
-                yield count
-            finally:
-                # Nothing reported: the estimate stands, for something was probably used.
-                if count.tokens is not None:
-                    self._give_back(0, tokens - count.tokens)
-
-    def _tokens_of(self, call: Call) -> float:
-        return not_negative("the estimate", self._estimate(call), "tokens") if self._tokens is not None else 0.0
 
     def _reserve(self, call: Call, tokens: float) -> float:
         with self._lock:
-            now = self.clock.now()
+            now = loop_now()
             waits = [b.wait(now, n) for b, n in ((self._requests, 1), (self._tokens, tokens)) if b is not None]
             wait = max(waits)
             if wait > self.max_wait or (call.deadline is not None and wait > 0 and now + wait >= call.deadline):
@@ -136,7 +137,7 @@ class Rate:
 
     def _give_back(self, requests: float, tokens: float) -> None:
         with self._lock:
-            now = self.clock.now()
+            now = loop_now()
             if self._requests is not None:
                 self._requests.give_back(now, requests)
             if self._tokens is not None:
@@ -155,26 +156,11 @@ class Rate:
         )
 
 
-class _Count(Relay):
-    """Passes events on and adds up the tokens that they report."""
-
-    def __init__(self, inner: Receiver[Event]) -> None:
-        super().__init__(inner)
-        self.tokens: float | None = None
-
-    async def _next_batch(self) -> list[Event]:
-        events: list[Event] = await self._inner.receive_many()
-        for event in events:
-            if isinstance(event, Usage):
-                self.tokens = (self.tokens or 0) + (0 if event.cached else event.total_tokens)
-            elif isinstance(event, Completion) and self.tokens is None:
-                self.tokens = _reported(event.response)
-        return events
-
-    async def _attached(self, inner: Attach, sink: Sink) -> Any:
-        response = await inner(sink)
-        self.tokens = _reported(response)
-        return response
+def _used(usages: list[Usage], result: Result | None) -> float | None:
+    """The tokens that a call has used, ``None`` when neither its events nor an LM's completion report any."""
+    if usages:
+        return sum(usage.total_tokens for usage in usages if not usage.cached)
+    return _reported(result.response) if isinstance(result, Completion) else None
 
 
 def _reported(response: Any) -> float | None:

@@ -33,13 +33,14 @@ class SharedBudget(Budget):
     """As :class:`~dspy_live.layers.budget.Budget`, with the spending of all processes that use the same ``name``.
 
     No LM call waits for the server: spending is told, and that of the others asked for, by a thread five times a
-    second. So the limit can be overshot by what all processes spend in that time, and by what is in flight. While the
-    server is down each process counts alone, with what it knew last; one warning is logged, and what it spent meanwhile
-    is told later. What the server has heard although its answer was lost counts twice: rather too much than too little.
+    second. So the limit can be overshot by the spending of all processes in that time, and by the calls in flight.
+    While the server is down each process counts alone, from the last known total; one warning is logged, and the
+    spending of that time is told later. Spending that the server has heard of although its answer was lost counts
+    twice: rather too much than too little.
 
     Args:
         url: ``redis://host:port`` and so on, as for :class:`~dspy_live.runtime.stores.redis.RedisStore`.
-        name: which budget; processes that share it must give the same limits.
+        name: the budget's name; processes that share it must give the same limits.
         period: begin anew with each hour, day or month (UTC); by default the budget is spent once.
         limits: ``max_cost``, ``max_tokens``, ``max_calls`` and the other arguments of ``Budget``.
 
@@ -61,6 +62,9 @@ class SharedBudget(Budget):
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.sync()
+
+    def __repr__(self) -> str:
+        return f"Shared{super().__repr__()}"
 
     def check(self) -> None:
         """Raise :class:`~dspy_live.core.errors.BudgetExceeded` when all processes together have reached a limit."""
@@ -90,7 +94,7 @@ class SharedBudget(Budget):
         super().reset()
 
     def sync(self) -> bool:
-        """Exchange figures with the server now, and wait for it. Returns false when it does not answer."""
+        """Tell the server this process's spending, and wait for the total. Returns false when it does not answer."""
         with self._syncing:
             key = self._key_now()
             with self._lock:
@@ -115,7 +119,7 @@ class SharedBudget(Budget):
         return True
 
     def close(self) -> None:
-        """Tell the server what it does not know yet, and end the thread."""
+        """Tell the server the spending that it does not know yet, and end the thread."""
         self._stop.set()
         self._wake.set()
         if self._thread is not None:
@@ -127,7 +131,7 @@ class SharedBudget(Budget):
     def _turn_page(self, key: str) -> None:
         if key == self._key:
             return
-        # What is told late belongs to the new period: it is money that is spent now.
+        # Spending that is told late belongs to the new period: it is money that is spent now.
         self._key = key
         self._spent.update(self._pending)
         self._unpriced.clear()

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import ConfigurationError, Overloaded
-from dspy_live.core.events import Event
-from dspy_live.core.service import Receiver, Service
-from dspy_live.layers._wrap import Wrapped
-from dspy_live.runtime.clock import LOOP_CLOCK, Clock
+from dspy_live.core.events import Result
+from dspy_live.core.service import Service
+from dspy_live.core.sink import Sink
+from dspy_live.layers._now import loop_now
 from dspy_live.sansio.checks import positive, whole
 
 LOOK_EVERY = 0.1
@@ -42,17 +40,15 @@ class Shed:
     Args:
         active: calls that may be inside, waiting ones included; ``None`` for no such limit.
         lag: seconds by which the event loop may be late before it counts as overloaded; ``None`` for no such limit.
-        clock: where the time comes from; the loop's by default.
     """
 
     kind: ClassVar[str] = "shed"
 
-    def __init__(self, active: int | None = None, *, lag: float | None = None, clock: Clock = LOOP_CLOCK) -> None:
+    def __init__(self, active: int | None = None, *, lag: float | None = None) -> None:
         if active is None and lag is None:
             raise ConfigurationError("Shed needs at least one of active (calls) and lag (seconds)")
         self.active = whole("active", active, "calls") if active is not None else None
         self.lag = positive("lag", lag, "seconds") if lag is not None else None
-        self.clock = clock
         self._lock = threading.Lock()
         self._inside = 0
         self._admitted = 0
@@ -61,14 +57,25 @@ class Shed:
         self._late = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
+    def __repr__(self) -> str:
+        options = [f"{self.active}"] if self.active is not None else []
+        return f"Shed({', '.join(options + ([f'lag={self.lag:g}'] if self.lag is not None else []))})"
+
     def __call__(self, service: Service) -> Service:
-        return Wrapped(self, service)
+        async def shed(call: Call, sink: Sink) -> Result:
+            began = self._enter()
+            try:
+                return await service(call, sink)
+            finally:
+                self._leave(loop_now() - began)
+
+        return shed
 
     def statistics(self) -> ShedStatistics:
         return ShedStatistics(self._inside, self._admitted, self._refused, self._late)
 
-    @asynccontextmanager
-    async def _open(self, inner: Service, call: Call) -> AsyncIterator[Receiver[Event]]:
+    def _enter(self) -> float:
+        """Take a place and return the time, or raise :class:`Overloaded`."""
         with self._lock:
             refusal = self._refusal()
             if refusal is not None:
@@ -78,17 +85,14 @@ class Shed:
             self._admitted += 1
         if self.lag is not None and self._timer is None:
             self._look_later()
-        began = self.clock.now()
-        try:
-            async with inner.open(call) as events:
-                yield events
-        finally:
-            with self._lock:
-                self._inside -= 1
-                took = self.clock.now() - began
-                self._mean = took if not self._mean else self._mean + _SMOOTH * (took - self._mean)
-                if not self._inside:
-                    self._stop_looking()
+        return loop_now()
+
+    def _leave(self, took: float) -> None:
+        with self._lock:
+            self._inside -= 1
+            self._mean = took if not self._mean else self._mean + _SMOOTH * (took - self._mean)
+            if not self._inside:
+                self._stop_looking()
 
     def _refusal(self) -> Overloaded | None:
         if self.active is not None and self._inside >= self.active:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Hashable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import ClassVar
 
-import msgspec
-
 from dspy_live.core.call import Call
 from dspy_live.core.errors import Cancelled, Stop
-from dspy_live.core.events import Event, Started
-from dspy_live.core.service import Receiver, Service
-from dspy_live.layers._relay import Relay
-from dspy_live.layers._wrap import Wrapped
+from dspy_live.core.events import Event, Result, Started
+from dspy_live.core.service import Service
+from dspy_live.core.sink import Sink
+from dspy_live.layers._same import same_question, who_answers
+from dspy_live.runtime.scope import Room, ended
+
+AHEAD = 64
+"""Events that a run may be ahead of the caller that is furthest, before it waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,187 +30,169 @@ class SingleFlightStatistics:
 
 
 class SingleFlight:
-    """Runs identical calls once and gives all of them its events, from the first one on.
+    """Runs identical calls once and gives all of them its events, from the first one on, and its result.
 
     The run belongs to none of the callers: when one leaves, the others don't notice, and when the last has left it is
-    cancelled. A slow reader holds nobody up: each reads at its own pace from what has come, and the run waits
-    only while *all* of them are behind. The events stay in memory until the run is over and read.
+    cancelled and waited for. A slow caller holds nobody up: each takes the events at its own pace, and the run waits
+    only while *all* of them are behind. The events stay in memory until the run is over.
 
-    A deadline inside would be the first caller's and hold for all; put it outside. The run is opened without one.
+    A deadline inside would be the first caller's and hold for all; put it outside. The run is made without one.
 
     Args:
-        key: what makes two calls identical, :func:`same_inputs` by default; a call with the key ``None`` runs alone.
-            Calls of different programs or models, calls that stream and calls that don't, and restartable ones and
-            others never share a run.
+        key: calls with equal keys are identical; inputs, arguments and options by default. A call with the key ``None``
+            runs alone. Calls of different programs, versions or LMs never share a run, nor do calls that stream and
+            calls that don't.
     """
 
     kind: ClassVar[str] = "single_flight"
 
-    def __init__(self, key: Callable[[Call], Hashable | None] | None = None) -> None:
-        self.key = key if key is not None else same_inputs
-        # In the layer, not in the wrapped service: an LM's endpoint is wrapped anew for each call.
+    def __init__(self, key: Callable[[Call], Hashable | None] = same_question) -> None:
+        self.key = key
+        # In the layer, not in the function around the service: an LM's endpoint is wrapped anew for each call.
         self._flights: dict[tuple[object, ...], _Flight] = {}
         self._runs = 0
         self._joined = 0
         self._alone = 0
-        self._active = 0
 
-    def __call__(self, service: Service) -> Service:
-        return Wrapped(self, service)
+    def __repr__(self) -> str:
+        return "SingleFlight()"
 
     def statistics(self) -> SingleFlightStatistics:
-        return SingleFlightStatistics(self._runs, self._joined, self._alone, self._active)
+        return SingleFlightStatistics(self._runs, self._joined, self._alone, len(self._flights))
 
-    @asynccontextmanager
-    async def _open(self, inner: Service, call: Call) -> AsyncIterator[Receiver[Event]]:
-        key = self.key(call)
-        if key is None:
-            self._alone += 1
-            async with inner.open(call) as events:
-                yield events
-            return
-        flight = self._board(inner, call, key)
-        seat = flight.join(call)
-        try:
-            yield seat
-        finally:
-            await flight.leave(seat)
+    def __call__(self, service: Service) -> Service:
+        async def shared(call: Call, sink: Sink) -> Result:
+            key = self.key(call)
+            if key is None:
+                self._alone += 1
+                return await service(call, sink)
+            flight = self._flight(service, call, key)
+            seat = _Seat(flight, call, sink)
+            flight.seats.append(seat)
+            try:
+                return await seat.fly()
+            finally:
+                await flight.leave(seat)
 
-    def _board(self, inner: Service, call: Call, key: Hashable) -> _Flight:
-        whose = call.attributes.get("program"), call.attributes.get("model")
+        return shared
+
+    def _flight(self, service: Service, call: Call, key: Hashable) -> _Flight:
         # Futures belong to a loop, so each loop has flights of its own.
-        name = (asyncio.get_running_loop(), key, *whose, call.stream, call.restartable)
+        name = (asyncio.get_running_loop(), *who_answers(call), call.stream, key)
         flight = self._flights.get(name)
         if flight is not None:
             self._joined += 1
             return flight
-        flight = self._flights[name] = _Flight(inner, call, lambda: self._landed(name))
         self._runs += 1
-        self._active += 1
+        flight = self._flights[name] = _Flight(service, call, lambda: self._flights.pop(name))
         return flight
-
-    def _landed(self, name: tuple[object, ...]) -> None:
-        del self._flights[name]
-        self._active -= 1
-
-
-def same_inputs(call: Call) -> Hashable | None:
-    """The call's inputs and options as JSON; ``None`` when they are no JSON: such a call is like no other."""
-    try:
-        return msgspec.json.encode([call.inputs, call.config], order="deterministic")
-    except (TypeError, ValueError, msgspec.MsgspecError):
-        return None
 
 
 class _Flight:
-    """One run, its events so far, and those who read them."""
+    """One run and its events so far: a sink with many readers. One that keeps up is pushed to directly."""
 
-    def __init__(self, inner: Service, call: Call, landed: Callable[[], None]) -> None:
+    def __init__(self, service: Service, call: Call, landed: Callable[[], object]) -> None:
         self.events: list[Event] = []
-        self.over = False
-        self.failure: Exception | None = None
-        self._landed = landed
-        self._seats: dict[_Seat, None] = {}
-        self._bound = call.buffer.max_size or call.buffer.size
-        self._moved: asyncio.Future[None] | None = None
-        self._task = asyncio.create_task(self._fly(inner, call.but(deadline=None)))
+        self.seats: list[_Seat] = []
+        self._room = Room()
+        self._landed: Callable[[], object] | None = landed
+        if call.deadline is not None:
+            call = call.but(deadline=None)
+        self.run = asyncio.get_running_loop().create_task(service(call, self))
+        self.run.add_done_callback(self._over)
 
-    def join(self, call: Call) -> _Seat:
-        seat = _Seat(self, call)
-        self._seats[seat] = None
-        self.moved()
-        return seat
+    def push(self, event: Event) -> bool:
+        self.events.append(event)
+        kept_up = False
+        for seat in self.seats:
+            kept_up = seat.push(event) or kept_up
+        return kept_up or self.moved()
+
+    async def room(self) -> None:
+        await self._room.wait()
+
+    def moved(self) -> bool:
+        """Look whether all are behind, after an event was pushed or taken."""
+        behind = len(self.events) - AHEAD
+        self._room.set(any(seat.position > behind for seat in self.seats))
+        return self._room.open
 
     async def leave(self, seat: _Seat) -> None:
-        """Leave; the last one to leave cancels the run and waits for its end."""
-        del self._seats[seat]
-        if self._seats:
-            self.moved()
+        """Give up a seat. The last one to leave cancels the run and waits for its end."""
+        self.seats.remove(seat)
+        if self.seats:
             return
-        if not self.over:
-            # From here on nobody can join: the next identical call makes a run of its own.
-            self._end(None)
-            self._task.cancel()
-        await _ended(self._task)
+        self._land()
+        self.run.cancel()
+        await ended(self.run)
 
-    def moved(self) -> None:
-        """A reader has read on, has come or has gone."""
-        if self._moved is not None and not self._moved.done():
-            self._moved.set_result(None)
+    def result(self) -> Result:
+        """Return the result of the run, which has ended, or raise its failure."""
+        if self.run.cancelled():
+            raise Cancelled("the run that this call shared was cancelled")
+        failure = self.run.exception()
+        if isinstance(failure, Stop):
+            raise failure.error
+        return self.run.result()
 
-    async def _fly(self, inner: Service, call: Call) -> None:
-        try:
-            async with inner.open(call) as receiver:
-                while batch := await receiver.receive_many():
-                    self.events.extend(batch)
-                    self._wake()
-                    await self._wait_for_a_reader()
-        except Exception as exc:
-            self._end(exc)
-        except Stop as stop:
-            self._end(stop.error)
-        except BaseException:
-            self._end(Cancelled("the run that this call shared was cancelled"))
-            raise
-        else:
-            self._end(None)
-
-    async def _wait_for_a_reader(self) -> None:
-        while self._seats and all(len(self.events) - seat.position >= self._bound for seat in self._seats):
-            self._moved = asyncio.get_running_loop().create_future()
-            await self._moved
-
-    def _end(self, failure: Exception | None) -> None:
-        if self.over:
-            return
-        self.over = True
-        self.failure = failure
-        self._landed()
-        self._wake()
-
-    def _wake(self) -> None:
-        for seat in self._seats:
+    def _over(self, run: asyncio.Task[Result]) -> None:
+        if not run.cancelled():
+            run.exception()  # there may be nobody left to hear of it
+        self._land()
+        for seat in self.seats:
             seat.wake()
 
+    def _land(self) -> None:
+        """From here on nobody joins: the next identical call makes a run of its own."""
+        landed, self._landed = self._landed, None
+        if landed is not None:
+            landed()
 
-class _Seat(Relay):
-    """One caller's place in a flight."""
 
-    def __init__(self, flight: _Flight, call: Call) -> None:
-        super().__init__()
-        self.position = 0
+class _Seat:
+    """One caller's place in a flight. It is live while the caller has had all events and has room for the next."""
+
+    __slots__ = ("_call", "_flight", "_live", "_sink", "_waiter", "position")
+
+    def __init__(self, flight: _Flight, call: Call, sink: Sink) -> None:
         self._flight = flight
         self._call = call
+        self._sink = sink
+        self._live = False
         self._waiter: asyncio.Future[None] | None = None
+        self.position = 0
+
+    async def fly(self) -> Result:
+        flight = self._flight
+        while True:
+            while self.position < len(flight.events):
+                room = self._hand(flight.events[self.position])
+                flight.moved()
+                if not room:
+                    await self._sink.room()
+            if flight.run.done():
+                return flight.result()
+            self._live = True
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+            if not self._live:
+                await self._sink.room()
+
+    def push(self, event: Event) -> bool:
+        """Hand on an event that has come this moment. False when the caller is behind, or is now without room."""
+        if not self._live:
+            return False
+        self._live = self._hand(event)
+        if not self._live:
+            self.wake()
+        return self._live
 
     def wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def _next_batch(self) -> list[Event]:
-        flight = self._flight
-        while self.position == len(flight.events):
-            if flight.failure is not None:
-                raise flight.failure
-            if flight.over:
-                return []
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-        events = flight.events[self.position :]
-        if self.position == 0 and isinstance(events[0], Started):
-            events[0] = msgspec.structs.replace(events[0], run=self._call.id)
-        self.position = len(flight.events)
-        flight.moved()
-        return events
-
-
-async def _ended(task: asyncio.Task[None]) -> None:
-    """Wait until ``task`` has ended, through a cancellation of the waiting one, which is passed on then."""
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as exc:
-            cancelled = exc
-    if cancelled is not None:
-        raise cancelled
+    def _hand(self, event: Event) -> bool:
+        if self.position == 0 and isinstance(event, Started):
+            event = Started(self._call.id, event.program)
+        self.position += 1  # before the push: nothing comes twice
+        return self._sink.push(event)

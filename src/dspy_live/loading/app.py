@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dspy_live.core.service import Layer
 from dspy_live.programs.run.program import ProgramService
 from dspy_live.runtime.execution.execution import Execution
 from dspy_live.runtime.runtime import Runtime
-from dspy_live.server import Mounted
+from dspy_live.server import ServedProgram
 from dspy_live.server import create_app as app_of
+from dspy_live.server.served import layers_of, shed_of
 
 if TYPE_CHECKING:
     from dspy_live.server.app import App
@@ -20,28 +22,64 @@ def create_app(
     *,
     execution: Execution = "auto",
     runtime: Runtime | None = None,
+    max_active: int | None = None,
+    timeout: float | None = None,
+    layers: Sequence[Layer] | None = None,
+    hold_text: bool | Collection[str] = False,
     **options: Any,
 ) -> App:
     """Return the ASGI application that serves ``program``.
 
     Mount it in a FastAPI or Starlette app (``app.mount("/qa", create_app(program))``), or hand it to any ASGI server.
-    The LM is the one that ``dspy.configure`` was given, or the program's own.
+    The LM is the one that ``dspy.configure`` was given, or the program's own. ``create_app(…).layers`` are the layers
+    around the programs.
 
     Args:
         program: a ``dspy.Module`` or a callable; or several by name, the first being the one behind ``/predict``.
         execution: as for ``asyncify``.
         runtime: layers and account; the process's own by default.
-        options: everything that :func:`dspy_live.server.create_app` takes: ``api_keys``, ``max_body``,
-            ``max_active``, ``drain``, ``grace``, ``heartbeat``, ``title`` and more.
+        max_active: the most runs at once, of all programs together; further ones get 503. ``None``: no limit here.
+        timeout: the most seconds that a run may take; a longer one gets 504. ``None``: no limit here.
+        layers: what stands around each program, the outermost first; by default
+            ``Deadline(timeout)``, ``Detached()`` for a program that may block its thread, ``Shed(max_active)`` and the
+            runtime's layers.
+        hold_text: plain WebSocket and OpenAI's protocol give a program's text out at its end only; or the names of the
+            programs for which they do. For a program whose text changes on the way: these two can't take words back.
+        options: everything else that :func:`dspy_live.server.create_app` takes: ``api_keys``, ``max_body``,
+            ``drain``, ``grace``, ``heartbeat``, ``title`` and more.
 
     Raises ``TypeError`` for what is no program, ``ConfigurationError`` for options that can't work.
     """
     programs = program if isinstance(program, Mapping) else {_name(program): program}
-    mounted = {}
-    for name, one in programs.items():
-        service = ProgramService(one, name=name, execution=execution, runtime=runtime, served=True)
-        mounted[name] = Mounted(name, service.with_layers(), service.schema)
-    return app_of(mounted, **options)
+    services = {
+        name: ProgramService(one, name=name, execution=execution, runtime=runtime, served=True)
+        for name, one in programs.items()
+    }
+    return app_of(serve_services(services, max_active, timeout, layers, hold_text=hold_text), **options)
+
+
+def serve_services(
+    services: Mapping[str, ProgramService],
+    max_active: int | None = None,
+    timeout: float | None = None,
+    layers: Sequence[Layer] | None = None,
+    *,
+    hold_text: bool | Collection[str] = False,
+    simulated: Collection[str] = (),
+) -> dict[str, ServedProgram]:
+    """Return the programs of a server by name, each inside its layers; the arguments are those of :func:`create_app`.
+
+    ``simulated`` names the programs whose LM is the simulated one.
+    """
+    shed = shed_of(max_active)
+    served = {}
+    for name, service in services.items():
+        around = layers_of(shed, timeout, layers, inner=service.runtime.layers, may_block=service.may_block)
+        hold = hold_text if isinstance(hold_text, bool) else name in hold_text
+        served[name] = ServedProgram(
+            name, service.layered(around), service.schema, name in simulated, hold_text=hold, layers=around
+        )
+    return served
 
 
 def _name(program: Any) -> str:

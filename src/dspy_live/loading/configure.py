@@ -1,4 +1,4 @@
-"""Which LM a loaded program asks."""
+"""Choose the LM that a loaded program asks."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from dspy_live.core.errors import ConfigurationError
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
-    """The outcome: ``label`` names the LM and where it came from, for people."""
+class ChosenLM:
+    """The LM that a program asks; ``label`` is its name and the place that names it, for people."""
 
     label: str
     simulated: bool = False
@@ -28,7 +28,7 @@ def configure(
     explicit: bool = False,
     source: str = "",
     simulate: bool = False,
-) -> Chosen:
+) -> ChosenLM:
     """Give the program an LM: the process's default, set with ``dspy.configure``.
 
     The first of these that applies: ``simulate``, which replaces every LM, a predictor's own too; an
@@ -48,7 +48,7 @@ def configure(
         lm = simulated()
         dspy.configure(lm=lm)
         program.set_lm(lm)
-        return Chosen("the simulated LM (--sim)", simulated=True)
+        return ChosenLM("the simulated LM (--sim)", simulated=True)
     if explicit and model:
         return _configured(model, options or {}, source)
     own = _own(program)
@@ -57,26 +57,26 @@ def configure(
     if model:
         return _configured(model, options or {}, source)
     dspy.configure(lm=simulated())
-    return Chosen("the simulated LM", simulated=True)
+    return ChosenLM("the simulated LM", simulated=True)
 
 
 def current_settings() -> dict[str, Any]:
-    """Return the LM and the adapter of now, to be pinned to a program that shares its process with others."""
+    """Return the current LM and adapter, to be pinned to a program that shares its process with others."""
     return {"lm": dspy.settings.lm, "adapter": dspy.settings.adapter}
 
 
-def _own(program: Any) -> Chosen | None:
+def _own(program: Any) -> ChosenLM | None:
     lm = dspy.settings.lm
     if lm is not None and not _is_simulated(lm):
-        return Chosen(f"{_name(lm)} (configured by the program)")
+        return ChosenLM(f"{_name(lm)} (configured by the program)")
     lms = [predictor.lm for predictor in program.predictors()]
     if not lms or None in lms:
         return None
     names = ", ".join(dict.fromkeys(_name(lm) for lm in lms))
-    return Chosen(f"{names} (the predictors' own)", simulated=any(_is_simulated(lm) for lm in lms))
+    return ChosenLM(f"{names} (the predictors' own)", simulated=any(_is_simulated(lm) for lm in lms))
 
 
-def _configured(model: str, options: Mapping[str, Any], source: str) -> Chosen:
+def _configured(model: str, options: Mapping[str, Any], source: str) -> ChosenLM:
     from dspy_live.programs.lm.lm import LM
 
     try:
@@ -84,7 +84,7 @@ def _configured(model: str, options: Mapping[str, Any], source: str) -> Chosen:
     except Exception as exc:
         raise ConfigurationError(f"no LM {model!r} ({source}): {exc}") from exc
     dspy.configure(lm=lm)
-    return Chosen(f"{model} ({source})")
+    return ChosenLM(f"{model} ({source})")
 
 
 def _name(lm: Any) -> str:

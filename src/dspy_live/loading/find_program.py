@@ -1,4 +1,4 @@
-"""Pick one program out of a module, or say what is there instead."""
+"""Find the program that a name stands for in a module, or say what the module holds instead."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from dspy_live.core.errors import ConfigurationError
 from dspy_live.loading.user_frame import user_line
 
 
-def pick(module: ModuleType, name: str) -> tuple[str, Any]:
-    """Return the name and the program that ``name`` says; with no name, the only one there is.
+def find_program(module: ModuleType, name: str) -> tuple[str, Any]:
+    """Return a program of the module and its name; without ``name`` the module's only program.
 
     Raises :class:`ConfigurationError` when there is none, or several to choose from.
     """
@@ -64,7 +64,9 @@ def _program(found: Any, name: str, module: ModuleType) -> Any:
             return _instance(found, name)
         if issubclass(found, dspy.Signature):
             return dspy.Predict(found)
-    raise ConfigurationError(f"{name!r} in {_label(module)} is {_what(found)}, not a program{_hint(module, name)}")
+    raise ConfigurationError(
+        f"{name!r} in {_label(module)} is {_description(found)}, not a program{_hint(module, name)}"
+    )
 
 
 def _instance(cls: type[Any], name: str) -> Any:
@@ -95,7 +97,7 @@ def _needed_arguments(cls: type[Any]) -> list[str]:
     return [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
 
 
-def _what(found: Any) -> str:
+def _description(found: Any) -> str:
     if inspect.ismodule(found):
         return "a module"
     if inspect.isclass(found):

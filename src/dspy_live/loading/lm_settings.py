@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dotenv import dotenv_values
+
 from dspy_live.core.errors import ConfigurationError
 
 _ENVIRONMENT = {"model": "DSPY_LIVE_LM", "api_base": "DSPY_LIVE_API_BASE", "api_key": "DSPY_LIVE_API_KEY"}
@@ -16,13 +18,13 @@ _ENVIRONMENT = {"model": "DSPY_LIVE_LM", "api_base": "DSPY_LIVE_API_BASE", "api_
 
 @dataclass(frozen=True, slots=True)
 class LMSettings:
-    """What was asked for, from all sources together.
+    """The LM's settings, from all sources together.
 
     Args:
         model: the model's name, or ``None`` when no source gives one.
         options: every other keyword of the LM: ``api_base``, ``api_key``, ``temperature``, …
         explicit: true when a flag or the file named the model: it then goes before the target's own.
-        source: where the model's name came from, for people.
+        source: the flag, file or variable that named the model, for people.
         simulate: ``--sim`` was given: answer from the simulated LM, whatever else is configured.
     """
 
@@ -45,8 +47,8 @@ def read_settings(
 ) -> LMSettings:
     """Put the sources together; for each setting the first of flags, file, environment, ``.env`` wins.
 
-    What ``.env`` (in the working folder unless ``dotenv`` says otherwise) defines and the environment
-    does not is put into the environment too, for the provider's own keys.
+    Variables of ``.env`` (in the working folder, or at ``dotenv``) that the environment does not have are put
+    into the environment too, for the provider's own keys.
 
     Raises :class:`ConfigurationError` for a file that can't be read and for settings without a model.
     """
@@ -66,7 +68,7 @@ def read_settings(
     if model is None and (api_base or file) and not simulate:
         raise ConfigurationError("an API base or LM options without a model: add --lm, such as --lm openai/NAME")
     if model is not None and "/" not in model and merged.get("api_base"):
-        model = f"openai/{model}"  # what answers at an address of one's own speaks OpenAI's protocol
+        model = f"openai/{model}"  # an endpoint at an address of one's own speaks OpenAI's protocol
     return LMSettings(
         model=model,
         options=merged,
@@ -118,33 +120,18 @@ def _check_types(table: Mapping[str, Any], path: Path) -> None:
 
 
 def load_dotenv(path: Path, environ: MutableMapping[str, str]) -> set[str]:
-    """Set what ``path`` defines and ``environ`` does not; return the names that now have its value.
+    """Set the variables of ``path`` that ``environ`` does not have; return the names that now have its value.
 
-    One ``NAME=value`` per line, ``export`` before it allowed; ``#`` begins a comment; quotes keep
-    blanks and ``#``, and in double quotes ``\\n`` is a line break. Nothing is expanded.
-    A missing file defines nothing.
+    The format is python-dotenv's: one ``NAME=value`` per line, ``export`` before it allowed; ``#`` begins a comment;
+    quotes keep blanks and ``#``, and in double quotes ``\\n`` is a line break. Nothing is expanded. A line of any other
+    form is left out, with a warning. A missing file defines nothing.
     """
     try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except (FileNotFoundError, IsADirectoryError):
-        return set()
+        defined = dotenv_values(path, interpolate=False, encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigurationError(f"can't read {path}: {exc}") from exc
     done: set[str] = set()
-    for line in lines:
-        name, equals, value = line.strip().removeprefix("export ").partition("=")
-        name = name.strip()
-        if not equals or name.startswith("#") or not name.isidentifier():
-            continue
-        defined = _unquoted(value.strip())
-        if environ.setdefault(name, defined) == defined:
+    for name, value in defined.items():
+        if value is not None and name.isidentifier() and environ.setdefault(name, value) == value:
             done.add(name)
     return done
-
-
-def _unquoted(value: str) -> str:
-    quote = value[:1]
-    if quote in ('"', "'") and (end := value.find(quote, 1)) > 0:
-        inner = value[1:end]
-        return inner.replace("\\n", "\n") if quote == '"' else inner
-    return value.partition(" #")[0].rstrip()

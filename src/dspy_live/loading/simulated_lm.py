@@ -1,4 +1,4 @@
-"""The simulated LM of commands that have no other."""
+"""Make the simulated LM, which answers where no other LM is configured."""
 
 from __future__ import annotations
 

@@ -25,14 +25,14 @@ from typing import Any
 import dspy
 
 from dspy_live.core.errors import ConfigurationError
-from dspy_live.loading.find_program import pick
+from dspy_live.loading.find_program import find_program
 from dspy_live.loading.user_frame import user_line
 
 _ANONYMOUS = frozenset({"program", "app", "main", "module", "agent", "predictor"})
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedProgram:
     """A program, ready to run.
 
     Args:
@@ -49,18 +49,18 @@ class Loaded:
     path: Path | None = None
 
 
-def load(target: str, *, state: str | Path | None = None, allow_pickle: bool = False) -> Loaded:
+def load(target: str, *, state: str | Path | None = None, allow_pickle: bool = False) -> LoadedProgram:
     """Load the program that ``target`` names.
 
     Args:
         target: see the module's own text.
         state: a ``.json`` file written by ``program.save(file)``, loaded into the program
             (``.pkl`` with ``allow_pickle``).
-        allow_pickle: a saved program is a pickle, and reading one runs whatever code is in it:
-            say so only where the folder is your own.
+        allow_pickle: read a saved program, which is a pickle, and so runs the code in it: only for a folder of
+            your own.
 
     Raises:
-        ConfigurationError: with one line that says what is wrong, and in whose file.
+        ConfigurationError: with one line that says what is wrong, and the file's own line where its code raised.
     """
     text = target.strip()
     if not text:
@@ -71,15 +71,15 @@ def load(target: str, *, state: str | Path | None = None, allow_pickle: bool = F
     return loaded
 
 
-def _load(target: str, allow_pickle: bool) -> Loaded:
+def _load(target: str, allow_pickle: bool) -> LoadedProgram:
     if "->" in target:
-        return Loaded(_inline(target), "predict", target)
+        return LoadedProgram(_inline(target), "predict", target)
     where, _, name = target.rpartition(":") if ":" in target else (target, "", "")
     path = Path(where).expanduser()
     if path.suffix == ".py":
         return _named(_import_file(path), name, target, path.resolve())
     if path.is_dir() and not name and not _is_package(path):
-        return Loaded(_saved(path, allow_pickle), path.resolve().name, target, path.resolve())
+        return LoadedProgram(_saved(path, allow_pickle), path.resolve().name, target, path.resolve())
     if path.suffix in (".json", ".pkl"):
         raise ConfigurationError(
             f"{where} holds the state of a program, not the program: name the program and add --state {where}"
@@ -91,10 +91,10 @@ def _load(target: str, allow_pickle: bool) -> Loaded:
     return _named(module, name, target, Path(file) if file else None)
 
 
-def _named(module: ModuleType, name: str, target: str, path: Path | None) -> Loaded:
-    found, program = pick(module, name)
+def _named(module: ModuleType, name: str, target: str, path: Path | None) -> LoadedProgram:
+    found, program = find_program(module, name)
     stem = module.__name__.rpartition(".")[2].removeprefix(_PREFIX)
-    return Loaded(program, stem if found.lower() in _ANONYMOUS else found, target, path)
+    return LoadedProgram(program, stem if found.lower() in _ANONYMOUS else found, target, path)
 
 
 def _inline(signature: str) -> Any:
@@ -133,17 +133,17 @@ def _import_file(path: Path) -> ModuleType:
     return _import_spec(_PREFIX + file.stem, file, str(path))
 
 
-def _import_spec(name: str, file: Path, shown: str) -> ModuleType:
+def _import_spec(name: str, file: Path, target: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
-        raise ConfigurationError(f"{shown} can't be imported")
+        raise ConfigurationError(f"{target} can't be imported")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as exc:
         del sys.modules[name]
-        raise _import_failed(shown, exc) from exc
+        raise _import_failed(target, exc) from exc
     return module
 
 
@@ -157,7 +157,7 @@ def _import_module(name: str) -> ModuleType:
     return _import(name, name)
 
 
-def _import(name: str, shown: str) -> ModuleType:
+def _import(name: str, target: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as exc:
@@ -165,15 +165,15 @@ def _import(name: str, shown: str) -> ModuleType:
         if exc.name is not None and (name == exc.name or name.startswith(exc.name + ".")):
             hint = f"; did you mean {name}.py?" if Path(f"{name}.py").is_file() else f" (looked in {Path.cwd()} too)"
             raise ConfigurationError(f"no module named {exc.name!r}{hint}") from exc
-        raise _import_failed(shown, exc) from exc
+        raise _import_failed(target, exc) from exc
     except (Exception, SystemExit) as exc:
-        raise _import_failed(shown, exc) from exc
+        raise _import_failed(target, exc) from exc
 
 
-def _import_failed(shown: str, exc: BaseException) -> ConfigurationError:
-    what = f"it calls sys.exit({exc.code!r})" if isinstance(exc, SystemExit) else f"{type(exc).__name__}: {exc}"
+def _import_failed(target: str, exc: BaseException) -> ConfigurationError:
+    error = f"it calls sys.exit({exc.code!r})" if isinstance(exc, SystemExit) else f"{type(exc).__name__}: {exc}"
     line = user_line(exc)
-    return ConfigurationError(f"{shown} can't be imported: {what}" + (f"\n  at {line}" if line else ""))
+    return ConfigurationError(f"{target} can't be imported: {error}" + (f"\n  at {line}" if line else ""))
 
 
 def _saved(folder: Path, allow_pickle: bool) -> Any:

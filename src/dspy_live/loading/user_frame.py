@@ -1,4 +1,4 @@
-"""Which line of the user's own code an exception comes from."""
+"""Find the line of the user's own code that an exception comes from."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _LIBRARIES = tuple(
 def user_line(exc: BaseException) -> str | None:
     """Return ``"qa.py:12: the line"`` of the innermost frame that belongs to no library.
 
-    A syntax error is blamed on the line that does not parse. ``None`` when no frame is the user's:
-    the exception never passed through their code. Paths below the working directory are shortened.
+    For a syntax error it is the line that does not parse. ``None`` when the exception never passed through the user's
+    code. Paths below the working directory are shortened.
     """
     if isinstance(exc, SyntaxError) and exc.filename and exc.lineno:
         text = exc.text or linecache.getline(exc.filename, exc.lineno)
-        return _shown(exc.filename, exc.lineno, text)
+        return _location(exc.filename, exc.lineno, text)
     for frame, number in reversed(list(traceback.walk_tb(exc.__traceback__))):
         path = frame.f_code.co_filename
         if not _is_library(path):
-            return _shown(path, number, linecache.getline(path, number))
+            return _location(path, number, linecache.getline(path, number))
     return None
 
 
@@ -34,7 +34,7 @@ def _is_library(path: str) -> bool:
     return path.startswith("<") or path.startswith(_LIBRARIES) or "site-packages" in path
 
 
-def _shown(path: str, number: int, text: str) -> str:
+def _location(path: str, number: int, text: str) -> str:
     try:
         path = str(Path(path).resolve().relative_to(Path.cwd()))
     except (OSError, ValueError):

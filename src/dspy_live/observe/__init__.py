@@ -1,1 +1,1 @@
-"""What a program did and what it cost: the tracker, the ledger, logs, metrics and traces."""
+"""Records of runs and their cost: the tracker, the ledger, logs, metrics and traces."""

@@ -1,4 +1,4 @@
-"""Tables of figures into files: JSON, JSON Lines or CSV, by the file's suffix."""
+"""Tables into files: JSON, JSON Lines or CSV, by the file's suffix."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def write_table(path: str | Path, rows: Iterable[Mapping[str, Any]], *, whole: A
     else:
         content = b"".join(orjson.dumps(row) + b"\n" for row in rows)
     try:
-        # A link stays one: what it leads to is replaced.
+        # A link stays one: its target is replaced.
         _replace(path.resolve(), content)
     except OSError as exc:
         raise ConfigurationError(f"{str(path)!r} can't be written: {exc.strerror or exc}") from None

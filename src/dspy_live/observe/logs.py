@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json as slow_json
 import logging
-import re
 import sys
 from collections.abc import Mapping, MutableMapping
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
@@ -16,15 +16,13 @@ import structlog
 from dspy_live.core.errors import ConfigurationError
 from dspy_live.observe.prompts import PromptHider
 from dspy_live.observe.redact import redact
-from dspy_live.observe.rotation import BySize, ByTime
-from dspy_live.runtime.log_context import preferred_level, when_programs_are_loaded, whereabouts
+from dspy_live.runtime.log_context import current_log_context, level_of_dspy_settings, when_programs_are_loaded
+from dspy_live.sansio.quantities import bytes_of
 
 Prompts = Literal["show", "hide"]
 Event = MutableMapping[str, Any]
 
 _OURS = "_dspy_live"
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmg]?)i?b?\s*", re.IGNORECASE)
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 _adopts = False
 _hider: PromptHider | None = None
 
@@ -41,19 +39,19 @@ def setup_logging(
 ) -> None:
     """Send all logs of the process, DSPy's and the program's own too, to the console and to ``file``.
 
-    Every line that is written while a run is under way has its ``run`` id, ``program`` and ``predictor``. What looks
-    like a key, a token or a password is taken out of every line. Calling it again replaces what it set up before and
-    leaves handlers of others alone.
+    Every line that is written while a run is under way has its ``run`` id, ``program`` and ``predictor``. Texts that
+    look like a key, a token or a password are taken out of every line. Calling it again replaces the handlers that it
+    made and leaves others alone.
 
     Args:
         level: the least level that is written; ``dspy.settings.log_level`` where that is set, else ``INFO``.
         file: a file to write to as well; its folder must be there.
         json: one JSON object per line, on the console and in the file; ``False`` writes for people in both. By default
             the console is for people and the file is JSON.
-        rotate: start a new file at a size (``"10 MB"``, or bytes) or at a time (``"daily"``, ``"hourly"``); by default
-            the file grows.
+        rotate: start a new file with the first line past a size (``"10 MB"``, or bytes) or a time (``"daily"``,
+            ``"hourly"``); by default the file grows.
         keep: how many older files are kept.
-            Several processes may write to one file: one of them moves it, the others follow.
+            Several processes may write to one file: they take turns, by a lock in a hidden file beside it.
         prompts: ``"hide"`` takes the inputs of the run out of every line they are found in, of those that tell of its
             failure too, and the values of fields such as ``prompt``, ``messages``, ``inputs`` and ``outputs``. A
             program's line that quotes an answer, or an input in other words, is not recognised.
@@ -65,7 +63,7 @@ def setup_logging(
     number = _level_of(level)
     if prompts not in ("show", "hide"):
         raise ConfigurationError(f"prompts must be 'show' or 'hide'; got {prompts!r}")
-    console: logging.Handler = logging.StreamHandler(stream)
+    console: logging.Handler = _Console(stream)
     handlers = [(console, bool(json), _is_terminal(stream))]
     if file is not None:
         handlers.append((_file_handler(Path(file), rotate, keep), json is not False, False))
@@ -78,13 +76,14 @@ def setup_logging(
     for handler, as_json, colours in handlers:
         handler.setFormatter(_formatter(as_json=as_json, colours=colours, hider=_hider))
         setattr(handler, _OURS, True)
+        handler.handleError = _WriteFailure(handler)  # type: ignore[method-assign]
         root.addHandler(handler)
     root.setLevel(number)
     _adopt_loggers()
 
 
 def reset_logging() -> None:
-    """Take away what :func:`setup_logging` set up; its file is closed."""
+    """Remove the handlers of :func:`setup_logging`; its file is closed."""
     root = logging.getLogger()
     for handler in [h for h in root.handlers if getattr(h, _OURS, False)]:
         root.removeHandler(handler)
@@ -131,7 +130,7 @@ def _formatter(*, as_json: bool, colours: bool, hider: PromptHider | None) -> lo
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _add_whereabouts,
+        _add_log_context,
     ]
     after: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
     if as_json or hider is not None:
@@ -157,13 +156,13 @@ def _fields_of_the_record(_: Any, __: str, event: Event) -> Event:
     return event
 
 
-def _add_whereabouts(_: Any, __: str, event: Event) -> Event:
-    here = whereabouts()
-    if here is not None:
-        event["run"] = here.call.id
-        event["program"] = here.program
-        if here.predictor:
-            event["predictor"] = here.predictor
+def _add_log_context(_: Any, __: str, event: Event) -> Event:
+    context = current_log_context()
+    if context is not None:
+        event["run"] = context.call.id
+        event["program"] = context.program
+        if context.predictor:
+            event["predictor"] = context.predictor
     return event
 
 
@@ -182,20 +181,27 @@ def _dumps(value: Any, **_: Any) -> str:
 def _file_handler(path: Path, rotate: int | str | None, keep: int) -> logging.Handler:
     if isinstance(keep, bool) or not isinstance(keep, int) or keep < 1:
         raise ConfigurationError(f"keep must be a whole number of files, at least 1; got {keep!r}")
+    size = None if rotate in (None, "daily", "hourly") else _size(rotate)
     try:
-        if rotate in ("daily", "hourly"):
-            when = "midnight" if rotate == "daily" else "H"
-            return ByTime(path, when=when, backupCount=keep, encoding="utf-8", utc=True, errors="replace")
         if rotate is None:
             return logging.FileHandler(path, encoding="utf-8", errors="replace")
-        return BySize(path, maxBytes=_size(rotate), backupCount=keep, encoding="utf-8", errors="replace")
+        path.open("ab").close()  # those below open it with the first line only
+        # Here, since it imports Redis's client where that is installed: half a second.
+        from concurrent_log_handler import ConcurrentRotatingFileHandler, ConcurrentTimedRotatingFileHandler
+
+        options: Any = {"backupCount": keep, "encoding": "utf-8", "unicode_error_policy": "replace"}
+        if size is not None:
+            return ConcurrentRotatingFileHandler(path, maxBytes=size, **options)
+        return ConcurrentTimedRotatingFileHandler(path, "midnight" if rotate == "daily" else "H", utc=True, **options)
     except OSError as exc:
         raise ConfigurationError(f"the log can't be written to {str(path)!r}: {exc.strerror or exc}") from None
 
 
 def _size(rotate: int | str) -> int:
-    match = _SIZE.fullmatch(str(rotate))
-    size = 0 if match is None or isinstance(rotate, bool) else int(float(match[1]) * _UNITS[match[2].lower()])
+    try:
+        size = bytes_of(rotate)
+    except ConfigurationError:
+        size = 0
     if size < 1:
         raise ConfigurationError(
             f"rotate must be a size such as '10 MB', a number of bytes, 'daily' or 'hourly'; got {rotate!r}"
@@ -203,9 +209,40 @@ def _size(rotate: int | str) -> int:
     return size
 
 
+class _Console(logging.StreamHandler[TextIO]):
+    """Takes progress bars out of the way of each line and draws them again below it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm = getattr(sys.modules.get("tqdm"), "tqdm", None)
+        bars = getattr(tqdm, "_instances", None)
+        with tqdm.external_write_mode(self.stream) if tqdm and bars else nullcontext():
+            super().emit(record)
+
+
+class _WriteFailure:
+    """Reports that a handler can't write, once and in one line of standard error.
+
+    The logging package's own report comes with every line and quotes its arguments, which may hold secrets.
+    """
+
+    def __init__(self, handler: logging.Handler) -> None:
+        self._name = getattr(handler, "baseFilename", "the console")
+        self._other_failure = handler.handleError
+        self._reported = False
+
+    def __call__(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            self._other_failure(record)
+        elif not self._reported and sys.stderr is not None:
+            self._reported = True
+            with suppress(OSError, ValueError):
+                sys.stderr.write(redact(f"dspy-live: the log can't be written to {self._name}: {error}\n"))
+
+
 def _level_of(level: int | str | None) -> int:
     if level is None:
-        return preferred_level() or logging.INFO
+        return level_of_dspy_settings() or logging.INFO
     if isinstance(level, str):
         number = logging.getLevelNamesMapping().get(level.upper())
         if number is not None:

@@ -1,4 +1,4 @@
-"""Prometheus metrics. Counting a run costs a few microseconds and a token nothing: figures are put together when asked.
+"""Prometheus metrics. Counting a run costs a few microseconds and a token nothing: a scrape puts the numbers together.
 
 Tokens, cost, LM calls and cache use are read from the account, so that they are the tracker's own numbers.
 """
@@ -17,8 +17,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import Cancelled
+from dspy_live.core.observer import RunRecord
 from dspy_live.core.usage import LMRecord
 from dspy_live.runtime.books.account import Account, process_account
+from dspy_live.runtime.books.totals import Totals
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
@@ -36,22 +38,22 @@ _TOKENS = {
 
 
 class HasStatistics(Protocol):
-    """A queue, a limiter or another layer that tells its figures."""
+    """A queue, a limiter or another layer with statistics."""
 
     def statistics(self) -> Any:
-        """Return figures as a dataclass, a struct or a mapping."""
+        """Return numbers as a dataclass, a struct or a mapping."""
         ...
 
 
 class Metrics:
-    """Counts runs, and shows them with the account's figures and those of limits and queues.
+    """Counts runs, and renders them with the account's totals and the statistics of limits and queues.
 
     Args:
-        account: where to read usage, and to hear of LM calls; the process's own by default.
-        registry: where the metrics are registered; one of their own by default, so that nothing else is shown.
-        prefix: what every metric's name begins with.
+        account: the account to read and to observe; the process's own by default.
+        registry: where the metrics are registered; one of their own by default, so that it renders nothing else.
+        prefix: the beginning of every metric's name.
 
-    It hears of runs from now on; :meth:`close` ends that.
+    It observes runs from now on; :meth:`close` ends that.
     """
 
     def __init__(
@@ -72,12 +74,12 @@ class Metrics:
         self._stop = self.account.observe(self)
 
     def close(self) -> None:
-        """Hear of no more runs and leave the registry."""
+        """Stop observing and leave the registry."""
         self._stop()
         self.registry.unregister(self)
 
     def watch(self, name: str, source: HasStatistics | Callable[[], Any]) -> None:
-        """Show every number of ``source`` (a layer, a channel, a pool) under ``name`` whenever metrics are asked for.
+        """Add every number of ``source`` (a layer, a channel, a pool) under ``name`` to each scrape.
 
         The series is ``dspy_live_layer{layer=name, figure=…}``: a limit's ``waiting`` is its queue's depth, ``limit``
         and ``active`` its size and use. A source that fails is left out.
@@ -91,46 +93,45 @@ class Metrics:
 
     # A RunObserver.
 
-    def run_started(self, call: Call, program: str) -> None:
+    def run_started(self, call: Call) -> None:
         with self._lock:
-            program = _series(self._active, program)
+            program = _series(self._active, call.program)
             self._running[call.id] = program
             self._active[program] = self._active.get(program, 0) + 1
-
-    def first_token(self, call: Call) -> None:
-        """Nothing: the end of the run tells it."""
 
     def lm_call_ended(self, record: LMRecord) -> None:
         if record.cache != "hit":
             with self._lock:
                 _observe(self._lm_duration, record.model, record.latency)
 
-    def run_ended(self, call: Call, error: BaseException | None, duration: float, ttft: float | None) -> None:
+    def run_ended(self, record: RunRecord) -> None:
         with self._lock:
-            program = self._running.pop(call.id, None)
+            program = self._running.pop(record.call.id, None)
             if program is None:
                 return
             self._active[program] -= 1
-            outcome = (program, "" if error is None else type(error).__name__)
+            outcome = (program, "" if record.error is None else type(record.error).__name__)
             if outcome not in self._ended and len(self._ended) >= MAX_SERIES:
                 outcome = (program, "(other)")
             self._ended[outcome] = self._ended.get(outcome, 0) + 1
-            _observe(self._duration, program, duration)
-            if ttft is not None:
-                _observe(self._ttft, program, ttft)
+            _observe(self._duration, program, record.duration)
+            if record.ttft is not None:
+                _observe(self._ttft, program, record.ttft)
 
     # A collector of prometheus_client.
 
     def collect(self) -> Iterable[Metric]:
-        """Put the figures together; the registry calls it."""
+        """Return all series; the registry calls it."""
         with self._lock:
             families = list(self._of_runs())
         yield from families
         yield from self._of_the_account()
-        layers = GaugeMetricFamily(f"{self._prefix}_layer", "Figures of limits and queues.", labels=["layer", "figure"])
+        layers = GaugeMetricFamily(
+            f"{self._prefix}_layer", "Statistics of limits and queues.", labels=["layer", "figure"]
+        )
         for name, source in list(self._watched.items()):
-            for figure, value in _numbers(source):
-                layers.add_metric([name, figure], value)
+            for number, value in _numbers(source):
+                layers.add_metric([name, number], value)
         yield layers
 
     def describe(self) -> list[Metric]:
@@ -157,20 +158,20 @@ class Metrics:
         yield self._histogram("lm_call_duration_seconds", "How long LM calls took.", "model", self._lm_duration)
 
     def _of_the_account(self) -> Iterator[Metric]:
-        at = ["program", "model"]
-        tokens = self._counter("tokens", "Tokens, by kind; cached and reasoning ones are parts.", [*at, "kind"])
-        cost = self._counter("cost_dollars", "What LM calls with a known price cost.", at)
-        unpriced = self._counter("unpriced_calls", "LM calls without a known price.", at)
-        calls = self._counter("lm_calls", "Requests that were sent to LMs.", [*at, "outcome"])
-        cache = self._counter("cache_lookups", "Look-ups in the response cache.", [*at, "result"])
-        sums: dict[tuple[str, str], Any] = {}
-        for origin, total in self.account.live_cells().copy().items():
-            place = (origin.program, origin.model)
-            if place not in sums and len(sums) >= MAX_SERIES:
-                place = ("(other)", "(other)")
-            sums[place] = sums[place].plus(total) if place in sums else total
-        for place, total in sums.items():
-            labels = list(place)
+        names = ["program", "model"]
+        tokens = self._counter("tokens", "Tokens, by kind; cached and reasoning ones are parts.", [*names, "kind"])
+        cost = self._counter("cost_dollars", "US dollars of the LM calls with a known price.", names)
+        unpriced = self._counter("unpriced_calls", "LM calls without a known price.", names)
+        calls = self._counter("lm_calls", "Requests that were sent to LMs.", [*names, "outcome"])
+        cache = self._counter("cache_lookups", "Look-ups in the response cache.", [*names, "result"])
+        sums: dict[tuple[str, str], Totals] = {}
+        for key, total in self.account.totals.copy().items():
+            series = (key.program, key.model)
+            if series not in sums and len(sums) >= MAX_SERIES:
+                series = ("(other)", "(other)")
+            sums[series] = sums[series].plus(total) if series in sums else total
+        for series, total in sums.items():
+            labels = list(series)
             for kind, name in _TOKENS.items():
                 tokens.add_metric([*labels, kind], getattr(total, name))
             cost.add_metric(labels, total.total_cost)
@@ -225,13 +226,13 @@ def _numbers(source: Callable[[], Any]) -> list[tuple[str, float]]:
         return []
 
 
-def _flat(prefix: str, figures: Any) -> Iterator[tuple[str, float]]:
-    if isinstance(figures, bool | int | float):
-        yield prefix, float(figures)
-    elif isinstance(figures, msgspec.Struct):
-        yield from _flat(prefix, msgspec.structs.asdict(figures))
-    elif dataclasses.is_dataclass(figures) and not isinstance(figures, type):
-        yield from _flat(prefix, {f.name: getattr(figures, f.name) for f in dataclasses.fields(figures)})
-    elif isinstance(figures, Mapping):
-        for name, value in figures.items():
+def _flat(prefix: str, statistics: Any) -> Iterator[tuple[str, float]]:
+    if isinstance(statistics, bool | int | float):
+        yield prefix, float(statistics)
+    elif isinstance(statistics, msgspec.Struct):
+        yield from _flat(prefix, msgspec.structs.asdict(statistics))
+    elif dataclasses.is_dataclass(statistics) and not isinstance(statistics, type):
+        yield from _flat(prefix, {f.name: getattr(statistics, f.name) for f in dataclasses.fields(statistics)})
+    elif isinstance(statistics, Mapping):
+        for name, value in statistics.items():
             yield from _flat(f"{prefix}_{name}" if prefix else str(name), value)

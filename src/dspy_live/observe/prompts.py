@@ -1,4 +1,4 @@
-"""Keeps what users ask out of the log, where that is chosen."""
+"""Keeps users' inputs out of the log, where that is chosen."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMappin
 from typing import Any
 
 from dspy_live.core.call import Call
+from dspy_live.core.observer import RunRecord
 from dspy_live.core.usage import LMRecord
 from dspy_live.runtime.books.account import Account, process_account
-from dspy_live.runtime.log_context import whereabouts
+from dspy_live.runtime.log_context import current_log_context
 
 MAX_FAILED = 100
-"""Runs that have failed whose inputs are remembered: a server tells of a failure when the run has ended."""
+"""Failed runs whose inputs are remembered: a server logs a failure when the run has ended."""
 
 _FIELDS = frozenset(
     "prompt prompts messages input inputs output outputs completion completions content question answer response reply "
@@ -38,13 +39,13 @@ class PromptHider:
         self._stop: Callable[[], None] = (account or process_account()).observe(self)
 
     def close(self) -> None:
-        """Hear of no more runs, and forget those that have failed."""
+        """Stop observing, and forget the failed runs."""
         self._stop()
         self._running.clear()
         self._failed.clear()
 
     def __call__(self, _: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        """Return a line's fields without what was asked."""
+        """Return a line's fields without the run's inputs."""
         words = sorted({form for call in self._calls(event) for form in _forms(call)}, key=len, reverse=True)
         for name, value in list(event.items()):
             if name in _FIELDS:
@@ -54,9 +55,9 @@ class PromptHider:
         return event
 
     def _calls(self, event: Mapping[str, Any]) -> Iterator[Call]:
-        here = whereabouts()
-        if here is not None:
-            yield here.call
+        context = current_log_context()
+        if context is not None:
+            yield context.call
         elif isinstance(event.get("event"), str):
             for run in set(_RUN_ID.findall(event["event"])):
                 call = self._running.get(run) or self._failed.get(run)
@@ -65,23 +66,22 @@ class PromptHider:
 
     # A RunObserver.
 
-    def run_started(self, call: Call, program: str) -> None:
+    def run_started(self, call: Call) -> None:
         self._running[call.id] = call
-
-    def first_token(self, call: Call) -> None: ...
 
     def lm_call_ended(self, record: LMRecord) -> None: ...
 
-    def run_ended(self, call: Call, error: BaseException | None, duration: float, ttft: float | None) -> None:
+    def run_ended(self, record: RunRecord) -> None:
+        call = record.call
         self._running.pop(call.id, None)
-        if error is not None:
+        if record.error is not None:
             self._failed[call.id] = call
             for oldest in list(self._failed)[:-MAX_FAILED]:
                 self._failed.pop(oldest, None)
 
 
 def _forms(call: Call) -> Iterator[str]:
-    for text in _texts([call.inputs, call.attributes.get("args")]):
+    for text in _texts([call.inputs, call.args]):
         # Lines often hold a text as Python or JSON would write it.
         for form in (text, repr(text)[1:-1], json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]):
             if len(form) >= _SHORTEST:

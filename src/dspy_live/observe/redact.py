@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 HIDDEN = "[redacted]"
 MAX_SECRET = 5_000
-"""Characters within which a secret is known: who keeps the beginning of a text needs to look no further beyond it."""
+"""Characters within which a secret is recognised: to keep the first n of a text, search n and these, then cut."""
 
 # Every repetition is bounded: a log line may be anything, of any length, and must cost linear time.
 _NAMES = (
@@ -48,7 +48,7 @@ _PAIRS = re.compile(
     r"(?=\s{0,3}[)\]])",
     _FLAGS,
 )
-# Names that mean something else as well, beside what can only be a key: token=…, ?key=…, ?sig=…, ;PWD=…, --password …
+# Names with other meanings too, beside a value that can only be a key: token=…, ?key=…, ?sig=…, ;PWD=…, --password …
 _WEAK = re.compile(
     rf"(?P<kept>{_START}token{_QUOTE}?{_COLOURS}\s{{0,3}}[=:]\s{{0,3}}{_COLOURS}{_QUOTE}?|[?&](?:key|sig|x-amz-signature)=){_OPAQUE}"
     r"|(?P<connection>;\s?pwd=)[^;\s\"']{1,200}"
@@ -74,7 +74,7 @@ _SHAPES = re.compile(
 
 
 def redact(text: str) -> str:
-    """Return ``text`` with what looks like a key, a token, a password or a login put out of sight.
+    """Return ``text`` without its keys, tokens, passwords and logins.
 
     Known are the shapes of common providers' keys (``sk-…``, ``AIza…``, ``hf_…``, ``AKIA…``), JSON web tokens and
     private keys in PEM, ``Bearer …`` and ``Basic …``, values beside names such as ``api_key``, ``password``,
@@ -89,7 +89,7 @@ def redact(text: str) -> str:
 
 
 def _hide_named(match: re.Match[str]) -> str:
-    # What was no text is put in the quotes of its name: a line of JSON stays a line of JSON.
+    # A number or a list gets the quotes of its name: a line of JSON stays a line of JSON.
     quote = match["quote"] or match["closing"] or ""
     return f"{match['kept']}{match['before'] or ''}{quote}{HIDDEN}{quote}"
 
@@ -103,7 +103,7 @@ def _hide_weak(match: re.Match[str]) -> str:
 
 
 def _hide_basic(match: re.Match[str]) -> str:
-    """Only what is a name and a password, so that "basic questions" stay what they are."""
+    """Hide a name and its password only, so that "basic questions" stay as they are."""
     login = match["login"].rstrip("=").replace("-", "+").replace("_", "/")
     decoded = base64.b64decode(login[: len(login) - (len(login) % 4 == 1)] + "===")
     return f"{match['kept']}{HIDDEN}" if b":" in decoded else match[0]
@@ -118,7 +118,7 @@ _MEANT = ("token", "key", "sig", "pwd", "password", "secret")
 _SHAPED = (
     "sk- sk_ pk- pk_ rk- rk_ r8- r8_ hf- hf_ gsk gh xai- nvapi- glpat- xox gocspx- ya29. aiza akia asia dapi eyj"
 ).split()
-# What a pattern is looked for at all beside: most lines have none of it.
+# A pattern is tried only on a line that has one of its words: most lines have none.
 _STEPS: list[tuple[Sequence[str], re.Pattern[str], Callable[[re.Match[str]], str]]] = [
     (("private key-----",), _PEM, _hide_rest),
     (_NAMING, _NAMED, _hide_named),

@@ -1,7 +1,7 @@
 """OpenTelemetry spans: one per run, one per LM call inside it. Off until :func:`setup_tracing` is called.
 
-To make and send a span takes its library some 80 microseconds, a good part of what a small run takes. So where a server
-is busy a share of the runs is traced, all that failed among them as far as they fit.
+To make and send a span takes its library some 80 microseconds, a good part of a small run's CPU time. So on a busy
+server a share of the runs is traced, and of the failed ones a share of their own.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import Cancelled, ConfigurationError
+from dspy_live.core.observer import RunRecord
 from dspy_live.core.usage import LMRecord
 from dspy_live.observe import semconv
 from dspy_live.observe.redact import MAX_SECRET, redact
@@ -32,13 +33,11 @@ from dspy_live.sansio.limits.bucket import Bucket
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider as SDKProvider
 
-TRACEPARENT = "traceparent"
-"""The call's attribute with the caller's W3C ``traceparent``: the run becomes a part of that trace."""
 MAX_CONTENT = 20_000
 """Characters of inputs and of outputs that a span holds, where contents are chosen."""
 
 PER_SECOND = 100.0
-"""Runs a second that are traced unless it is said otherwise. All of 1,200 a second took a quarter of a core."""
+"""Runs a second that are traced by default. All of 1,200 a second took a quarter of a core."""
 MAX_LM_CALLS = 1_000
 """LM calls of one run that get a span; of a longer run the first ones."""
 
@@ -68,13 +67,13 @@ def setup_tracing(
 
     Args:
         endpoint: the base address of a collector that takes OTLP over HTTP, such as ``http://127.0.0.1:4318``; by
-            default what ``OTEL_EXPORTER_OTLP_ENDPOINT`` says.
+            default the one in ``OTEL_EXPORTER_OTLP_ENDPOINT``.
         provider: a tracer provider of your own in place of all that; you shut it down. Its sampler has the last word.
         service_name: ``OTEL_SERVICE_NAME``, else ``dspy-live``, by default.
         contents: also send inputs and outputs, the first 20,000 characters of each, keys taken out.
         per_second: how many runs a second are traced at most, 100 by default; ``math.inf`` for all. As many failed
             ones come on top, and a run whose caller's trace is sampled always does: it is the caller's choice.
-        account: whose runs; the process's own by default.
+        account: the account whose runs are traced; the process's own by default.
 
     Raises :class:`~dspy_live.core.errors.ConfigurationError` when no collector is named, for a ``per_second`` that is
     not above 0, or without the ``otel`` extra.
@@ -91,10 +90,9 @@ def setup_tracing(
 
 @dataclass(slots=True)
 class _Run:
-    """A run under way: what its spans are made of when it has ended."""
+    """A run under way, with what its spans need at its end."""
 
     call: Call
-    program: str
     started: int
     parent: Context
     lm_calls: list[tuple[LMRecord, int]] = field(default_factory=list)
@@ -130,21 +128,18 @@ class Tracing:
         self._stop: Callable[[], None] = (account or process_account()).observe(self)
 
     def close(self) -> None:
-        """Hear of no more runs, make the spans of those under way, and send what waits."""
+        """Stop observing, make the spans of the runs under way, and send all that wait."""
         self._stop()
         for run in list(self._running.values()):
             if self._running.pop(run.call.id, None) is not None:
-                self._make(run, None, (time.time_ns() - run.started) / 1e9, None)
+                self._make(run, RunRecord(run.call, None, None, (time.time_ns() - run.started) / 1e9, None))
         if self._owned is not None:
             self._owned.shutdown()
 
     # A RunObserver.
 
-    def run_started(self, call: Call, program: str) -> None:
-        self._running[call.id] = _Run(call, program, time.time_ns(), context.get_current())
-
-    def first_token(self, call: Call) -> None:
-        """Nothing: the end of the run tells it."""
+    def run_started(self, call: Call) -> None:
+        self._running[call.id] = _Run(call, time.time_ns(), context.get_current())
 
     def lm_call_ended(self, record: LMRecord) -> None:
         ended = time.time_ns()
@@ -155,17 +150,17 @@ class Tracing:
         elif len(run.lm_calls) < MAX_LM_CALLS:
             run.lm_calls.append((record, ended))
 
-    def run_ended(self, call: Call, error: BaseException | None, duration: float, ttft: float | None) -> None:
-        run = self._running.pop(call.id, None)
+    def run_ended(self, record: RunRecord) -> None:
+        run = self._running.pop(record.call.id, None)
         if run is None:
             return
-        if traceparent := call.attributes.get(TRACEPARENT):
-            run.parent = _PROPAGATOR.extract({TRACEPARENT: str(traceparent)}, run.parent)
-        if self._is_chosen(run.parent, error is not None and not isinstance(error, Cancelled)):
-            self._make(run, error, duration, ttft)
+        if record.call.trace:
+            run.parent = _PROPAGATOR.extract({"traceparent": record.call.trace}, run.parent)
+        if self._is_chosen(run.parent, record.error is not None and not isinstance(record.error, Cancelled)):
+            self._make(run, record)
 
     def _is_chosen(self, parent: Context, failed: bool) -> bool:
-        """Whether to trace what has ended: all that the caller traces, and of the rest so many a second."""
+        """True for a run that the caller traces, and for so many others a second."""
         if not self._shares or trace.get_current_span(parent).get_span_context().trace_flags.sampled:
             return True
         with self._lock:
@@ -182,35 +177,36 @@ class Tracing:
             )  # fmt: skip
         return False
 
-    def _make(self, run: _Run, error: BaseException | None, duration: float, ttft: float | None) -> None:
+    def _make(self, run: _Run, record: RunRecord) -> None:
+        call, error = record.call, record.error
         attributes: dict[str, Any] = {
             semconv.OPERATION: semconv.INVOKE_WORKFLOW,
-            semconv.WORKFLOW: run.program,
-            semconv.RUN: run.call.id,
+            semconv.WORKFLOW: call.program,
+            semconv.RUN: call.id,
         }
-        if key := run.call.attributes.get("key"):
-            attributes[semconv.KEY] = str(key)
+        if call.key:
+            attributes[semconv.KEY] = call.key
         if self._contents:
-            attributes[semconv.INPUTS] = _content(run.call.inputs)
-            if (outputs := run.call.attributes.get("outputs")) is not None:
-                attributes[semconv.OUTPUTS] = _content(outputs)
-        if ttft is not None:
-            attributes[semconv.TIME_TO_FIRST_CHUNK] = ttft
+            attributes[semconv.INPUTS] = _content(call.inputs)
+            if record.outputs is not None:
+                attributes[semconv.OUTPUTS] = _content(record.outputs)
+        if record.ttft is not None:
+            attributes[semconv.TIME_TO_FIRST_CHUNK] = record.ttft
         if error is not None:
-            # The class only: a program's message may quote what the user asked.
+            # The class only: a program's message may quote the user's question.
             attributes[semconv.ERROR_TYPE] = type(error).__name__
         span = self._tracer.start_span(
-            f"{semconv.INVOKE_WORKFLOW} {run.program}", run.parent, SpanKind.INTERNAL, attributes,
+            f"{semconv.INVOKE_WORKFLOW} {call.program}", run.parent, SpanKind.INTERNAL, attributes,
             start_time=run.started,
         )  # fmt: skip
-        if ttft is not None:
-            span.add_event(semconv.FIRST_TOKEN, timestamp=run.started + int(ttft * 1e9))
+        if record.ttft is not None:
+            span.add_event(semconv.FIRST_TOKEN, timestamp=run.started + int(record.ttft * 1e9))
         if error is not None:
             span.set_status(Status(StatusCode.ERROR, type(error).__name__))
         inside = trace.set_span_in_context(span)
-        for record, ended in run.lm_calls:
-            self._make_lm_call(record, ended, inside)
-        span.end(run.started + int(duration * 1e9))
+        for lm_record, ended in run.lm_calls:
+            self._make_lm_call(lm_record, ended, inside)
+        span.end(run.started + int(record.duration * 1e9))
 
     def _make_lm_call(self, record: LMRecord, ended: int, parent: Context | None) -> None:
         span = self._tracer.start_span(

@@ -1,10 +1,14 @@
-"""Bounded concurrency over inputs without end: so many at work, so many waiting to be taken, no more."""
+"""Bounded concurrency over inputs without end: so many at work, so many results waiting to be taken, no more."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import aclosing
+from typing import TypeVar
+
+from dspy_live.core.errors import Cancelled
+from dspy_live.runtime.scope import ended
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -12,120 +16,108 @@ R = TypeVar("R")
 Items = Iterable[T] | AsyncIterable[T]
 
 
-class Window(Generic[T, R]):
-    """Runs ``work(index, item)`` for each item, at most ``concurrency`` at once, and iterates over the results.
+async def bounded_map(
+    work: Callable[[int, T], Awaitable[R]],
+    items: Items[T],
+    *,
+    concurrency: int,
+    ordered: bool = False,
+    ahead: int | None = None,
+) -> AsyncGenerator[R]:
+    """Await ``work(index, item)`` for each item, at most ``concurrency`` at once, and yield the results.
 
-    Memory is bounded: items are taken from their source only when there is room. As completed, at most
-    ``concurrency`` results wait for the reader; in order, at most ``concurrency + ahead`` items are
-    between the source and the reader, so that one slow item holds the others up once the window is full.
+    Memory is bounded: an item is taken from its source only while fewer than ``concurrency + ahead`` are between the
+    source and the reader. In order, one slow item holds up the others once that many are there.
 
     Args:
-        items: an iterable, or an async one; it may be endless. An iterator that blocks blocks the loop.
         work: must return its failure as a value; one that raises ends the whole, with that failure.
+        items: an iterable, or an async one; it may be endless. An iterator that blocks blocks the loop.
         concurrency: at least 1.
         ordered: yield in the order of the items.
-        ahead: how far finished results may run ahead of the slowest, when ordered.
+        ahead: how many finished results may wait, for the reader or for a slower one before them; by default
+            ``concurrency``, and 4 times as many when ordered.
 
     Closing the iterator, or cancelling its reader, cancels what is at work and waits for its end.
     """
+    if ahead is None:
+        ahead = concurrency * (4 if ordered else 1)
+    room = asyncio.Semaphore(concurrency + ahead)
+    results: asyncio.Queue[tuple[int, R] | None] = asyncio.Queue()
+    all_work = asyncio.ensure_future(_work_on_all(work, items, concurrency, room, results))
+    finished: dict[int, R] = {}
+    due = 0
+    try:
+        while (taken := await results.get()) is not None:
+            index, result = taken
+            if not ordered:
+                room.release()
+                yield result
+                continue
+            finished[index] = result
+            while due in finished:
+                room.release()
+                yield finished.pop(due)
+                due += 1
+    finally:
+        all_work.cancel()
+        await ended(all_work)
+        if not all_work.cancelled():
+            all_work.result()
 
-    def __init__(
-        self,
-        items: Items[T],
-        work: Callable[[int, T], Awaitable[R]],
-        *,
-        concurrency: int,
-        ordered: bool = False,
-        ahead: int | None = None,
-    ) -> None:
-        self._items = _aiter(items)
-        self._work = work
-        self._concurrency = concurrency
-        self._ordered = ordered
-        self._room = asyncio.Semaphore(concurrency + (4 * concurrency if ahead is None else ahead))
-        self._results: asyncio.Queue[tuple[int, Any, BaseException | None]] = asyncio.Queue(
-            0 if ordered else concurrency
-        )
-        self._next = 0
-        self._exhausted = False
-        self._pulling = asyncio.Lock()
 
-    async def __aiter__(self) -> AsyncIterator[R]:
-        workers = [asyncio.ensure_future(self._worker()) for _ in range(self._concurrency)]
-        everyone = asyncio.ensure_future(self._when_all(workers))
-        waiting: dict[int, R] = {}
-        due = 0
-        try:
-            while True:
-                index, result, failure = await self._results.get()
-                if index < 0:
-                    if failure is not None:
-                        raise failure
-                    break
-                if failure is not None:
-                    raise failure
-                if not self._ordered:
-                    yield result
-                    continue
-                waiting[index] = result
-                while due in waiting:
-                    self._room.release()
-                    yield waiting.pop(due)
-                    due += 1
-        finally:
-            everyone.cancel()
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(everyone, *workers, return_exceptions=True)
-            close = getattr(self._items, "aclose", None)
-            if close is not None:
-                await close()
+async def _work_on_all(
+    work: Callable[[int, T], Awaitable[R]],
+    items: Items[T],
+    concurrency: int,
+    room: asyncio.Semaphore,
+    results: asyncio.Queue[tuple[int, R] | None],
+) -> None:
+    one_at_a_time = asyncio.Lock()
 
-    async def _when_all(self, workers: Sequence[asyncio.Future[None]]) -> None:
-        try:
-            await asyncio.gather(*workers)
-        except Exception as exc:
-            await self._results.put((-1, None, exc))
-        else:
-            await self._results.put((-1, None, None))
-
-    async def _worker(self) -> None:
+    async def worker() -> None:
         while True:
-            if self._ordered:
-                await self._room.acquire()
-            taken = await self._take()
-            if taken is None:
+            await room.acquire()
+            async with one_at_a_time:
+                numbered = await anext(source, None)
+            if numbered is None:
                 return
-            index, item = taken
-            try:
-                result = await self._work(index, item)
-            except Exception as exc:
-                await self._results.put((index, None, exc))
-                return
-            await self._results.put((index, result, None))
+            results.put_nowait((numbered[0], await _not_cancelled(work(*numbered))))
 
-    async def _take(self) -> tuple[int, T] | None:
-        async with self._pulling:
-            if self._exhausted:
-                return None
-            try:
-                item = await anext(self._items)
-            except StopAsyncIteration:
-                self._exhausted = True
-                return None
-            index, self._next = self._next, self._next + 1
-            return index, item
+    try:
+        async with aclosing(_numbered(items)) as source, asyncio.TaskGroup() as group:
+            for _ in range(concurrency):
+                group.create_task(worker())
+    except BaseExceptionGroup as failures:
+        first = failures.exceptions[0]
+        raise first from first.__cause__
+    finally:
+        results.put_nowait(None)
 
 
-async def _aiter(items: Items[T]) -> AsyncIterator[T]:
-    if isinstance(items, AsyncIterable):
-        try:
-            async for item in items:
-                yield item
-        finally:
-            close = getattr(items, "aclose", None)
-            if close is not None:
-                await close()
-    else:
+async def _not_cancelled(work: Awaitable[R]) -> R:
+    try:
+        return await work
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        # A task group takes a worker that ends in this way for one that is done, and its items for worked on.
+        raise Cancelled("the work on an item was cancelled") from None
+
+
+async def _numbered(items: Items[T]) -> AsyncGenerator[tuple[int, T]]:
+    index = 0
+    if not isinstance(items, AsyncIterable):
         for item in items:
-            yield item
+            yield index, item
+            index += 1
+        return
+    iterator: AsyncIterator[T] = aiter(items)
+    try:
+        async for item in iterator:
+            yield index, item
+            index += 1
+    finally:
+        close = getattr(iterator, "aclose", None)
+        if close is not None:
+            await close()

@@ -1,4 +1,4 @@
-"""What a batch has done, on disk: one JSON line per finished item, so that a rerun does only what is missing.
+"""The finished items of a batch, on disk: one JSON line per item, so that a rerun does only the others.
 
 A line is written when its item has ended, and handed to the operating system at once: a process that
 is killed loses nothing that it had finished, and at most half a line, which the next start cuts off.
@@ -28,7 +28,7 @@ class Checkpoint:
     """The file of one batch over one program.
 
     Args:
-        path: the file; it is made where it is not there.
+        path: the file; it is made when it is missing.
         program: the program's :func:`fingerprint`. A file of another program is refused.
 
     Raises :class:`~dspy_live.core.errors.ConfigurationError` for a file that is no checkpoint, or another program's.
@@ -39,10 +39,6 @@ class Checkpoint:
         self.program = program
         self._lines: dict[int, tuple[int, str]] = {}
         self._file: BinaryIO = self._open()
-
-    def __len__(self) -> int:
-        """How many items are done."""
-        return len(self._lines)
 
     def get(self, index: int, inputs: str) -> dict[str, Any] | None:
         """Return the record of item ``index``, or ``None`` when it is not done.

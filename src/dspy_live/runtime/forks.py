@@ -1,4 +1,4 @@
-"""What an object does when its process forks, for as long as the object is in use."""
+"""Methods that are called when the process forks, for as long as their object is in use."""
 
 from __future__ import annotations
 

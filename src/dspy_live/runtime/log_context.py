@@ -1,10 +1,10 @@
-"""Which run the code that asks is part of, for log lines. Programs say where to look; without them there is no run."""
+"""The run that the calling code is part of, for log lines. Programs install the look-up; without them there is none."""
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -12,48 +12,38 @@ import msgspec
 from dspy_live.core.call import Call
 
 
-class Whereabouts(msgspec.Struct, frozen=True):
-    """Where in which run some code is: the predictor is empty between predictors."""
+class LogContext(msgspec.Struct, frozen=True):
+    """The run, the program and the predictor that the calling code is in; between predictors that one is empty."""
 
     call: Call
     program: str
     predictor: str = ""
 
-    @property
-    def inputs(self) -> Mapping[str, Any]:
-        """The run's inputs, which a log may have to hide."""
-        return self.call.inputs
 
-
-Source = Callable[[], Whereabouts | None]
-_source: Source = lambda: None  # noqa: E731
-_level: Callable[[], int | str | None] = lambda: _of_dspy_settings()  # noqa: E731
+LookUp = Callable[[], LogContext | None]
+_look_up: LookUp = lambda: None  # noqa: E731
 _when_loaded: list[Callable[[], object]] = []
 
 
-def whereabouts() -> Whereabouts | None:
-    """Return where the calling code is, or ``None`` outside of any run."""
-    return _source()
+def current_log_context() -> LogContext | None:
+    """Return the log context of the calling code, or ``None`` outside of any run."""
+    return _look_up()
 
 
-def preferred_level() -> int | None:
-    """Return the log level that DSPy's settings name, or ``None``."""
-    level = _level()
-    if isinstance(level, str):
-        return logging.getLevelNamesMapping().get(level.upper())
-    return level
+def level_of_dspy_settings() -> int | None:
+    """Return the log level that ``dspy.settings.log_level`` names, or ``None``.
+
+    DSPy is looked up where it is imported already, and not imported for this.
+    """
+    settings: Any = getattr(sys.modules.get("dspy"), "settings", None)
+    level = None if settings is None else settings.get("log_level")
+    return logging.getLevelNamesMapping().get(level.upper()) if isinstance(level, str) else level
 
 
-def _of_dspy_settings() -> Any:
-    # Looked up where DSPy is there already, and not imported: who sets up logs may have no use for it.
-    settings = getattr(sys.modules.get("dspy"), "settings", None)
-    return None if settings is None else settings.get("log_level")
-
-
-def programs_loaded(source: Source) -> None:
-    """Say where to look for the running run. Called by programs, once."""
-    global _source
-    _source = source
+def programs_loaded(look_up: LookUp) -> None:
+    """Install the look-up of the running run. Called by programs, once."""
+    global _look_up
+    _look_up = look_up
     for callback in _when_loaded:
         callback()
 

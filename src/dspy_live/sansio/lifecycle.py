@@ -1,4 +1,4 @@
-"""The legal order of events, as tables. What breaks it is a bug of the sender and fails where it is sent."""
+"""The legal order of a run's events, as a table. An event that breaks it is a bug of its sender and fails there."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from typing import Literal, TypeAlias
 
 from dspy_live.core.errors import LifecycleError
 from dspy_live.core.events import (
-    Completion,
     Custom,
     Event,
     Partial,
-    Predicted,
     Reasoning,
     Restart,
     Started,
@@ -22,33 +20,25 @@ from dspy_live.core.events import (
     Usage,
 )
 
-State: TypeAlias = Literal["new", "running", "done"]
+State: TypeAlias = Literal["new", "running"]
 Table: TypeAlias = Mapping[State, Mapping[type, State]]
 
 _ANY: Mapping[type, State] = dict.fromkeys(
     (Status, Token, Partial, Restart, Reasoning, Tool, Usage, Custom, TextDelta), "running"
 )
 
-PROGRAM: Table = {
-    "new": {Started: "running"},
-    "running": {**_ANY, Predicted: "done"},
-    "done": {},
-}
-"""A program's run: ``Started`` first, one ``Predicted`` at the end, nothing after it."""
+PROGRAM: Table = {"new": {Started: "running"}, "running": _ANY}
+"""A program's run: ``Started`` once and first. The result is no event: it is what the service returns."""
 
-LM: Table = {
-    "new": {**_ANY, Completion: "done"},
-    "running": {**_ANY, Completion: "done"},
-    "done": {},
-}
-"""An LM's call: text as it comes, or none, then one ``Completion``."""
+LM: Table = {"new": _ANY, "running": _ANY}
+"""An LM's call: text as it comes, or none."""
 
 
 class Lifecycle:
     """Checks the events of one call, one after the other.
 
     Beyond the table: a field that has had its last token, or its final value, is silent until a
-    ``Restart`` makes void what it said. A failure may come at any point and is not an event.
+    ``Restart`` makes its text void. A failure may come at any point and is not an event.
     """
 
     __slots__ = ("_complete", "_row", "_state", "_table")
@@ -79,11 +69,6 @@ class Lifecycle:
             self._state = state
             self._row = self._table[state]
 
-    def end(self) -> None:
-        """Take note of the end without a failure. Raises LifecycleError when the result is missing."""
-        if self._state != "done":
-            raise LifecycleError(f"the stream ended in a run that is {self._state}; {self._expected()}")
-
     def _check_field(self, event: Event) -> None:
         complete = self._complete
         if isinstance(event, Token):
@@ -97,9 +82,7 @@ class Lifecycle:
             if event.final:
                 complete.add((event.lm_call, event.field))
         elif isinstance(event, Restart):
-            # A copy: a thread of the program's own may finish a field meanwhile.
-            done = list(complete)
-            void = [key for key in done if key[0] == event.lm_call and (not event.fields or key[1] in event.fields)]
+            void = [key for key in complete if key[0] == event.lm_call and (not event.fields or key[1] in event.fields)]
             complete.difference_update(void)
 
     def _refuse_field(self, event: Token | Partial) -> None:
@@ -116,9 +99,8 @@ def mermaid(table: Table = PROGRAM) -> str:
     """Return the table as a Mermaid state diagram, for the documentation."""
     lines = ["stateDiagram-v2", "    [*] --> new"]
     for state, row in table.items():
-        if not row:
-            lines.append(f"    {state} --> [*]")
         for target in dict.fromkeys(row.values()):
             kinds = ", ".join(kind.__name__ for kind, to in row.items() if to == target)
             lines.append(f"    {state} --> {target}: {kinds}")
+    lines.append("    running --> [*]")
     return "\n".join(lines) + "\n"

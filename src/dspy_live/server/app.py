@@ -9,12 +9,24 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from dspy_live.core.errors import ConfigurationError, NotFound, Stop
+from dspy_live.core.service import Layer
+from dspy_live.layers.shed import Shed
 from dspy_live.server.errors import ClientGone, public_error
-from dspy_live.server.routes import health, openai, openapi, predict, programs, runs, static, stream, websocket
-from dspy_live.server.routes import statistics as figures
-from dspy_live.server.runs.registry import ActiveRuns
+from dspy_live.server.routes import (
+    health,
+    openai,
+    openapi,
+    predict,
+    programs,
+    runs,
+    static,
+    statistics,
+    stream,
+    websocket,
+)
+from dspy_live.server.runs.registry import RunRegistry
 from dspy_live.server.runs.resumable import Resumables
-from dspy_live.server.served import Mounted, by_name, find
+from dspy_live.server.served import ServedProgram, by_name, find, layered, layers_of, shed_of
 from dspy_live.server.transport.auth import Keys
 from dspy_live.server.transport.heartbeat import Pulse
 from dspy_live.server.transport.http import Headers, Request
@@ -41,9 +53,9 @@ def _routes() -> list[Route]:
         Route("POST", "/v1/chat/completions", openai.chat_completions),
         Route("GET", "/v1/models", openai.models),
         Route("GET", "/v1/models/{program}", openai.model),
-        Route("GET", "/metrics", figures.metrics),
-        Route("GET", "/stats", figures.stats),
-        Route("GET", "/usage", figures.usage),
+        Route("GET", "/metrics", statistics.metrics),
+        Route("GET", "/stats", statistics.stats),
+        Route("GET", "/usage", statistics.usage),
         Route("GET", "/openapi.json", openapi.document),
         Route("GET", "/health/live", health.live, open=True),
         Route("GET", "/health/ready", health.ready, open=True),
@@ -58,11 +70,11 @@ class App:
 
     def __init__(
         self,
-        mounted: dict[str, Mounted],
+        programs: dict[str, ServedProgram],
         *,
         keys: Keys,
         origins: Origins,
-        active: ActiveRuns,
+        runs: RunRegistry,
         max_body: int,
         body_timeout: float,
         drain: float,
@@ -73,14 +85,13 @@ class App:
         simulated: bool,
         title: str,
     ) -> None:
-        self.programs = mounted
-        self.default = next(iter(mounted.values()))
+        self.programs = programs
+        self.default = next(iter(programs.values()))
         self.keys = keys
         self.origins = origins
-        self.runs = active
+        self.runs = runs
         self.resumables = Resumables()
         self.openapi: dict[str, Any] | None = None
-        self.unsteady: set[str] = set()  # programs whose text changed once: doors for plain text now hold it to its end
         self.max_body = max_body
         self.body_timeout = body_timeout
         self.drain_seconds = drain
@@ -102,7 +113,12 @@ class App:
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
 
-    def program(self, request: Request) -> Mounted:
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers around the first program, the outermost first; every program has its own ``layers`` list."""
+        return list(self.default.layers or ())
+
+    def program(self, request: Request) -> ServedProgram:
         """Return the program that the path names, or the default one."""
         name = request.params.get("program")
         return self.default if name is None else find(self.programs, name)
@@ -157,13 +173,15 @@ def route_path(scope: Scope) -> str:
 
 
 def create_app(
-    programs: Mapping[str, Mounted] | Mounted,
+    programs: Mapping[str, ServedProgram] | ServedProgram,
     *,
     api_keys: Mapping[str, str] | Iterable[str] = (),
     origins: Sequence[str] = (),
     max_body: int = MAX_BODY,
     body_timeout: float = 30.0,
     max_active: int | None = None,
+    timeout: float | None = None,
+    layers: Sequence[Layer] | None = None,
     drain: float = 30.0,
     grace: float = 30.0,
     heartbeat: float = 15.0,
@@ -180,7 +198,10 @@ def create_app(
         origins: other origins whose pages may ask (``"*"`` for any); the server's own always may.
         max_body: the largest request body and WebSocket message, in bytes.
         body_timeout: how long a request's body may take to arrive, in seconds.
-        max_active: the most runs at once; further ones get 503. ``None``: no limit here.
+        max_active: the most runs at once, of all programs together; further ones get 503. ``None``: no limit here.
+        timeout: the most seconds that a run may take; a longer one gets 504. ``None``: no limit here.
+        layers: what stands around every program, the outermost first, in place of ``Deadline(timeout)``
+            and ``Shed(max_active)``. A program with a list of its own keeps that.
         drain: how long running calls may go on after a shutdown has begun, in seconds.
         grace: how long a run of ``POST /runs`` goes on while nobody reads it, in seconds.
         heartbeat: the longest silence on an event stream, in seconds.
@@ -192,20 +213,21 @@ def create_app(
 
     Raises :class:`~dspy_live.core.errors.ConfigurationError` for values that can't work.
     """
-    mounted = by_name(programs)
     for name, value in (("drain", drain), ("grace", grace)):
         if not value >= 0:
             raise ConfigurationError(f"{name} must be 0 or more seconds; got {value!r}")
     for name, value in (("max_body", max_body), ("body_timeout", body_timeout), ("heartbeat", heartbeat)):
         if not value > 0:
             raise ConfigurationError(f"{name} must be more than 0; got {value!r}")
-    if max_active is not None and max_active < 1:
-        raise ConfigurationError(f"max_active must be at least 1; got {max_active!r}")
+    around = layers_of(shed_of(max_active), timeout, layers)
+    served = {name: layered(program, around) for name, program in by_name(programs).items()}
+    first = next(iter(served.values()))
+    limits = [layer.active for layer in first.layers or () if isinstance(layer, Shed)]
     return App(
-        mounted,
+        served,
         keys=Keys(api_keys),
         origins=Origins(origins),
-        active=ActiveRuns(max_active),
+        runs=RunRegistry(next(iter(limits), None)),
         max_body=max_body,
         body_timeout=body_timeout,
         drain=drain,
@@ -213,6 +235,6 @@ def create_app(
         heartbeat=heartbeat,
         metrics=metrics,
         usage=usage,
-        simulated=any(m.simulated for m in mounted.values()) if simulated is None else simulated,
-        title=title or (next(iter(mounted)) if len(mounted) == 1 else "dspy-live"),
+        simulated=any(program.simulated for program in served.values()) if simulated is None else simulated,
+        title=title or (first.name if len(served) == 1 else "dspy-live"),
     )

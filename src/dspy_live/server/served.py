@@ -1,14 +1,20 @@
-"""What a server serves: a service, its schema, and the name it goes by."""
+"""The programs of a server: a service, its schema, and its name."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from dspy_live.core.errors import ConfigurationError, NotFound
+from dspy_live.core.call import Call
+from dspy_live.core.errors import ConfigurationError, LifecycleError, NotFound
+from dspy_live.core.events import Predicted
 from dspy_live.core.schema import Schema
-from dspy_live.core.service import Service
+from dspy_live.core.service import Layer, Service, compose
+from dspy_live.core.sink import Sink
+from dspy_live.layers.deadline import Deadline
+from dspy_live.layers.detached import Detached
+from dspy_live.layers.shed import Shed
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
 
@@ -19,20 +25,26 @@ def is_name(name: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Mounted:
+class ServedProgram:
     """One program of a server.
 
     Args:
         name: its name in ``/programs/{name}`` and as an OpenAI model; letters, digits, ``_ . -``.
-        service: opened once per run.
+        service: called once per run.
         schema: the inputs are checked against it and the documentation is made from it.
         simulated: true when its LM is the simulated one; replies then carry ``X-Simulated: 1``.
+        hold_text: plain WebSocket and OpenAI's protocol give its text out at the end only, not as it comes. For a
+            program whose text changes on the way: these two can't take words back.
+        layers: the layers that ``service`` stands in already, the outermost first; by default ``create_app`` puts its
+            own around it.
     """
 
     name: str
     service: Service
     schema: Schema
     simulated: bool = False
+    hold_text: bool = False
+    layers: tuple[Layer, ...] | None = None
 
     def __post_init__(self) -> None:
         if not is_name(self.name):
@@ -41,20 +53,63 @@ class Mounted:
                 f"got {self.name!r}"
             )
 
+    async def run(self, call: Call, sink: Sink) -> Predicted:
+        """Run the program and return its prediction; raises what the service raises."""
+        result = await self.service(call, sink)
+        if not isinstance(result, Predicted):
+            raise LifecycleError("the run ended without a prediction")
+        return result
 
-def by_name(programs: Mapping[str, Mounted] | Mounted) -> dict[str, Mounted]:
+
+def layers_of(
+    max_active: Shed | None,
+    timeout: float | None,
+    layers: Sequence[Layer] | None,
+    *,
+    inner: Sequence[Layer] = (),
+    may_block: bool = False,
+) -> tuple[Layer, ...]:
+    """Return the layers around a server's program, the outermost first.
+
+    Those are ``layers``; by default a deadline (``timeout``, seconds), ``Detached`` for a program that may block its
+    thread, the server's limit of runs (``max_active``), and ``inner``. The limit is inside of the other two: a run that
+    was left because its thread blocks counts until it has ended.
+    """
+    if layers is not None:
+        if max_active is not None or timeout is not None:
+            raise ConfigurationError("give max_active and timeout, or layers with a Shed and a Deadline, not both")
+        return tuple(layers)
+    deadline = () if timeout is None else (Deadline(timeout),)
+    detached = (Detached(),) if may_block else ()
+    shed = () if max_active is None else (max_active,)
+    return (*deadline, *detached, *shed, *inner)
+
+
+def shed_of(max_active: int | None) -> Shed | None:
+    """Return the one limit of runs that all programs of a server share."""
+    return None if max_active is None else Shed(max_active)
+
+
+def layered(program: ServedProgram, layers: tuple[Layer, ...]) -> ServedProgram:
+    """Return ``program`` inside ``layers``, or as it is where it stands in layers already."""
+    if program.layers is not None:
+        return program
+    return replace(program, service=compose(program.service, layers), layers=layers)
+
+
+def by_name(programs: Mapping[str, ServedProgram] | ServedProgram) -> dict[str, ServedProgram]:
     """Return the programs by name; the first is the server's default program."""
-    if isinstance(programs, Mounted):
+    if isinstance(programs, ServedProgram):
         return {programs.name: programs}
     if not programs:
         raise ConfigurationError("a server needs at least one program")
-    for name, mounted in programs.items():
-        if name != mounted.name:
-            raise ConfigurationError(f"the program {mounted.name!r} is listed under another name, {name!r}")
+    for name, program in programs.items():
+        if name != program.name:
+            raise ConfigurationError(f"the program {program.name!r} is listed under another name, {name!r}")
     return dict(programs)
 
 
-def find(programs: Mapping[str, Mounted], name: str) -> Mounted:
+def find(programs: Mapping[str, ServedProgram], name: str) -> ServedProgram:
     """Return the program of that name; raise :class:`NotFound` that lists the names there are."""
     try:
         return programs[name]

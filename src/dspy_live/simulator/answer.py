@@ -22,7 +22,7 @@ from dspy_live.simulator.toolplay import ToolCall, code, listed_calls, native_ca
 from dspy_live.simulator.values import Values
 
 _SEEDED = ("messages", "tools", "tool_choice", "response_format", "model", "seed", "temperature")
-"""What of a request decides its answer."""
+"""The parts of a request that decide its answer."""
 
 
 @dataclass(slots=True)
@@ -35,7 +35,7 @@ class Reply:
 
     @property
     def finish_reason(self) -> str:
-        """How the completion ends when nothing cuts it."""
+        """The ``finish_reason`` of a completion that nothing cuts."""
         return "tool_calls" if self.tool_calls else "stop"
 
 
@@ -152,7 +152,7 @@ class _Writer:
             if wish.is_text and wish.name not in self._given:
                 yield from self._text(wish)
             else:
-                yield from pieces(_shown(self._value(wish)))
+                yield from pieces(_demo_text(self._value(wish)))
             yield "\n\n"
         yield from pieces("[[ ## completed ## ]]")
 
@@ -192,8 +192,8 @@ class _Writer:
         return _xml_value(value)
 
 
-def _shown(value: Any) -> str:
-    """A value as ChatAdapter's demos show it: texts and scalars plain, the rest as JSON."""
+def _demo_text(value: Any) -> str:
+    """Return a value as it stands in ChatAdapter's demos: texts and scalars plain, the rest as JSON."""
     if value is None:
         return "null"
     if isinstance(value, (dict, list)):

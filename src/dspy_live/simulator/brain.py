@@ -1,4 +1,4 @@
-"""What the simulated LM's server and its in-process face share: seeds, options, numbering, varied answers."""
+"""Shared by the simulated LM's server and its in-process form: seeds, options, numbering, varied answers."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ class Brain:
         options = self.options.but(queued | asked_for(headers, body))
         number, self._fault_number = self._fault_number, self._fault_number + 1
         if options.fault is None and options.text is None:
-            picked = self.faults.pick(number, Random(f"{self.seed}/fault/{number}"))
-            options = options.but({"fault": picked})
+            fault = self.faults.draw(number, Random(f"{self.seed}/fault/{number}"))
+            options = options.but({"fault": fault})
         if options.only is not None and options.fault is not None and recognise(body).format != options.only:
             options = options.but({"fault": None})
         return options

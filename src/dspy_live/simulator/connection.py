@@ -35,7 +35,7 @@ class Request:
 
 
 class Handler(Protocol):
-    """What answers a connection's requests, one at a time."""
+    """Answers a connection's requests, one at a time."""
 
     ticker: Ticker
 
@@ -71,7 +71,7 @@ class Playback:
         now = self._connection.now()
         end = self._collect(now, ready)
         if end is not None:
-            # The books come first: who has read the reply may look at them at once.
+            # The books come first: a client that has read the reply may look at them at once.
             self.cut = end == "cut"
             self._end(end == "whole")
         # One write for all that is due: a write costs more than making a chunk.
@@ -130,7 +130,7 @@ class Connection(asyncio.Protocol):
         self._parts: list[bytes] = []
         self._size = 0
 
-    # What the transport calls
+    # Called by the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transport is one in all but its class.
@@ -163,7 +163,7 @@ class Connection(asyncio.Protocol):
         if self.playback is not None:
             self.playback.play()
 
-    # What the parser calls
+    # Called by the parser
 
     def on_message_begin(self) -> None:
         self._request = Request("", "")
@@ -219,7 +219,7 @@ class Connection(asyncio.Protocol):
             self._busy = True
             self._handler.handle(self, self._waiting.popleft())
 
-    # What the handler calls
+    # Called by the handler
 
     @property
     def buffered(self) -> int:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from contextlib import aclosing
-from types import TracebackType
 from typing import Any
 
 from dspy_live.core.call import Call
 from dspy_live.core.events import Completion, Event, Reasoning, TextDelta
-from dspy_live.runtime.channel.channel import Channel
-from dspy_live.runtime.channel.reading import Reading
-from dspy_live.sansio.openai import StreamParser
+from dspy_live.core.sink import Sink
+from dspy_live.sansio.openai import Delta, StreamParser
 from dspy_live.simulator.inprocess import InProcessLM
 
 
@@ -28,53 +25,27 @@ class SimulatedEndpoint:
     def __init__(self, lm: InProcessLM | None = None) -> None:
         self.lm = lm or InProcessLM()
 
-    def open(self, call: Call) -> _Reply:
-        """Begin one reply: text where the call asks for a stream, and one ``Completion``. Leaving ends it."""
-        return _Reply(self.lm, call)
+    async def __call__(self, call: Call, sink: Sink) -> Completion:
+        """Answer one request; its text is pushed where the call asks for a stream."""
+        body = _body(call.inputs)
+        return Completion(await (self._stream(body, sink) if call.stream else self.lm.complete(body)))
+
+    async def _stream(self, body: Mapping[str, Any], sink: Sink) -> dict[str, Any]:
+        parser = StreamParser(n=body.get("n") or 1)
+        frames = self.lm.frames({**body, "stream": True, "stream_options": {"include_usage": True}})
+        async with aclosing(frames):
+            async for frame in frames:
+                for delta in parser.feed(frame):
+                    if not sink.push(_event(delta)):
+                        await sink.room()
+        parser.finish()
+        return parser.reply()
 
 
-class _Reply:
-    def __init__(self, lm: InProcessLM, call: Call) -> None:
-        self._lm = lm
-        self._call = call
-        self._reading: Reading | None = None
-
-    async def __aenter__(self) -> Reading:
-        body = _body(self._call.inputs)
-        make = _streamed if self._call.stream else _whole
-
-        async def feed(channel: Channel) -> None:
-            async with aclosing(make(self._lm, body)) as events:
-                async for event in events:
-                    if not channel.push(event):
-                        await channel.room()
-
-        self._reading = Reading(feed, self._call.buffer)
-        return self._reading
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._reading is not None:
-            await self._reading.aclose()
-
-
-async def _streamed(lm: InProcessLM, body: Mapping[str, Any]) -> AsyncGenerator[Event, None]:
-    wire = StreamParser(n=body.get("n") or 1)
-    frames = lm.frames({**body, "stream": True, "stream_options": {"include_usage": True}})
-    async for frame in frames:
-        for delta in wire.feed(frame):
-            if delta.index == 0 and delta.kind == "text":
-                yield TextDelta(delta.text)
-            elif delta.index == 0 and delta.kind == "reasoning":
-                yield Reasoning(delta.text, "", 0)
-    wire.finish()
-    yield Completion(wire.reply())
-
-
-async def _whole(lm: InProcessLM, body: Mapping[str, Any]) -> AsyncGenerator[Event, None]:
-    await asyncio.sleep(0)
-    yield Completion(await lm.complete(body))
+def _event(delta: Delta) -> Event:
+    if delta.index or delta.kind == "tool":
+        return TextDelta("")
+    return TextDelta(delta.text) if delta.kind == "text" else Reasoning(delta.text, "", 0)
 
 
 def _body(inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What can go wrong with an LM's endpoint, by chance or by schedule."""
+"""Faults of an LM's endpoint, by chance or by schedule."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ ALL: tuple[FaultName, ...] = get_args(FaultName)
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """Which faults strike.
+    """The faults of an endpoint, and how often they strike.
 
     Args:
         rates: a fault's probability for each request; they add up, at most to 1.
@@ -72,8 +72,8 @@ class Faults:
         names = [name for name in ALL if name not in but]
         return cls({name: rate / len(names) for name in names})
 
-    def pick(self, number: int, rng: Random) -> FaultName | None:
-        """The fault of request ``number``, counted from 0 since these faults were set."""
+    def draw(self, number: int, rng: Random) -> FaultName | None:
+        """Return the fault of request ``number``, counted from 0 since these faults were set."""
         if number < len(self.schedule):
             return self.schedule[number]
         point = rng.random()

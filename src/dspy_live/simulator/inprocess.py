@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from dspy_live.simulator.brain import Brain
@@ -47,7 +47,7 @@ class InProcessLM:
         await asyncio.sleep(options.ttft + (tokens / options.tps if options.tps else 0.0))
         return made
 
-    async def frames(self, body: Mapping[str, Any]) -> AsyncIterator[bytes]:
+    async def frames(self, body: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
         """The reply as server-sent events, paced: the bytes that an OpenAI-compatible server would send.
 
         Usage comes where the request has ``stream_options.include_usage``; ``data: [DONE]`` is the last.
@@ -68,7 +68,7 @@ class InProcessLM:
             yield completion.usage_frame().data
         yield DONE
 
-    async def stream(self, body: Mapping[str, Any]) -> AsyncIterator[str]:
+    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[str, None]:
         """The text of the first completion, token by token, paced. Leaving the iteration ends it."""
         options = self._brain.options_for({}, body)
         made = self._brain.complete({**body, "n": 1}, options.but({"fault": None}))

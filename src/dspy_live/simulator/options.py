@@ -1,4 +1,4 @@
-"""What can be asked of the simulated LM for one reply, and the three ways to ask for it."""
+"""Options of the simulated LM for one reply, and the three ways to set them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SECONDS = frozenset({"ttft", "tps", "jitter", "retry_after", "stall"})
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How one reply is to be made and paced.
+    """The length, pace and faults of one reply.
 
     Args:
         ttft: seconds before the first token.

@@ -1,4 +1,4 @@
-"""What a chat request asks for: the answer's format and fields, read from the prompts that DSPy's adapters write."""
+"""The format and fields that a chat request asks for, read from the prompts that DSPy's adapters write."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def split(body: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def recognise(body: Mapping[str, Any]) -> Wanted:
-    """What the request asks for. ``response_format`` has the last word on JSON and its schema."""
+    """Return the format and fields that the request asks for. ``response_format`` decides on JSON and its schema."""
     system, user = split(body)
     cut = max(user.rfind("Respond with the corresponding output fields"), user.rfind("Respond with a JSON object"))
     wanted = _recognise(system, user[cut:] if cut >= 0 else "")
@@ -186,10 +186,10 @@ def _notes(system: str) -> dict[str, JsonSchema]:
     _, is_json, rest = system.partition("Outputs will be a JSON object with the following fields.")
     if is_json:
         try:
-            shown, _ = json.JSONDecoder().raw_decode(rest.lstrip())
+            notes, _ = json.JSONDecoder().raw_decode(rest.lstrip())
         except ValueError:
-            shown = {}
-        pairs = [(name, str(text)) for name, text in shown.items()]
+            notes = {}
+        pairs = [(name, str(text)) for name, text in notes.items()]
     else:
         pairs = re.findall(r"^\{(\w+)\} +(# note: [^\n]*)", system, re.MULTILINE)
     for name, text in pairs:
@@ -258,7 +258,7 @@ def question(body: Mapping[str, Any]) -> str:
 
 
 def tool_turns(body: Mapping[str, Any]) -> int:
-    """How often tools were called since the question: natively, in messages' text, or in ReAct's trajectory."""
+    """Return the number of tool calls since the question: native, in messages' text, or in ReAct's trajectory."""
     turns = len(set(re.findall(r"\btool_name_(\d+)\b", split(body)[1])))
     results = False
     for message in reversed(body.get("messages") or ()):

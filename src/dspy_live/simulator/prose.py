@@ -1,4 +1,4 @@
-"""Plausible English without end: a small grammar over word lists, seeded, about the question's own words."""
+"""Plausible English without end: templates and word lists, seeded, about the question's own words."""
 
 from __future__ import annotations
 
@@ -106,8 +106,8 @@ class Prose:
 
     def sentences(self) -> Iterator[str]:
         """Sentences without end, the first of which names the question's words, with the space between them."""
-        shown = " and ".join([", ".join(self._topic[:-1]), self._topic[-1]] if len(self._topic) > 1 else self._topic)
-        yield f"{self._rng.choice(LEADS)} {shown}: {self.sentence(first=True)}" if shown else self.sentence(first=True)
+        topic = " and ".join([", ".join(self._topic[:-1]), self._topic[-1]] if len(self._topic) > 1 else self._topic)
+        yield f"{self._rng.choice(LEADS)} {topic}: {self.sentence(first=True)}" if topic else self.sentence(first=True)
         said: list[str] = []
         for number in range(1, _VARIED):
             said.append(self.sentence())

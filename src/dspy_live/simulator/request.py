@@ -1,4 +1,4 @@
-"""What of a chat request must hold before it can be answered."""
+"""Checks of a chat request before it is answered."""
 
 from __future__ import annotations
 

@@ -83,8 +83,8 @@ class Simulator:
         self.ticker = Ticker(loop)
         self._server = await loop.create_server(lambda: Connection(self, loop), host, port, backlog=4096, ssl=self._tls)
         taken = self._server.sockets[0].getsockname()[1]
-        shown = f"[{host}]" if ":" in host else host
-        self.url = f"http{'s' if self._tls else ''}://{shown}:{taken}/v1"
+        url_host = f"[{host}]" if ":" in host else host
+        self.url = f"http{'s' if self._tls else ''}://{url_host}:{taken}/v1"
         return self.url
 
     async def stop(self) -> None:
@@ -173,7 +173,7 @@ class Simulator:
         counts = {"bytes_taken": self.bytes_taken, "open_connections": len(self._connections)}
         return {**self.stats.as_dict(), **counts}
 
-    # What a connection calls --------------------------------------------------------------------
+    # Called by a connection
 
     def opened(self, connection: Connection) -> None:
         """A client has connected."""

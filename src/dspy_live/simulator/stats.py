@@ -1,4 +1,4 @@
-"""What the simulated LM has seen and served, for tests that compare it with what a client believes."""
+"""Counters of the requests, tokens and disconnects that the simulated LM has served."""
 
 from __future__ import annotations
 
@@ -89,12 +89,7 @@ class Stats:
     def as_dict(self) -> dict[str, Any]:
         """All of it as JSON values."""
         return {
-            **{
-                name: getattr(self, name)
-                for name in self.__slots__
-                if name not in ("faults", "models", "left", "active")
-            },
-            "active": self.active,
+            **{name: getattr(self, name) for name in self.__slots__ if name not in ("faults", "models", "left")},
             "faults": dict(self.faults),
             "models": {name: served.as_dict() for name, served in self.models.items()},
             "left": [

@@ -23,7 +23,7 @@ BIG = 64
 
 
 def cost(token: str) -> int:
-    """What one part of a reply counts: 1 for a token, a quarter of its length for a block of a big reply."""
+    """Return the tokens of one part of a reply: 1 for a token, a quarter of its length for a block of a big reply."""
     return 1 if len(token) <= BIG else len(token) // 4
 
 
@@ -43,7 +43,7 @@ def count(text: str) -> int:
 
 
 def count_prompt(messages: Sequence[Mapping[str, Any]], tools: Iterable[Mapping[str, Any]] = ()) -> int:
-    """What a request's messages and tool descriptions count as prompt tokens."""
+    """Return the prompt tokens of a request's messages and tool descriptions."""
     total = 2
     for message in messages:
         total += _PER_MESSAGE + _count_content(message.get("content"))

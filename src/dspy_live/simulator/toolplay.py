@@ -1,4 +1,4 @@
-"""How the simulated LM uses tools: one or two calls with fitting arguments, then it finishes."""
+"""The simulated LM's use of tools: one or two calls with fitting arguments, then the answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every Store of a response cache must keep, as tests that any store can be put through."""
+"""The rules of every Store of a response cache, as tests that any store can be put through."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class StoreConformance:
         raise NotImplementedError
 
     async def close_store(self, store: Store) -> None:
-        """Give back what the store holds; called at the end of each test."""
+        """Release the store's connections; called at the end of each test."""
 
     def test_what_was_put_is_got(self) -> None:
         self._with_store(self._put_and_get)
@@ -91,7 +91,7 @@ class StoreConformance:
         small = store.stats().bytes
         await store.put("b", {"text": "x" * 9000})
         assert store.stats().entries == 2
-        assert store.stats().bytes >= small + 5000, "bytes must follow what is held"
+        assert store.stats().bytes >= small + 5000, "bytes must follow the contents"
         assert store.clear() == 2
         assert store.stats().entries == 0
         assert await store.get("a") is None

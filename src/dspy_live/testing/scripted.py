@@ -1,17 +1,16 @@
-"""A service that does what the test tells it, step by step, and remembers what was done to it."""
+"""A service that follows a test's script, step by step, and remembers its calls; and a sink that records."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from dspy_live.core.call import Call
-from dspy_live.core.events import Event
-from dspy_live.core.service import Receiver
-from dspy_live.runtime.channel.channel import Channel
+from dspy_live.core.events import Completion, Event, Predicted, Result
+from dspy_live.core.service import Service
+from dspy_live.core.sink import Sink
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,118 +20,149 @@ class Wait:
     seconds: float
 
 
-Step: TypeAlias = Event | Wait | BaseException
-"""An event is sent, a :class:`Wait` waits, an exception is the stream's failure."""
+Step: TypeAlias = Event | Result | Wait | BaseException
+"""An event is pushed, a :class:`Wait` waits, a result is returned, an exception is raised."""
 
 
 @dataclass(slots=True)
-class Opening:
-    """One time that the service was opened; the test's hands on it.
+class Attempt:
+    """One time that the service was called; the test's hands on it.
 
-    ``state`` is ``"open"``, then ``"left"`` when the caller has begun to leave, then ``"ended"``.
+    ``state`` is ``"running"``, ``"leaving"`` from a cancellation on, then ``"ended"``. ``full`` is true
+    when the last push returned False.
     """
 
     call: Call
     number: int
-    channel: Channel
-    state: str = "open"
+    sink: Sink
+    state: str = "running"
     sent: list[Event] = field(default_factory=list)
     cancelled: bool = False
+    full: bool = False
     may_end: asyncio.Event = field(default_factory=asyncio.Event)
+    _outcome: asyncio.Future[Result] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def send(self, *events: Event) -> None:
-        """Send events to the caller now."""
+        """Push events now."""
         for event in events:
             self.sent.append(event)
-            self.channel.push(event)
+            self.full = not self.sink.push(event)
 
-    def end(self) -> None:
-        """End the stream well."""
-        self.channel.close()
+    def end(self, result: Result | None = None) -> None:
+        """Return ``result``, an empty prediction by default."""
+        if not self._outcome.done():
+            self._outcome.set_result(result if result is not None else Predicted({}))
 
     def fail(self, exc: BaseException) -> None:
-        """End the stream with a failure."""
-        self.channel.close(exc)
+        """Raise ``exc``."""
+        if not self._outcome.done():
+            self._outcome.set_exception(exc)
 
 
 class ScriptedService:
-    """Answers each opening with the next script, or leaves it to the test.
+    """Answers each call with the next script, or leaves it to the test.
 
     Args:
-        scripts: one sequence of steps for each opening, in order; the last one answers all further ones. With
-            none, an opening waits for the test to use :meth:`opening`. A script that is an exception is raised
-            when the service is opened.
-        hold_exit: leaving waits until the test sets ``opening.may_end``: a slow end of the work.
+        scripts: one sequence of steps for each call, in order; the last one answers all further ones. With none, a
+            call waits for the test to use :meth:`attempt`. A script that is an exception is raised at once. One without
+            a result returns an empty prediction.
+        hold_exit: a call that is over waits until the test sets ``attempt.may_end``: a slow end of the work.
     """
 
     def __init__(self, *scripts: Sequence[Step] | BaseException, hold_exit: bool = False) -> None:
         self.scripts = scripts
         self.hold_exit = hold_exit
-        self.openings: list[Opening] = []
+        self.attempts: list[Attempt] = []
         self.active = 0
         self.most_active = 0
-        self._opened = asyncio.Event()
+        self._called = asyncio.Event()
 
     @property
     def calls(self) -> list[Call]:
-        """The calls it was opened with, in order."""
-        return [opening.call for opening in self.openings]
+        """The calls that it was given, in order."""
+        return [attempt.call for attempt in self.attempts]
 
-    async def opening(self, number: int = 0) -> Opening:
-        """Wait until it was opened for the time ``number`` (from 0) and return that opening."""
-        while len(self.openings) <= number:
-            self._opened.clear()
-            await self._opened.wait()
-        return self.openings[number]
+    async def attempt(self, number: int = 0) -> Attempt:
+        """Wait until it was called for the time ``number`` (from 0) and return that attempt."""
+        while len(self.attempts) <= number:
+            self._called.clear()
+            await self._called.wait()
+        return self.attempts[number]
 
-    @asynccontextmanager
-    async def open(self, call: Call) -> AsyncIterator[Receiver[Event]]:
-        number = len(self.openings)
-        opening = Opening(call, number, Channel(call.buffer))
-        self.openings.append(opening)
-        self._opened.set()
+    async def __call__(self, call: Call, sink: Sink) -> Result:
+        number = len(self.attempts)
+        attempt = Attempt(call, number, sink)
+        self.attempts.append(attempt)
+        self._called.set()
         script = self.scripts[min(number, len(self.scripts) - 1)] if self.scripts else None
         if isinstance(script, BaseException):
-            opening.state = "ended"
+            attempt.state = "ended"
             raise script
         self.active += 1
         self.most_active = max(self.most_active, self.active)
-        player = asyncio.create_task(_play(opening, script)) if script is not None else None
         try:
-            yield opening.channel.receiver
+            if script is None:
+                return await attempt._outcome
+            return await _play(attempt, script)
         except BaseException as exc:
-            opening.cancelled = isinstance(exc, (asyncio.CancelledError, GeneratorExit))
+            attempt.cancelled = isinstance(exc, asyncio.CancelledError)
             raise
         finally:
-            opening.state = "left"
-            opening.channel.receiver.close()
-            if player is not None:
-                player.cancel()
-                await asyncio.wait([player])
+            attempt.state = "leaving"
+            attempt._outcome.cancel()
             try:
                 if self.hold_exit:
-                    await opening.may_end.wait()
+                    await attempt.may_end.wait()
             finally:
-                opening.state = "ended"
+                attempt.state = "ended"
                 self.active -= 1
 
 
-async def _play(opening: Opening, script: Iterable[Step]) -> None:
+async def _play(attempt: Attempt, script: Sequence[Step]) -> Result:
     for step in script:
         if isinstance(step, Wait):
             await asyncio.sleep(step.seconds)
         elif isinstance(step, BaseException):
-            opening.fail(step)
-            return
+            raise step
+        elif isinstance(step, (Predicted, Completion)):
+            return step
         else:
-            opening.send(step)
-    opening.end()
+            attempt.send(step)
+            if attempt.full:
+                await attempt.sink.room()
+    return Predicted({})
 
 
-async def collect(service: Any, call: Call) -> list[Event]:
-    """Open the call, read all its events and return them; raises what the receiver raises."""
-    events: list[Event] = []
-    async with service.open(call) as receiver:
-        while batch := await receiver.receive_many():
-            events.extend(batch)
-    return events
+class Recorder:
+    """A sink that keeps all events. ``bound`` makes it full after so many events, until :meth:`drain`."""
+
+    def __init__(self, bound: int | None = None) -> None:
+        self.events: list[Event] = []
+        self._bound = bound
+        self._taken = 0
+        self._drained = asyncio.Event()
+
+    def push(self, event: Event) -> bool:
+        self.events.append(event)
+        return not self._full
+
+    async def room(self) -> None:
+        while self._full:
+            self._drained.clear()
+            await self._drained.wait()
+
+    def drain(self) -> None:
+        """Make room for as many again."""
+        self._taken = len(self.events)
+        self._drained.set()
+
+    @property
+    def _full(self) -> bool:
+        return self._bound is not None and len(self.events) - self._taken >= self._bound
+
+
+async def collect(service: Service, call: Call) -> list[Any]:
+    """Run the call to its end and return its events, and its result as the last item. Raises the call's failure."""
+    recorder = Recorder()
+    result = await service(call, recorder)
+    return [*recorder.events, result]

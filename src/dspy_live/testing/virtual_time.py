@@ -24,7 +24,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     """A loop that jumps to its next timer as soon as nothing is ready.
 
     ``loop.time()`` starts at 0 and counts virtual seconds; ``asyncio.sleep``, timeouts and
-    :class:`~dspy_live.runtime.scope.Scope` all follow. Sockets and threads work, in real time: what they take
+    :class:`~dspy_live.runtime.scope.Scope` all follow. Sockets and threads work, in real time, which
     does not count. Not for code that waits for a thread *and* a timer at once: the timer would always win.
 
     Args:
@@ -81,7 +81,7 @@ class _JumpingSelector(selectors.BaseSelector):
 def run_virtual(main: Coroutine[Any, Any, T]) -> T:
     """Run ``main`` on a fresh :class:`VirtualLoop` and return its result.
 
-    Raises what it raises, and :class:`Deadlock` when it can never end.
+    Raises its failure, and :class:`Deadlock` when it can never end.
     """
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(main)

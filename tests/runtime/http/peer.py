@@ -74,7 +74,7 @@ class Peer:
         return f"{'https' if self._tls else 'http'}://{host}:{self.port}/v1/chat"
 
     @property
-    def where(self) -> str:
+    def address(self) -> str:
         return f"{self._host}:{self.port}"
 
     async def start(self) -> None:

@@ -267,3 +267,49 @@ async def test_a_connection_that_was_paused_at_its_end_is_read_again_by_the_next
     async with pool.exchange("POST", one.url) as ex:
         assert ex.reused
         assert await ex.read() == b"x" * 10
+
+
+async def test_waiting_tells_a_pause_from_the_end(pool: HttpPool, peer: Any) -> None:
+    go_on = asyncio.Event()
+
+    async def script(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await peer.read(reader)
+        writer.write(CHUNKED + chunk(b"one"))
+        await go_on.wait()
+        writer.write(chunk(b"two") + END)
+        await peer.see_close(reader)
+
+    one = await peer(script)
+    got: list[bytes] = []
+    async with pool.exchange("POST", one.url, {}, b"{}") as ex:
+
+        def received(data: bytes) -> None:
+            got.append(data)
+            ex.pause()
+            ex.pause()
+
+        ex.on_body = received
+        assert not await ex.wait()
+        assert not await ex.wait(), "it is a level: paused until resumed"
+        ex.resume()
+        waiting = asyncio.create_task(ex.wait())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        go_on.set()
+        assert await waiting, "the pause at the very end holds nobody up"
+    assert b"".join(got) == b"onetwo"
+
+
+async def test_waiting_raises_what_broke_the_reply_while_it_was_paused(pool: HttpPool, peer: Any) -> None:
+    async def script(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await peer.read(reader)
+        writer.write(CHUNKED + chunk(b"one"))
+        await peer.see_close(reader)
+
+    one = await peer(script)
+    async with pool.exchange("POST", one.url, {}, b"{}") as ex:
+        ex.on_body = lambda data: ex.pause()
+        assert not await ex.wait()
+        ex.abort()
+        with pytest.raises(ConnectionBroken):
+            await ex.wait()

@@ -252,7 +252,7 @@ async def test_no_connection(pool: HttpPool, peer: Any) -> None:
     one = await peer(reply())
     one._server.close()
     await one._server.wait_closed()
-    with pytest.raises(ConnectFailed, match=f"{one.where}: .*refused") as caught:
+    with pytest.raises(ConnectFailed, match=f"{one.address}: .*refused") as caught:
         await post(pool, one.url, timeouts=Timeouts(connect=5))
     assert not caught.value.received
     with pytest.raises(ConnectFailed, match=r"no-such-host\.invalid:80: the host name cannot be resolved"):

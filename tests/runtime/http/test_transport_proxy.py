@@ -39,8 +39,8 @@ async def relay(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.Stream
     request = await read_request(reader)
     assert request is not None
     peer.requests.append(request)
-    method, where, _ = request.line.split()
-    host, _, port = (where if method == "CONNECT" else parse_target(where).where).rpartition(":")
+    method, target, _ = request.line.split()
+    host, _, port = (target if method == "CONNECT" else parse_target(target).address).rpartition(":")
     try:
         up_reader, up_writer = await asyncio.open_connection(host.strip("[]"), int(port))
     except OSError:
@@ -73,13 +73,13 @@ async def pool_with(**proxies: str) -> Any:
 
 async def test_http_through_a_proxy_names_the_whole_url(peer: Any) -> None:
     one, proxy = await peer(reply(b"x")), await peer(relay)
-    async with pool_with(http=f"http://us%20er:p%40ss@{proxy.where}") as pool:
+    async with pool_with(http=f"http://us%20er:p%40ss@{proxy.address}") as pool:
         async with pool.exchange("POST", one.url + "?a=1", {}, b"{}") as ex:
             assert await ex.read() == b"x"
-            assert proxy.where in ex.where
-            assert "p%40ss" not in ex.where
+            assert proxy.address in ex.address
+            assert "p%40ss" not in ex.address
     assert proxy.requests[0].line == f"POST {one.url}?a=1 HTTP/1.1"
-    assert proxy.requests[0].headers["host"] == one.where
+    assert proxy.requests[0].headers["host"] == one.address
     assert proxy.requests[0].headers["proxy-authorization"] == "Basic dXMgZXI6cEBzcw=="
     assert len(one.requests) == 1
 
@@ -87,10 +87,10 @@ async def test_http_through_a_proxy_names_the_whole_url(peer: Any) -> None:
 async def test_https_through_a_proxy_is_a_tunnel(peer: Any, authority: Authority, trust: TlsOptions) -> None:
     one = await peer(CHUNKED + chunk(b"x") + END, tls=authority.server("127.0.0.1"))
     proxy = await peer(relay)
-    async with pool_with(https=f"http://user:pw@{proxy.where}") as pool:
+    async with pool_with(https=f"http://user:pw@{proxy.address}") as pool:
         for _ in range(2):
             assert await post(pool, one.url, tls=trust) == b"x"
-    assert [r.line for r in proxy.requests] == [f"CONNECT {one.where} HTTP/1.1"]
+    assert [r.line for r in proxy.requests] == [f"CONNECT {one.address} HTTP/1.1"]
     assert proxy.requests[0].headers["proxy-authorization"] == "Basic dXNlcjpwdw=="
     assert "proxy-authorization" not in one.requests[0].headers
     assert one.requests[0].line == "POST /v1/chat HTTP/1.1"
@@ -112,8 +112,8 @@ async def test_a_proxy_that_is_spoken_to_with_tls(
 
 async def test_the_endpoints_certificate_is_checked_through_the_tunnel(peer: Any, authority: Authority) -> None:
     one, proxy = await peer(reply(), tls=authority.server("127.0.0.1")), await peer(relay)
-    async with pool_with(https=f"http://{proxy.where}") as pool:
-        with pytest.raises(ConnectFailed, match=rf"through the proxy {proxy.where}.*certificate was not accepted"):
+    async with pool_with(https=f"http://{proxy.address}") as pool:
+        with pytest.raises(ConnectFailed, match=rf"through the proxy {proxy.address}.*certificate was not accepted"):
             await post(pool, one.url)
 
 
@@ -137,11 +137,11 @@ async def test_a_proxy_that_does_not_do_its_work(peer: Any, answer: bytes, match
         await peer.see_close(reader)
 
     proxy = await peer(script)
-    async with pool_with(https=f"http://user:secret@{proxy.where}") as pool:
+    async with pool_with(https=f"http://user:secret@{proxy.address}") as pool:
         with pytest.raises(ConnectFailed, match=match) as caught:
             await post(pool, "https://127.0.0.1:9/")
         assert "secret" not in str(caught.value)
-        assert f"127.0.0.1:9 (through the proxy {proxy.where})" in str(caught.value)
+        assert f"127.0.0.1:9 (through the proxy {proxy.address})" in str(caught.value)
     await proxy.closing()
 
 
@@ -149,9 +149,9 @@ async def test_an_endpoint_that_the_proxy_cannot_reach(peer: Any) -> None:
     one, proxy = await peer(reply()), await peer(relay)
     one._server.close()
     await one._server.wait_closed()
-    async with pool_with(https=f"http://{proxy.where}") as pool:
+    async with pool_with(https=f"http://{proxy.address}") as pool:
         with pytest.raises(ConnectFailed, match="refused the connection: 502 Bad Gateway"):
-            await post(pool, f"https://{one.where}/")
+            await post(pool, f"https://{one.address}/")
 
 
 async def test_a_silent_proxy_and_a_cancellation(peer: Any) -> None:
@@ -160,7 +160,7 @@ async def test_a_silent_proxy_and_a_cancellation(peer: Any) -> None:
         await peer.see_close(reader)
 
     proxy = await peer(script)
-    async with pool_with(https=f"http://{proxy.where}") as pool:
+    async with pool_with(https=f"http://{proxy.address}") as pool:
         with pytest.raises(ConnectTimeout):
             await post(pool, "https://127.0.0.1:9/", timeouts=Timeouts(connect=0.05))
         await proxy.closing()
@@ -176,16 +176,16 @@ async def test_a_dead_proxy_is_named(peer: Any) -> None:
     proxy = await peer(relay)
     proxy._server.close()
     await proxy._server.wait_closed()
-    async with pool_with(http=f"http://{proxy.where}") as pool:
+    async with pool_with(http=f"http://{proxy.address}") as pool:
         with pytest.raises(
-            ConnectFailed, match=rf"127\.0\.0\.1:9 \(through the proxy {proxy.where}\): Connection refused"
+            ConnectFailed, match=rf"127\.0\.0\.1:9 \(through the proxy {proxy.address}\): Connection refused"
         ):
             await post(pool, "http://127.0.0.1:9/")
 
 
 async def test_the_environments_proxies_are_taken(peer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     one, proxy = await peer(reply(b"x")), await peer(relay)
-    monkeypatch.setenv("HTTP_PROXY", f"http://{proxy.where}")
+    monkeypatch.setenv("HTTP_PROXY", f"http://{proxy.address}")
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
     pool = HttpPool()
@@ -238,4 +238,4 @@ def test_a_proxy_of_no_use_is_refused_without_showing_its_password() -> None:
         parse_proxy("socks5://user:secret@host:1080")
     assert "secret" not in str(caught.value)
     assert "secret" not in repr(parse_proxy("http://user:secret@host:1"))
-    assert parse_proxy("http://[::1]:3128").where == "[::1]:3128"
+    assert parse_proxy("http://[::1]:3128").address == "[::1]:3128"

@@ -112,7 +112,7 @@ async def test_what_is_sent(pool: HttpPool, peer: Any) -> None:
     assert request.line == "POST /v1/chat?a=%C3%A9%20b HTTP/1.1"
     assert request.body == b"{}"
     assert request.headers == {
-        "host": one.where,
+        "host": one.address,
         "x-a": "1",
         "accept-encoding": "identity",
         "user-agent": "dspy-live",
@@ -124,7 +124,7 @@ async def test_a_users_host_and_the_urls_password(pool: HttpPool, peer: Any) -> 
     one = await peer(reply())
     async with pool.exchange("GET", one.url.replace("//", "//us%40er:pw@"), {"Host": "other"}) as ex:
         await ex.done()
-        assert "pw" not in ex.where
+        assert "pw" not in ex.address
     assert one.requests[0].headers["host"] == "other"
     assert one.requests[0].headers["authorization"] == "Basic dXNAZXI6cHc="
     assert "content-length" not in one.requests[0].headers
@@ -188,7 +188,7 @@ PACKED = [
 ]
 
 
-@pytest.mark.parametrize(("coding", "packed"), PACKED)
+@pytest.mark.parametrize(("coding", "packed"), PACKED, ids=range(len(PACKED)))  # gzip writes the time
 @pytest.mark.parametrize("size", [1, 1000])
 async def test_compressed_bodies(pool: HttpPool, peer: Any, coding: str, packed: bytes, size: int) -> None:
     one = await peer(in_pieces(reply(packed, content_encoding=coding), size=size))
@@ -203,7 +203,7 @@ async def test_an_empty_compressed_body(pool: HttpPool, peer: Any) -> None:
 @pytest.mark.parametrize(
     ("coding", "packed", "match"),
     [
-        ("gzip", gzip.compress(BODY)[:-9], "compressed reply is cut"),
+        ("gzip", gzip.compress(BODY, mtime=0)[:-9], "compressed reply is cut"),
         ("gzip", b"not gzip at all", "malformed"),
         ("deflate", b"\xff\xff\xff\xff", "malformed"),
         ("deflate", zlib.compress(BODY) + b"more", "malformed"),
@@ -267,7 +267,7 @@ async def test_what_is_not_http_is_an_error_of_ours(
     one = await peer(in_pieces(wire, size=size))
     with pytest.raises(ProtocolError, match=match) as caught:
         await fetch(pool, one.url)
-    assert one.where in str(caught.value)
+    assert one.address in str(caught.value)
     assert pool.statistics().idle == 0
 
 
@@ -319,7 +319,7 @@ async def test_a_cut_connection_at_every_stage(pool: HttpPool, peer: Any, stage:
         async with pool.exchange("POST", one.url, on_body=got.append) as ex:
             await ex.done()
     assert caught.value.received == (stage != "at once")
-    assert caught.value.where == one.where
+    assert caught.value.address == one.address
     assert b"".join(got) == {"length": BODY[:-1], "chunk": b"abc", "chunks": b"abc"}.get(stage, b"")
     assert one.connections == 1
 

@@ -148,7 +148,7 @@ async def test_a_server_that_closes_in_the_handshake(pool: HttpPool, peer: Any) 
         await reader.read(1)
 
     one = await peer(script)
-    with pytest.raises(ConnectFailed, match=one.where):
+    with pytest.raises(ConnectFailed, match=one.address):
         await post(pool, one.url.replace("http:", "https:"))
     assert pool.statistics().open == 0
 

@@ -13,7 +13,7 @@ from dspy.adapters import ChatAdapter, JSONAdapter, XMLAdapter
 from dspy.adapters.baml_adapter import BAMLAdapter
 from dspy.utils.exceptions import AdapterParseError
 
-from dspy_live.sansio.fields import FieldSpec, FieldText, FieldValue, Grammar, make_parser
+from dspy_live.sansio.fields import FieldSpec, FieldText, FieldValue, ReplyFormat, make_parser
 
 SIGNATURE = dspy.Signature("question -> a: str, b: str")
 ADAPTERS = {"chat": ChatAdapter(), "json": JSONAdapter(), "xml": XMLAdapter(), "baml": BAMLAdapter()}
@@ -30,7 +30,7 @@ class Reading:
     events: list[Any] = field(default_factory=list)
 
 
-def read(grammar: Grammar, chunks: Iterable[str], fields: Sequence[FieldSpec] = TEXTS) -> Reading:
+def read(grammar: ReplyFormat, chunks: Iterable[str], fields: Sequence[FieldSpec] = TEXTS) -> Reading:
     """Feed ``chunks`` and check that the events are legal."""
     kinds = {spec.name: spec.kind for spec in fields}
     parser = make_parser(grammar, fields)
@@ -80,7 +80,7 @@ def tokens(reply: str, seed: int, longest: int = 7) -> list[str]:
     return cut
 
 
-def dspy_texts(grammar: Grammar, reply: str) -> dict[str, str] | None:
+def dspy_texts(grammar: ReplyFormat, reply: str) -> dict[str, str] | None:
     """The fields as DSPy's adapter reads them, those that it found; ``None`` where it reads nothing."""
     try:
         found = ADAPTERS[grammar].parse(SIGNATURE, reply)
@@ -92,7 +92,7 @@ def dspy_texts(grammar: Grammar, reply: str) -> dict[str, str] | None:
     return found
 
 
-def same_as_dspy(grammar: Grammar, reply: str, expected: dict[str, str] | None = None) -> None:
+def same_as_dspy(grammar: ReplyFormat, reply: str, expected: dict[str, str] | None = None) -> None:
     """Check a reply in every chunking against DSPy's adapter, and against ``expected`` where it is given."""
     truth = dspy_texts(grammar, reply)
     if expected is not None:
@@ -114,7 +114,7 @@ def same() -> Callable[..., None]:
 
 
 @pytest.fixture(scope="session")
-def truth() -> Callable[[Grammar, str], dict[str, str] | None]:
+def truth() -> Callable[[ReplyFormat, str], dict[str, str] | None]:
     return dspy_texts
 
 
@@ -129,10 +129,10 @@ def all_chunkings() -> Callable[[str], Iterator[list[str]]]:
 
 
 @pytest.fixture(scope="session")
-def formatted() -> Callable[[Grammar, dict[str, str]], str]:
+def formatted() -> Callable[[ReplyFormat, dict[str, str]], str]:
     """Writes a reply as DSPy's adapter writes it in a demo."""
 
-    def write(grammar: Grammar, outputs: dict[str, str]) -> str:
+    def write(grammar: ReplyFormat, outputs: dict[str, str]) -> str:
         text = ADAPTERS[grammar].format_assistant_message_content(SIGNATURE, outputs)
         assert isinstance(text, str)
         return text

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dspy_live.sansio.fields import FieldSpec, Grammar
+from dspy_live.sansio.fields import FieldSpec, ReplyFormat
 
 FIELDS = (
     FieldSpec("a"),
@@ -18,7 +18,7 @@ FIELDS = (
     FieldSpec("l", "container"),
     FieldSpec("m", "container"),
 )
-GRAMMARS: tuple[Grammar, ...] = ("chat", "json", "xml")
+GRAMMARS: tuple[ReplyFormat, ...] = ("chat", "json", "xml")
 MARKUP = [
     "<![CDATA[",
     "]]>",
@@ -81,7 +81,7 @@ COMMON = ["{", "}", "[", "]", ",", ":", "\n", " ", "\u2028", "\ud83d", "\ude00",
 
 
 @pytest.mark.parametrize("grammar", GRAMMARS)
-def test_any_text_gives_legal_events(grammar: Grammar, reader: Any, cut: Any) -> None:
+def test_any_text_gives_legal_events(grammar: ReplyFormat, reader: Any, cut: Any) -> None:
     """800 replies in each grammar, each read in three chunkings."""
     pieces = st.lists(st.sampled_from(MARKS[grammar] + COMMON) | st.text(max_size=3), max_size=25)
 
@@ -112,7 +112,7 @@ FILL = {
 
 @pytest.mark.parametrize("fill", FILL)
 @pytest.mark.parametrize("grammar", GRAMMARS)
-def test_a_field_of_a_megabyte_in_short_tokens(grammar: Grammar, fill: str, reader: Any, truth: Any) -> None:
+def test_a_field_of_a_megabyte_in_short_tokens(grammar: ReplyFormat, fill: str, reader: Any, truth: Any) -> None:
     """Anything that cost the square of the length would take hours here, or terabytes."""
     text = FILL[fill]
     text = text[grammar] if isinstance(text, dict) else text
@@ -123,7 +123,7 @@ def test_a_field_of_a_megabyte_in_short_tokens(grammar: Grammar, fill: str, read
 
 
 @pytest.mark.parametrize("grammar", GRAMMARS)
-def test_memory_is_what_the_text_takes(grammar: Grammar) -> None:
+def test_memory_is_what_the_text_takes(grammar: ReplyFormat) -> None:
     from dspy_live.sansio.fields import make_parser
 
     before, after = FRAME[grammar]
@@ -142,7 +142,7 @@ def test_memory_is_what_the_text_takes(grammar: Grammar) -> None:
 
 
 @pytest.mark.parametrize("grammar", GRAMMARS)
-def test_a_candidate_of_a_megabyte_in_short_tokens(grammar: Grammar, reader: Any, cut: Any, truth: Any) -> None:
+def test_a_candidate_of_a_megabyte_in_short_tokens(grammar: ReplyFormat, reader: Any, cut: Any, truth: Any) -> None:
     """What may still become a header, a name or a tag is looked at once, however long it gets."""
     name = "n" * 300_000
     reply = {

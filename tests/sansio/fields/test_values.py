@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from dspy_live.sansio.fields import FieldSpec, FieldValue, Grammar, make_parser
+from dspy_live.sansio.fields import FieldSpec, FieldValue, ReplyFormat, make_parser
 
 FIELDS = (FieldSpec("a"), FieldSpec("n", "scalar"), FieldSpec("l", "container"), FieldSpec("m", "container"))
-REPLIES: dict[Grammar, str] = {
+REPLIES: dict[ReplyFormat, str] = {
     "chat": (
         '[[ ## a ## ]]\nx\n\n[[ ## n ## ]]\n 12 \n[[ ## l ## ]]\n["one", {"two": [3, null]}, "it\'s ]"]\n\n'
         '[[ ## m ## ]]\n```json\n{"k": "v",\n "b": true}\n```\n[[ ## completed ## ]]'
@@ -27,12 +27,12 @@ REPLIES: dict[Grammar, str] = {
 }  # fmt: skip
 REPLIES["baml"] = REPLIES["json"]
 LIST, MODEL = ["one", {"two": [3, None]}, "it's ]"], {"k": "v", "b": True}
-GRAMMARS: tuple[Grammar, ...] = ("chat", "json", "xml", "baml")
+GRAMMARS: tuple[ReplyFormat, ...] = ("chat", "json", "xml", "baml")
 
 
 @pytest.mark.parametrize("grammar", GRAMMARS)
 def test_values_are_whole_and_final_at_the_end_at_any_chunking(
-    grammar: Grammar, reader: Any, all_chunkings: Any
+    grammar: ReplyFormat, reader: Any, all_chunkings: Any
 ) -> None:
     for chunks in all_chunkings(REPLIES[grammar]):
         reading = reader(grammar, chunks, FIELDS)
@@ -45,7 +45,7 @@ def test_values_are_whole_and_final_at_the_end_at_any_chunking(
 
 
 @pytest.mark.parametrize("grammar", GRAMMARS)
-def test_a_container_grows(grammar: Grammar, reader: Any) -> None:
+def test_a_container_grows(grammar: ReplyFormat, reader: Any) -> None:
     values = [event.value for event in reader(grammar, list(REPLIES[grammar]), FIELDS).values["l"]]
     assert values[0] in ([], "", [""])
     assert any(value == ["one"] for value in values)
@@ -53,7 +53,7 @@ def test_a_container_grows(grammar: Grammar, reader: Any) -> None:
 
 
 @pytest.mark.parametrize("grammar", GRAMMARS)
-def test_a_large_container_is_read_a_bounded_number_of_times(grammar: Grammar, reader: Any, cut: Any) -> None:
+def test_a_large_container_is_read_a_bounded_number_of_times(grammar: ReplyFormat, reader: Any, cut: Any) -> None:
     """Each reading costs its length, so that readings at a tenth more each time are linear in all."""
     items = [f"word {number}" for number in range(20_000)]
     reply = {
@@ -97,7 +97,7 @@ def refuse(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("grammar", GRAMMARS)
-def test_a_scalar_goes_through_its_own_conversion(grammar: Grammar, reader: Any) -> None:
+def test_a_scalar_goes_through_its_own_conversion(grammar: ReplyFormat, reader: Any) -> None:
     seen: list[Any] = []
     reading = reader(grammar, list(REPLIES[grammar]), (FieldSpec("n", "scalar", seen.append), FieldSpec("a")))
     assert seen == [12 if grammar in ("json", "baml") else "12"]

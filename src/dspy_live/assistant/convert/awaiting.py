@@ -30,7 +30,7 @@ Special = Callable[[Env, Value, cst.Call], cst.BaseExpression | None]
 
 @dataclass(slots=True)
 class Plan:
-    """What a conversion wants, and what it found to be needed on the way.
+    """The aims of a conversion, and the changes that it has found to be needed.
 
     Args:
         source: the analysed file.

@@ -1,4 +1,4 @@
-"""Which programs a file has, how each is made, and what it takes."""
+"""The programs of a file: the expression that makes each, and its inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of DSPy's own names: which of them await, which only block.
+"""DSPy's own names: those that await, and those that only block.
 
 From DSPy 3.4.1: a module awaits when it has an ``aforward`` of its own. ``CodeAct`` inherits one
 from ``ReAct`` that does not run the code, so it counts as synchronous.
@@ -44,7 +44,7 @@ ROUTES = frozenset({"get", "post", "put", "patch", "delete", "api_route", "webso
 """Methods of a FastAPI app or router whose handlers may be coroutine functions."""
 
 SERVERS = frozenset({"uvicorn.run", "hypercorn.run", "app.run", "demo.launch"})
-"""What serves until it is stopped, as it is called in most files."""
+"""The usual names of functions that serve until they are stopped."""
 
 BLOCKING_CALLS = (
     *("requests.get", "requests.post", "requests.put", "requests.request", "httpx.get", "httpx.post"),

@@ -1,4 +1,4 @@
-"""Which name means what: a file's imports, as one table."""
+"""The meaning of a file's names: its imports, as one table."""
 
 from __future__ import annotations
 

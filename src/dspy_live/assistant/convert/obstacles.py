@@ -1,4 +1,4 @@
-"""What stands against making a function asynchronous."""
+"""Reasons against making a function asynchronous."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dspy_live.assistant.convert.names import dotted
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """Why a function can't be made asynchronous safely."""
+    """A reason that a function can't be made asynchronous safely."""
 
     text: str
     line: int = 0

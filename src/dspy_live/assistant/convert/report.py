@@ -1,4 +1,4 @@
-"""What a conversion returns, and what it says when it can't."""
+"""The result of a conversion, and the errors of one that can't be made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``convert async``: every module gets an ``aforward``, what runs the program awaits."""
+"""``convert async``: every module gets an ``aforward``, and the code that runs the program awaits it."""
 
 from __future__ import annotations
 

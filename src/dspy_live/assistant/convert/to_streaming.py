@@ -1,4 +1,4 @@
-"""``convert streaming``: what runs a program prints its text as it arrives."""
+"""``convert streaming``: the code that runs a program prints its text as it arrives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``convert usage``, ``caching``, ``logging``: what a run used, what came from the cache, what it did."""
+"""``convert usage``, ``caching``, ``logging``: print a run's usage, its cache hits, its log."""
 
 from __future__ import annotations
 
@@ -33,11 +33,9 @@ def to_usage(text: str, notes: Notes, program: str | None = None) -> str:
         source, running, within=f"dspy_live.UsageTracker() as {name}", after=[f"{stats} = {name}.get_stats()", report]
     )
     notes.add(
-        "changed", "What runs the program is inside a dspy_live.UsageTracker, and its figures are printed after it."
+        "changed", "What runs the program is inside a dspy_live.UsageTracker, and its statistics are printed after it."
     )
-    notes.add(
-        "advice", f"{name}.export('usage.csv') writes the same figures to a file; {stats}['by_predictor'] splits them."
-    )
+    notes.add("advice", f"{name}.export('usage.csv') writes them to a file; {stats}['by_predictor'] splits them.")
     return with_live_lm(add_imports(module, ["dspy_live"]).code, notes)
 
 

@@ -1,4 +1,4 @@
-"""What an expression is worth: a small, forgiving type inference for DSPy programs.
+"""The value of an expression: a small, forgiving type inference for DSPy programs.
 
 It answers one question: when this expression is called, does it wait, and how is it awaited? What it
 does not know is opaque and is left as it is.
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Kind(Enum):
-    """How a value behaves when it is called."""
+    """The behaviour of a value when it is called."""
 
     NATIVE = auto()
     """``await x.acall(…)``"""
@@ -46,7 +46,7 @@ PROGRAMS = (Kind.NATIVE, Kind.MODULE)
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """What is known of a value; ``cls`` and ``function`` name definitions of the file."""
+    """A value as far as it is known; ``cls`` and ``function`` name definitions of the file."""
 
     kind: Kind
     cls: str = ""
@@ -209,7 +209,7 @@ class Env:
         return self._returned(node.func)
 
     def _returned(self, func: cst.BaseExpression) -> Value:
-        """What a function of this file returns, by its annotation or its plain ``return``."""
+        """Return the value that a function of this file returns, by its annotation or its plain ``return``."""
         value = self.of(func)
         return self.source.returned(value.cls, value.function) if value.kind is Kind.FUNCTION else OPAQUE
 

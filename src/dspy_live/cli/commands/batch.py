@@ -47,16 +47,17 @@ def batch(
     # A lone dash comes as @-, see app.
     source, output = ("-" if name == "@-" else name for name in (source, output))
     _check_files(source, output, checkpoint)
-    opened = open_program(program, flags)
-    warn_if_simulated(opened.chosen)
+    flags = flags or ProgramFlags()
+    ready = open_program(program, flags)
+    warn_if_simulated(ready.lm)
     options = {
         "concurrency": concurrency,
         "checkpoint": checkpoint,
         "progress": False if quiet else None,
-        "timeout": flags.timeout if flags else None,
-        "execution": (flags.execution if flags else None) or "auto",
+        "timeout": flags.timeout,
+        "execution": flags.execution,
     }
-    return _run(opened.loaded.program, opened.schema, source, output, options)
+    return _run(ready.loaded.program, ready.schema, source, output, options)
 
 
 def _check_files(source: str, output: str, checkpoint: str | None) -> None:
@@ -80,7 +81,7 @@ def _check_files(source: str, output: str, checkpoint: str | None) -> None:
 def _run(program: Any, schema: Schema, source: str, output: str, options: dict[str, Any]) -> int:
     import asyncio
 
-    from dspy_live.cli.run_recording import recorded
+    from dspy_live.cli.run_recording import run_recording
     from dspy_live.programs.api.batch import stream_batch
 
     done = failed = 0
@@ -100,7 +101,7 @@ def _run(program: Any, schema: Schema, source: str, output: str, options: dict[s
                 await items.aclose()
 
     try:
-        with recorded():
+        with run_recording():
             asyncio.run(write())
     except ValueError as exc:
         raise ConfigurationError(str(exc)) from exc

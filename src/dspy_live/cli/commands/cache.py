@@ -1,4 +1,4 @@
-"""``dspy-live cache``: what the response cache holds, and making it hold less."""
+"""``dspy-live cache``: look at the response cache, and make it smaller."""
 
 from __future__ import annotations
 
@@ -42,23 +42,23 @@ def cache(
         raise ConfigurationError(f"--max-bytes and --older-than are for prune, not for {action}")
     responses = open_cache(redis)
     if action == "stats":
-        figures = responses.stats()
+        found = responses.stats()
         # Hits and misses are counted by the process that asks LMs, and this one does not.
-        _show({name: figures[name] for name in ("store", "entries", "bytes")}, as_json=json)
+        _print({name: found[name] for name in ("store", "entries", "bytes")}, as_json=json)
         return 0
     if action == "clear":
-        figures = responses.stats()
-        if not yes and not _agreed(f"remove all {figures['entries']:,} replies in {figures['store']}?"):
+        found = responses.stats()
+        if not yes and not _agreed(f"remove all {found['entries']:,} replies in {found['store']}?"):
             print("nothing was removed", file=sys.stderr)
             return 1
-        _show({"removed": responses.clear()}, as_json=json)
+        _print({"removed": responses.clear()}, as_json=json)
         return 0
-    from dspy_live.observe.time_ranges import seconds, size
+    from dspy_live.sansio.quantities import bytes_of, seconds_of
 
     removed = responses.prune(
-        max_bytes=size(max_bytes) if max_bytes else None, older_than=seconds(older_than) if older_than else None
+        max_bytes=bytes_of(max_bytes) if max_bytes else None, older_than=seconds_of(older_than) if older_than else None
     )
-    _show({"removed": removed, "left": responses.stats()["entries"]}, as_json=json)
+    _print({"removed": removed, "left": responses.stats()["entries"]}, as_json=json)
     return 0
 
 
@@ -74,13 +74,13 @@ def open_cache(redis: str | None = None) -> Any:
     return responses
 
 
-def _show(figures: dict[str, Any], *, as_json: bool) -> None:
+def _print(values: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         import orjson
 
-        print(orjson.dumps(figures).decode())
+        print(orjson.dumps(values).decode())
         return
-    for name, value in figures.items():
+    for name, value in values.items():
         print(f"{name:<8} {value:,}" if isinstance(value, int) else f"{name:<8} {value}")
 
 

@@ -40,16 +40,16 @@ def convert(
         run: run the result first, against the simulated LM; what fails is not written.
         timeout: seconds that such a run may take.
     """
-    from dspy_live.cli.screens import terminal
+    from dspy_live.cli.screens import assistant_output
 
     conversion = convert_file(kind, file, program)
-    terminal.show_diff(conversion.diff, sys.stdout)
-    for line in terminal.note_lines(conversion.notes):
+    assistant_output.show_diff(conversion.diff, sys.stdout)
+    for line in assistant_output.note_lines(conversion.notes):
         print(line, file=sys.stderr)
     if not conversion.changed:
         return 0
     if not run and sys.stdin.isatty() and sys.stderr.isatty():
-        run = terminal.ask("Run the result against the simulated LM now? It runs your file's code.", sys.stderr)
+        run = assistant_output.ask("Run the result against the simulated LM now? It runs your file's code.", sys.stderr)
     if run and not proved(conversion, file, timeout):
         if write:
             print("not written", file=sys.stderr)
@@ -104,10 +104,10 @@ def read_source(file: Path) -> str:
 def proved(conversion: Conversion, file: Path, timeout: float = 60.0, out: TextIO | None = None) -> bool:
     """Run a conversion, say how it went (on stderr, or on ``out``), and return whether it ran through."""
     from dspy_live.assistant.proof import prove
-    from dspy_live.cli.screens import terminal
+    from dspy_live.cli.screens import assistant_output
 
     proof = prove(conversion, file.expanduser().resolve().parent, timeout=timeout)
-    terminal.show_proof(proof, out or sys.stderr)
+    assistant_output.show_proof(proof, out or sys.stderr)
     return proof.ok
 
 

@@ -1,4 +1,4 @@
-"""``dspy-live doctor``: what is here, what is missing, and what to do about it."""
+"""``dspy-live doctor``: report the parts of this installation that are missing, and how to get them."""
 
 from __future__ import annotations
 
@@ -142,11 +142,11 @@ def _lm(target: str | None, flags: ProgramFlags) -> Iterator[Finding]:
             else:
                 yield Finding("note", "lm", "none: commands use the simulated LM; set DSPY_LIVE_LM or give --lm")
             return
-        opened = open_program(target, flags)
+        program = open_program(target, flags)
     except ConfigurationError as exc:
         yield Finding("bad", "program" if target else "lm", exc.message.replace("\n", " "))
         return
-    schema = opened.schema
+    schema = program.schema
     inputs, outputs = (", ".join(f"{f.name}: {f.type}" for f in fields) for fields in (schema.inputs, schema.outputs))
-    yield Finding("ok", "program", f"{opened.loaded.name}: {inputs or 'any'} -> {outputs or 'any'}")
-    yield Finding("note" if opened.chosen.simulated else "ok", "lm", opened.chosen.label)
+    yield Finding("ok", "program", f"{program.loaded.name}: {inputs or 'any'} -> {outputs or 'any'}")
+    yield Finding("note" if program.lm.simulated else "ok", "lm", program.lm.label)

@@ -18,22 +18,22 @@ def explain(*topic: str, example: Annotated[bool, Parameter(negative="")] = Fals
         example: show the topic's example only, after running it against the simulated LM.
     """
     from dspy_live.assistant.guides import find_guide
-    from dspy_live.cli.screens import terminal
+    from dspy_live.cli.screens import assistant_output
     from dspy_live.core.errors import NotFound
 
     words = " ".join(topic).strip()
     if not words:
-        terminal.show_topics(sys.stdout)
+        assistant_output.show_topics(sys.stdout)
         return 0
     try:
-        guide = find_guide(words) if len(words.split()) <= 2 else terminal.page_for(words, example=example)
+        guide = find_guide(words) if len(words.split()) <= 2 else assistant_output.page_for(words, example=example)
     except NotFound as error:
         print(f"dspy-live: {error}", file=sys.stderr)
         return 2
     if example:
-        return 0 if terminal.show_example(guide, sys.stdout) else 1
+        return 0 if assistant_output.show_example(guide, sys.stdout) else 1
     if len(words.split()) <= 2:
-        terminal.show_guide(guide, sys.stdout)
+        assistant_output.show_guide(guide, sys.stdout)
     else:
-        terminal.show_answer(words, sys.stdout)
+        assistant_output.show_answer(words, sys.stdout)
     return 0

@@ -49,11 +49,11 @@ def load(
         inputs: a JSON object; {n} in its texts becomes the run's number. Made up from the program's fields otherwise.
         api_key: the server's key.
         timeout: seconds for one run.
-        json: print the figures as JSON.
+        json: print the measurements as JSON.
         png: draw latency over time into this file.
     """
     from dspy_live.cli.load.drive import Load, drive
-    from dspy_live.cli.load.report import check_png, draw, draw_png, figures, show
+    from dspy_live.cli.load.report import check_png, draw, draw_png, measurements, show
     from dspy_live.cli.loop import run_loop
     from dspy_live.client import AsyncClient
 
@@ -71,7 +71,7 @@ def load(
         return await drive(ask, seconds=seconds, concurrency=concurrency, rate=rate, requests=requests)
 
     found = run_loop(go())
-    summary = figures(found)
+    summary = measurements(found)
     how = f"open loop, {rate:g} runs a second" if rate is not None else f"closed loop, {concurrency} at once"
     title = f"{url}: {how}{', streaming' if stream else ''}"
     if json:
@@ -87,7 +87,7 @@ def load(
 
 
 def plain(client: AsyncClient, make: Callable[[int], dict[str, Any]], timeout: float) -> Ask:
-    """Return what runs a program and takes its outputs whole."""
+    """Return the function that runs a program and takes its outputs whole."""
 
     async def ask(number: int, sample: Sample) -> None:
         try:
@@ -99,7 +99,7 @@ def plain(client: AsyncClient, make: Callable[[int], dict[str, Any]], timeout: f
 
 
 def streaming(client: AsyncClient, make: Callable[[int], dict[str, Any]], timeout: float) -> Ask:
-    """Return what runs a program and reads its events."""
+    """Return the function that runs a program and reads its events."""
     import asyncio
 
     from dspy_live.core.events import Token
@@ -129,7 +129,7 @@ async def described(client: AsyncClient, program: str | None) -> dict[str, Any]:
 
 
 def made_up(program: dict[str, Any]) -> Callable[[int], dict[str, Any]]:
-    """Return what makes inputs for a program, others for each run; :class:`ConfigurationError` where it can't."""
+    """Return the function that makes a program's inputs for each run; :class:`ConfigurationError` where it can't."""
     samples: dict[str, Callable[[int], Any]] = {
         "str": lambda n: f"What would you say about the number {n}?",
         "int": lambda n: n,
@@ -152,7 +152,7 @@ def made_up(program: dict[str, Any]) -> Callable[[int], dict[str, Any]]:
 
 
 def from_text(text: str) -> Callable[[int], dict[str, Any]]:
-    """Return what makes inputs from a JSON object with ``{n}`` in its texts."""
+    """Return the function that makes inputs from a JSON object with ``{n}`` in its texts."""
     try:
         values = slow_json.loads(text)
     except ValueError as exc:

@@ -29,29 +29,17 @@ def run(
         json: print the outputs as one JSON object.
         named: one input each, as --name value.
     """
-    import asyncio
-
-    from dspy_live.cli.calls import new_call
     from dspy_live.cli.input.inputs import read_inputs
     from dspy_live.cli.open_program import open_program, warn_if_simulated
-    from dspy_live.cli.run_recording import recorded
-    from dspy_live.cli.screens.show import show_json, show_outputs
-    from dspy_live.core.events import Predicted
+    from dspy_live.cli.run_recording import run_recording
+    from dspy_live.cli.screens.run_screens import print_json, print_outputs
+    from dspy_live.cli.single_run import run_once
 
-    opened = open_program(target, flags)
-    values = read_inputs(opened.schema, text, named, inputs)
-    timeout = flags.timeout if flags else None
-    warn_if_simulated(opened.chosen)
-
-    async def outputs() -> dict[str, object]:
-        call = new_call(values, timeout=timeout, stream=False)
-        async with opened.service.open(call) as events:
-            async for event in events:
-                if isinstance(event, Predicted):
-                    return event.outputs
-        return {}
-
-    with recorded():
-        found = asyncio.run(outputs())
-    (show_json if json else show_outputs)(found, sys.stdout)
+    flags = flags or ProgramFlags()
+    program = open_program(target, flags)
+    values = read_inputs(program.schema, text, named, inputs)
+    warn_if_simulated(program.lm)
+    with run_recording():
+        result = run_once(program, values, timeout=flags.timeout, stream=False)
+    (print_json if json else print_outputs)(result.outputs, sys.stdout)
     return 0

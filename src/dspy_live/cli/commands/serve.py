@@ -73,7 +73,7 @@ def serve(
 
     app = {"origins": origin, "max_active": max_active, "max_body": max_body, "grace": grace, "title": title}
     options = ServeOptions((target, *more), flags, host, keys, app, observe or ObserveFlags(), drain)
-    if not loopback and not flags.sim and any(o.chosen.simulated for o in open_programs(options).values()):
+    if not loopback and not flags.sim and any(program.lm.simulated for program in open_programs(options).values()):
         raise ConfigurationError(
             f"no LM is configured, and {host} can be reached from elsewhere: name an LM, or give --sim to serve "
             "simulated answers there"

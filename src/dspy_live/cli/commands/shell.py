@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dspy_live.cli.flags import ProgramFlags
+from dspy_live.runtime.home import home_file
 
 GREETING = "dspy-live assistant. /help lists the commands; or ask in plain words. Ctrl-D leaves."
 PROMPT, CONTINUED = "live> ", "  ... "
@@ -40,10 +40,10 @@ def shell(file: Path | None = None, /, *, flags: ProgramFlags | None = None) -> 
 
 def _asker() -> Callable[[str], bool]:
     """A yes-or-no question on a terminal; in a pipe nobody is there to agree."""
-    from dspy_live.cli.screens import terminal
+    from dspy_live.cli.screens import assistant_output
 
     if sys.stdin.isatty():
-        return lambda question: terminal.ask(question, sys.stdout)
+        return lambda question: assistant_output.ask(question, sys.stdout)
     return lambda question: False
 
 
@@ -77,11 +77,10 @@ def _typed(words: Callable[[], dict[str, str]]) -> Iterator[str]:
 
 
 def _history() -> Path | None:
-    """Where the lines that were typed are kept: the user's own, readable by nobody else."""
-    home = Path(os.environ.get("DSPY_LIVE_HOME") or Path.home() / ".dspy-live")
-    path = home / "shell_history"
+    """Return the file of typed lines, which only the user can read; ``None`` where it can't be made."""
+    path = home_file("shell_history")
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
     except OSError:
         return None

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from dspy_live.cli.flags import ProgramFlags
+
+if TYPE_CHECKING:
+    from dspy_live.runtime.scope import Scope
 
 
 def stream(
@@ -31,30 +34,22 @@ def stream(
         status: print status messages and tool calls on stderr.
         named: one input each, as --name value.
     """
-    import asyncio
-
-    from dspy_live.cli.calls import new_call
     from dspy_live.cli.input.inputs import read_inputs
     from dspy_live.cli.open_program import open_program, warn_if_simulated
-    from dspy_live.cli.run_recording import recorded
-    from dspy_live.cli.screens.show import JsonLines, Terminal
+    from dspy_live.cli.run_recording import run_recording
+    from dspy_live.cli.screens.run_screens import JsonLines, Screen, Terminal
+    from dspy_live.cli.single_run import run_once
 
-    opened = open_program(target, flags)
-    values = read_inputs(opened.schema, text, named, inputs)
-    timeout = flags.timeout if flags else None
-    warn_if_simulated(opened.chosen)
-    screen = JsonLines(sys.stdout) if json else Terminal(opened.schema, sys.stdout, sys.stderr if status else None)
+    flags = flags or ProgramFlags()
+    program = open_program(target, flags)
+    values = read_inputs(program.schema, text, named, inputs)
+    warn_if_simulated(program.lm)
 
-    async def follow() -> None:
-        # A terminal can't take words back: the program is retried and falls back before the first token only.
-        call = new_call(values, timeout=timeout, stream=True, restartable=json)
-        async with opened.service.open(call) as events:
-            async for event in events:
-                screen.show(event)
+    def screen(scope: Scope) -> Screen:
+        if json:
+            return JsonLines(scope, sys.stdout)
+        return Terminal(scope, program.schema, sys.stdout, sys.stderr if status else None)
 
-    try:
-        with recorded():
-            asyncio.run(follow())
-    finally:
-        screen.end()
+    with run_recording():
+        run_once(program, values, screen, timeout=flags.timeout)
     return 0

@@ -1,4 +1,4 @@
-"""``dspy-live top``: a server's figures, live."""
+"""``dspy-live top``: a server's statistics, live."""
 
 from __future__ import annotations
 

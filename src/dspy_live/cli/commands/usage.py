@@ -1,4 +1,4 @@
-"""``dspy-live usage``: what runs used and cost, from the ledger."""
+"""``dspy-live usage``: the usage and cost of runs, from the ledger."""
 
 from __future__ import annotations
 
@@ -61,15 +61,15 @@ def usage(
 
     from dspy_live.core.errors import ConfigurationError
     from dspy_live.observe.ledger import Filter
-    from dspy_live.observe.time_ranges import moment
+    from dspy_live.observe.time_ranges import unix_time
 
     for name, count in (("--runs", runs), ("--calls", calls)):
         if count is not None and count < 1:
             raise ConfigurationError(f"{name} says how many are shown, at least 1; got {count}")
     now = time.time()
     choice = Filter(
-        since=moment(since, now) if since else None,
-        until=moment(until, now) if until else None,
+        since=unix_time(since, now) if since else None,
+        until=unix_time(until, now) if until else None,
         program=program,
         model=model,
         predictor=predictor,

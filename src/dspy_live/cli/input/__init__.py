@@ -1,1 +1,1 @@
-"""What commands read: inputs on the command line and rows of files."""
+"""The input of commands: words of the command line and rows of files."""

@@ -29,18 +29,18 @@ def read_rows(path: str) -> Iterator[dict[str, Any] | BadRow]:
     Raises :class:`ConfigurationError` for a file that can't be opened.
     """
     suffix = Path(path).suffix.lower()
-    with _opened(path) as file:
+    with _open(path) as file:
         if suffix in (".csv", ".tsv"):
             yield from _csv_rows(file, "\t" if suffix == ".tsv" else ",")
         else:
             yield from _json_rows(file)
 
 
-def _opened(path: str) -> IO[str]:
+def _open(path: str) -> IO[str]:
     if path == "-":
         return sys.stdin
     try:
-        # What is no UTF-8 is kept apart from real characters, so that its row can be told.
+        # Bytes that are no UTF-8 are kept apart from real characters, so that their row can be reported.
         return Path(path).open(encoding="utf-8-sig", newline="", errors="surrogateescape")
     except OSError as exc:
         raise ConfigurationError(f"can't read {path}: {exc.strerror}") from exc

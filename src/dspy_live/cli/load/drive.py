@@ -84,25 +84,19 @@ async def _worker(ask: Ask, numbers: Iterator[int], ends: float, load: Load) -> 
 
 async def _open_loop(ask: Ask, numbers: Iterator[int], rate: float, seconds: float, load: Load) -> None:
     loop = asyncio.get_running_loop()
-    under_way: set[asyncio.Task[None]] = set()
-    try:
+    begun = 0
+    async with asyncio.TaskGroup() as runs:
         for number in numbers:
             due = load.started + number / rate
             if number / rate >= seconds:
                 break
             if (wait := due - loop.time()) > 0:
                 await asyncio.sleep(wait)
-            if len(under_way) >= MOST_WAITING:
+            if begun - len(load.samples) >= MOST_WAITING:
                 load.samples.append(Sample(due, loop.time(), error="not_sent"))
-                continue
-            task = loop.create_task(_one(ask, number, Sample(due), load))
-            under_way.add(task)
-            task.add_done_callback(under_way.discard)
-        await asyncio.gather(*under_way)
-    finally:
-        for task in under_way:
-            task.cancel()
-        await asyncio.gather(*under_way, return_exceptions=True)
+            else:
+                runs.create_task(_one(ask, number, Sample(due), load))
+            begun += 1
 
 
 async def _one(ask: Ask, number: int, sample: Sample, load: Load) -> None:

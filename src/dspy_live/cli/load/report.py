@@ -1,4 +1,4 @@
-"""What a load showed: figures, a table for people, a plot."""
+"""The results of a load: measurements, a table for people, a plot."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SHARES = (("p50", 0.5), ("p90", 0.9), ("p95", 0.95), ("p99", 0.99), ("max", 1.0
 _ROWS = 12
 
 
-def figures(load: Load) -> dict[str, Any]:
+def measurements(load: Load) -> dict[str, Any]:
     """Return counts, rates per second, and times in milliseconds; a time that nobody measured is ``None``."""
     good = [s for s in load.samples if s.error is None]
     seconds = max(load.ended - load.started, 1e-9)
@@ -43,7 +43,7 @@ def _quantiles(values: Sequence[float]) -> dict[str, float] | None:
 
 
 def show(found: dict[str, Any], title: str, out: TextIO) -> None:
-    """Print the figures for people."""
+    """Print the measurements for people."""
     print(title, file=out)
     print(
         f"  runs         {found['runs']:,} in {found['seconds']:.1f} s, {found['rate']:,.1f} good ones a second",

@@ -1,1 +1,1 @@
-"""What commands draw on a terminal."""
+"""The output of commands on a terminal."""

@@ -1,4 +1,4 @@
-"""What ``dspy-live top`` shows: a server's figures of now and of the last minutes, as text that rich lays out."""
+"""The screen of ``dspy-live top``: a server's statistics of now and of the last minutes, laid out by rich."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KEPT = 300
 
 @dataclass(slots=True)
 class History:
-    """The figures of a server as they were asked for, the newest last; ``at`` are seconds of one clock."""
+    """The statistics of a server, the newest last; ``at`` are seconds of one clock."""
 
     url: str
     programs: tuple[str, ...] = ()
@@ -26,7 +26,7 @@ class History:
     trouble: str = ""
 
     def add(self, at: float, stats: Mapping[str, Any]) -> None:
-        """Take what the server says now. A server that was started anew begins a new history."""
+        """Add the server's statistics of now. A server that was started anew begins a new history."""
         if self.stats and stats["uptime_s"] < self.stats[-1][1]["uptime_s"]:
             self.stats.clear()
         self.stats.append((at, stats))
@@ -38,7 +38,7 @@ class History:
         return [(new[name] - old[name]) / max(after - before, 1e-9) for (before, old), (after, new) in pairs]
 
     def now(self) -> Mapping[str, Any] | None:
-        """Return the newest figures."""
+        """Return the newest statistics."""
         return self.stats[-1][1] if self.stats else None
 
 
@@ -53,7 +53,7 @@ def sparkline(values: Sequence[float], width: int) -> str:
 
 
 def screen(history: History, width: int = 80) -> RenderableType:
-    """Return what to show. It fits ``width`` columns."""
+    """Return the screen. It fits ``width`` columns."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text

@@ -9,7 +9,7 @@ from dspy_live.cli.commands.shell import CONTINUED, PROMPT
 from dspy_live.core.errors import ConfigurationError
 
 Words = Callable[[], dict[str, str]]
-"""What may follow: ``{"/load": "read a program", "/explain async": "…"}``."""
+"""Completions and what they do: ``{"/load": "read a program", "/explain async": "…"}``."""
 
 
 def make_prompt(history: Path | None, words: Words) -> Callable[[], str]:

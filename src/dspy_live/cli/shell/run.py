@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import signal
 import subprocess
 import sys
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from dspy_live.cli.flags import ProgramFlags
 from dspy_live.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from dspy_live.runtime.scope import Scope
 
 
 def run_program(target: str, words: str, flags: ProgramFlags, out: TextIO, *, stream: bool) -> None:
@@ -22,29 +24,20 @@ def run_program(target: str, words: str, flags: ProgramFlags, out: TextIO, *, st
     """
     from dspy_live.cli.input.inputs import read_inputs
     from dspy_live.cli.open_program import open_program
-    from dspy_live.cli.screens.show import Terminal, show_outputs
-    from dspy_live.core.call import Call
-    from dspy_live.core.events import Predicted
+    from dspy_live.cli.screens.run_screens import Screen, Terminal, print_outputs
+    from dspy_live.cli.single_run import run_once
 
-    opened = open_program(target, flags)
+    program = open_program(target, flags)
     text, named = split_inputs(words)
-    inputs = read_inputs(opened.schema, text, named)
-    print(f"[{opened.chosen.label}]", file=out)
-    screen = Terminal(opened.schema, out, out)
+    inputs = read_inputs(program.schema, text, named)
+    print(f"[{program.lm.label}]", file=out)
 
-    async def follow() -> None:
-        call = Call(inputs, stream=stream, restartable=False)
-        async with opened.service.open(call) as events:
-            async for event in events:
-                if stream:
-                    screen.show(event)
-                elif isinstance(event, Predicted):
-                    show_outputs(event.outputs, out)
+    def screen(scope: Scope) -> Screen:
+        return Terminal(scope, program.schema, out, out) if stream else Screen(scope)
 
-    try:
-        asyncio.run(follow())
-    finally:
-        screen.end()
+    result = run_once(program, inputs, screen, timeout=flags.timeout, stream=stream)
+    if not stream:
+        print_outputs(result.outputs, out)
 
 
 def split_inputs(words: str) -> tuple[str | None, dict[str, str]]:
@@ -85,7 +78,7 @@ def serve_program(target: str, port: int, flags: ProgramFlags, out: TextIO) -> N
 
 
 def cache_lines() -> list[str]:
-    """Return the cache's figures, one on each line."""
+    """Return the cache's statistics, one on each line."""
     from dspy_live import cache
 
     return [f"{name:<20}{value}" for name, value in cache.stats().items()]

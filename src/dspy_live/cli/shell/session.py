@@ -1,4 +1,4 @@
-"""What the shell can do: one method for each command, and a state that they share."""
+"""The shell's commands: one method for each, and the state that they share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dspy_live.assistant.guides import ALIASES, find_guide, guides, suggest
 from dspy_live.assistant.router import is_words, route
 from dspy_live.cli.commands.convert import load_codemods, proved, read_source, write_conversion
 from dspy_live.cli.flags import ProgramFlags
-from dspy_live.cli.screens import terminal
+from dspy_live.cli.screens import assistant_output
 from dspy_live.core.errors import ConfigurationError, InputError, LiveError, NotFound
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _SAME = {"/quit": "/exit", "/q": "/exit", "/?": "/help", "/open": "/load", "/sta
 
 
 class Session:
-    """One shell: what is loaded, what was converted, and where it is shown.
+    """One shell: the loaded file, its last conversion, and the stream that it prints to.
 
     Args:
         out: where everything is printed.
@@ -57,7 +57,7 @@ class Session:
         self.conversion: Conversion | None = None
 
     def take(self, line: str) -> None:
-        """Carry out one line. Whatever goes wrong is said, and the shell goes on."""
+        """Carry out one line. An error is printed, and the shell goes on."""
         line = line.strip()
         if not line or line.startswith("#"):
             return
@@ -118,7 +118,7 @@ class Session:
         elif not is_words(line):
             self.say("Ask about dspy-live, or say what to do with your program; /help lists the commands.")
         elif intent.what == "example":
-            terminal.show_example(terminal.page_for(line, example=True), self.out)
+            assistant_output.show_example(assistant_output.page_for(line, example=True), self.out)
         else:
             self._answer(line)
 
@@ -128,22 +128,22 @@ class Session:
             return
         self.say(f"No program is loaded: /load FILE, and then the same again, converts yours ({kind}).")
         self.say("Until then, the example of the guide:\n")
-        terminal.show_example(terminal.page_for(line, example=True), self.out)
+        assistant_output.show_example(assistant_output.page_for(line, example=True), self.out)
 
     def _answer(self, question: str) -> None:
         from dspy_live.cli.shell.answer import answered_by_lm
 
         if not answered_by_lm(question, self.flags, self.out):
-            terminal.show_answer(question, self.out, command="/explain")
+            assistant_output.show_answer(question, self.out, command="/explain")
 
     def _topic(self, topic: str, rest: str) -> None:
         guide = find_guide(topic)
         if rest.lower() in ("example", "examples"):
-            terminal.show_example(guide, self.out)
+            assistant_output.show_example(guide, self.out)
         elif rest:
             self._answer(f"{topic} {rest}")
         else:
-            terminal.show_guide(guide, self.out)
+            assistant_output.show_guide(guide, self.out)
 
     # ---- guides
 
@@ -156,7 +156,7 @@ class Session:
     def do_explain(self, rest: str) -> None:
         """Show a guide, or what answers a question."""
         if not rest:
-            terminal.show_topics(self.out)
+            assistant_output.show_topics(self.out)
         elif len(rest.split()) <= 2:
             topic, _, last = rest.rpartition(" ")
             example = topic if last.lower() in ("example", "examples") else ""
@@ -197,7 +197,7 @@ class Session:
     def do_show(self, rest: str) -> None:
         """Show the loaded file, or the last conversion of it."""
         text = self.conversion.new if self.conversion is not None and rest == "new" else read_source(self._loaded())
-        terminal.show_code(text, self.out)
+        assistant_output.show_code(text, self.out)
 
     def do_convert(self, rest: str) -> None:
         """Convert the loaded program, run the result if the user agrees, and show it."""
@@ -214,14 +214,14 @@ class Session:
             conversion = codemods.convert(words[0], read_source(file), program=name, file=file.name)
         except codemods.SeveralPrograms as error:
             raise ConfigurationError(f"{error} For example: /convert {words[0]} {error.candidates[0]}") from error
-        for line in terminal.note_lines(conversion.notes):
+        for line in assistant_output.note_lines(conversion.notes):
             self.say(line)
         if not conversion.changed:
             return
         self.conversion = None
         run = run or self.ask("Run the result against the simulated LM first? It runs your file's code.")
         works = proved(conversion, file, out=self.out) if run else None
-        terminal.show_diff(conversion.diff, self.out)
+        assistant_output.show_diff(conversion.diff, self.out)
         self.conversion = conversion
         if works is None:
             self.say("Not run: /convert KIND --run tries it against the simulated LM.")
@@ -260,7 +260,7 @@ class Session:
             raise InputError(f"a port is a number; got {port!r}", field="port", expected="a number")
         serve_program(target, int(port), self.flags, self.out)
 
-    # ---- figures
+    # ---- usage and cache
 
     def do_usage(self, rest: str) -> None:
         """Print what the LM calls of this shell have used."""
@@ -272,7 +272,7 @@ class Session:
         self.say(f"{'total_cost':<20}${stats['total_cost']:.4f} ({stats['unpriced_calls']} calls of unknown price)")
 
     def do_cache(self, rest: str) -> None:
-        """Print the cache's figures, or clear it."""
+        """Print the cache's statistics, or clear it."""
         from dspy_live.cli.shell.run import cache_lines, clear_cache
 
         if rest == "clear":
@@ -280,7 +280,7 @@ class Session:
                 self.say(clear_cache())
             return
         if rest:
-            raise ConfigurationError(f"/cache shows figures, /cache clear deletes; there is no /cache {rest}")
+            raise ConfigurationError(f"/cache shows statistics, /cache clear deletes; there is no /cache {rest}")
         for line in cache_lines():
             self.say(line)
 

@@ -1,4 +1,4 @@
-"""What the ledger needs of a database."""
+"""The protocol of the ledger's databases."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Backend(Protocol):
         ...
 
     def pause(self) -> None:
-        """The process is about to fork: wait, a few seconds at most, for what is under way, and let nothing begin."""
+        """The process is about to fork: wait a few seconds at most for the statement under way, and let none begin."""
         ...
 
     def resume(self) -> None:

@@ -1,4 +1,4 @@
-"""Every run on record: what it was, what it used, how long it took; and what all of that adds up to."""
+"""A row for every run and every LM call, with tokens, cost and duration; and the sums over them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import orjson
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import ConfigurationError
+from dspy_live.core.observer import RunRecord
 from dspy_live.core.usage import LMRecord
 from dspy_live.observe.ledger.backend import Backend
 from dspy_live.observe.ledger.query import SUMS, Filter, Group, has_group, summary
@@ -22,27 +23,26 @@ from dspy_live.observe.ledger.writer import Writer
 from dspy_live.observe.redact import MAX_SECRET, redact
 from dspy_live.runtime.books.account import Account, process_account
 from dspy_live.runtime.books.totals import Totals
+from dspy_live.runtime.home import home_file
 
 MAX_CONTENT = 100_000
 """Characters of a run's inputs, and of its outputs, that are kept where that is chosen."""
 
 
 def default_place() -> str:
-    """Return where the ledger lies unless it is said otherwise.
+    """Return the place of the ledger where no other is given.
 
     ``DSPY_LIVE_LEDGER`` (a path or a ``postgresql://`` address), else ``ledger.db`` in ``DSPY_LIVE_HOME``, else in
     ``~/.dspy_live``.
     """
-    return os.environ.get("DSPY_LIVE_LEDGER") or str(
-        Path(os.environ.get("DSPY_LIVE_HOME") or Path.home() / ".dspy_live") / "ledger.db"
-    )
+    return os.environ.get("DSPY_LIVE_LEDGER") or str(home_file("ledger.db"))
 
 
 def open_ledger(place: str | Path | None = None, *, contents: bool = False) -> Ledger:
     """Open the ledger in a file (a path) or a database (``postgresql://…``); it is made or migrated as needed.
 
     Args:
-        place: where; :func:`default_place` by default.
+        place: a path or an address; :func:`default_place` by default.
         contents: keep inputs and outputs of runs, the first 100,000 characters of each, keys taken out.
 
     Raises :class:`~dspy_live.core.errors.ConfigurationError` when it can't be opened.
@@ -63,10 +63,10 @@ def open_ledger(place: str | Path | None = None, *, contents: bool = False) -> L
 
 
 class Ledger:
-    """A :class:`~dspy_live.core.observer.RunObserver` that writes, and the questions that can be asked.
+    """A :class:`~dspy_live.core.observer.RunObserver` that writes rows, and the queries over them.
 
-    A run costs it some microseconds: rows are handed to one thread, which writes four times a second. What was handed
-    over since is all that a killed process loses.
+    A run costs it some microseconds: rows are handed to one thread, which writes four times a second. A killed process
+    loses the rows since its last write.
 
     Args:
         backend: the database.
@@ -77,18 +77,18 @@ class Ledger:
         self.backend = backend
         self.writer = Writer(backend)
         self._contents = contents
-        self._open: dict[str, tuple[str, float, Totals]] = {}
+        self._running: dict[str, tuple[float, Totals]] = {}
         self._stop: Callable[[], None] | None = None
         weakref.finalize(self, Writer.close, self.writer, 2.0)
 
     def attach(self, account: Account | None = None) -> Ledger:
-        """Write down every run and LM call of ``account`` (the process's own) from now on."""
+        """Write every run and LM call of ``account`` (the process's own) from now on."""
         if self._stop is None:
             self._stop = (account or process_account()).observe(self)
         return self
 
     def close(self) -> None:
-        """Stop hearing of runs, write what waits, and close the database."""
+        """Stop observing, write the rows that wait, and close the database."""
         if self._stop is not None:
             self._stop()
             self._stop = None
@@ -101,16 +101,13 @@ class Ledger:
 
     # A RunObserver.
 
-    def run_started(self, call: Call, program: str) -> None:
-        self._open[call.id] = (program, time.time(), Totals())
-
-    def first_token(self, call: Call) -> None:
-        """Nothing: the end of the run tells it."""
+    def run_started(self, call: Call) -> None:
+        self._running[call.id] = (time.time(), Totals())
 
     def lm_call_ended(self, record: LMRecord) -> None:
-        run = self._open.get(record.run)
+        run = self._running.get(record.run)
         if run is not None:
-            run[2].add(record)
+            run[1].add(record)
         usage = record.usage
         asked = record.cache != "hit"
         self.writer.call(
@@ -123,22 +120,23 @@ class Ledger:
             )
         )  # fmt: skip
 
-    def run_ended(self, call: Call, error: BaseException | None, duration: float, ttft: float | None) -> None:
-        program, started, total = self._open.pop(call.id, ("", time.time() - duration, Totals()))
+    def run_ended(self, record: RunRecord) -> None:
+        call, error = record.call, record.error
+        started, total = self._running.pop(call.id, (time.time() - record.duration, Totals()))
         self.writer.run(
             (
-                call.id, program, str(call.attributes.get("key") or ""), started, duration, ttft,
+                call.id, call.program, call.key, started, record.duration, record.ttft,
                 None if error is None else type(error).__name__, total.api_calls, total.cache_hits,
                 total.prompt_tokens, total.completion_tokens, total.total_tokens, total.cached_tokens,
                 total.reasoning_tokens, total.estimated_tokens, total.total_cost, total.unpriced_calls,
-                self._content(call.inputs), self._content(call.attributes.get("outputs")),
+                self._content(call.inputs), self._content(record.outputs),
             )
         )  # fmt: skip
 
-    # Questions. All of them block: from an event loop, ask in a thread.
+    # Queries. All of them block: from an event loop, ask in a thread.
 
     def totals(self, chosen: Filter | None = None) -> dict[str, Any]:
-        """Return the sums over everything that ``chosen`` lets through."""
+        """Return the sums over the rows that ``chosen`` lets through, all by default."""
         rows = self.summary(None, chosen)
         return rows[0] if rows else {"": "", **_empty()}
 

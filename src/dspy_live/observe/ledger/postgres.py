@@ -79,11 +79,11 @@ class PostgresBackend:
 
     def read(self, statement: str, parameters: Sequence[Any] = ()) -> list[Row]:
         with self._lock, self._connected() as connection:
-            return connection.execute(_marked(statement), parameters).fetchall()
+            return connection.execute(_with_psycopg_marks(statement), parameters).fetchall()
 
     def change(self, statement: str, parameters: Sequence[Any] = ()) -> int:
         with self._lock, self._connected() as connection:
-            return connection.execute(_marked(statement), parameters).rowcount
+            return connection.execute(_with_psycopg_marks(statement), parameters).rowcount
 
     def pause(self) -> None:
         """Nothing: the child shares no lock with this connection, and a slow server must not hold up a fork."""
@@ -140,5 +140,5 @@ def _json(rows: Sequence[Row]) -> str:
     return orjson.dumps(rows).decode().replace("\\u0000", "\\ufffd")
 
 
-def _marked(statement: str) -> bytes:
+def _with_psycopg_marks(statement: str) -> bytes:
     return statement.replace("%", "%%").replace("?", "%s").encode()

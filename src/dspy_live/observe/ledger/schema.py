@@ -25,7 +25,7 @@ _REAL = {"started", "duration", "ttft", "ended", "latency", "cost"}
 
 
 def type_of(column: str) -> Literal["text", "real", "int"]:
-    """Return what a column holds."""
+    """Return the type of a column."""
     return "text" if column in _TEXT else "real" if column in _REAL else "int"
 
 

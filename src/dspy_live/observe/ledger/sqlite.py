@@ -31,10 +31,10 @@ _INSERTS = {
     for table, columns in (("runs", RUN_COLUMNS), ("lm_calls", CALL_COLUMNS))
 }
 
-PATIENCE = 10.0
+LOCK_TIMEOUT = 10.0
 """Seconds that a statement waits for another process's lock."""
-FORK_PATIENCE = 5.0
-"""Seconds that a fork waits for what is being written, and as long for what is being read."""
+FORK_TIMEOUT = 5.0
+"""Seconds that a fork waits for the write under way, and as long for the query under way."""
 
 _inherited: list[tuple[sqlite3.Connection, sqlite3.Connection]] = []
 
@@ -80,7 +80,7 @@ class SQLiteBackend:
             _insert(connection, "lm_calls", calls)
 
     def read(self, statement: str, parameters: Sequence[Any] = ()) -> list[Row]:
-        with self._reading, self._told():
+        with self._reading, self._failing_as_os_error():
             return self._reader.execute(statement, parameters).fetchall()
 
     def change(self, statement: str, parameters: Sequence[Any] = ()) -> int:
@@ -88,8 +88,8 @@ class SQLiteBackend:
             return connection.execute(statement, parameters).rowcount
 
     def pause(self) -> None:
-        # A statement that is under way holds locks inside SQLite, which nobody in the child would ever let go.
-        self._paused = [lock for lock in (self._lock, self._reading) if lock.acquire(timeout=FORK_PATIENCE)]
+        # A statement that is under way holds locks inside SQLite, which no thread of the child would ever release.
+        self._paused = [lock for lock in (self._lock, self._reading) if lock.acquire(timeout=FORK_TIMEOUT)]
 
     def resume(self) -> None:
         for lock in self._paused:
@@ -108,14 +108,14 @@ class SQLiteBackend:
             self._reader.close()
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(self.path, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False)
         # NORMAL: a commit survives the end of the process; after a power cut the last ones may be gone.
         connection.execute("PRAGMA synchronous = NORMAL")
         return connection
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, self._told():
+        with self._lock, self._failing_as_os_error():
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
@@ -125,7 +125,7 @@ class SQLiteBackend:
             self._connection.execute("COMMIT")
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
+    def _failing_as_os_error(self) -> Iterator[None]:
         try:
             yield
         except sqlite3.Error as exc:
@@ -133,7 +133,7 @@ class SQLiteBackend:
 
     def _write_ahead(self) -> None:
         # SQLite does not wait for its lock here, and processes that start together all ask for it.
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + LOCK_TIMEOUT
         while True:
             try:
                 self._connection.execute("PRAGMA journal_mode = WAL")

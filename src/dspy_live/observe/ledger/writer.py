@@ -1,4 +1,4 @@
-"""One thread that writes what runs leave behind, many rows at a time, so that no run waits for a disk."""
+"""One thread that writes the rows of runs, many at a time, so that no run waits for a disk."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dspy_live.runtime.forks import at_fork
 logger = logging.getLogger("dspy_live.ledger")
 
 INTERVAL = 0.25
-"""Seconds between two batches: what a kill can cost."""
+"""Seconds between two batches: a killed process loses the rows of that time at most."""
 BATCH = 2000
 MAX_WAITING = 200_000
 """Rows that may wait while the database does not answer, about 100 MB; after that the newest are not kept."""
@@ -22,8 +22,8 @@ _RETRY = 1.0
 class Writer:
     """Takes rows from any thread without waiting and writes them in order.
 
-    While the database fails, rows wait and are tried again every second; the first failure is logged as a warning,
-    with what is lost when too many wait. :attr:`lost` counts the rows that were not kept.
+    While the database fails, rows wait and are tried again every second; the first failure is logged as a warning.
+    Of too many that wait the newest are dropped. :attr:`lost` counts the rows that were not kept.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -46,13 +46,13 @@ class Writer:
         """Take a row of ``runs``."""
         self._runs.append(row)
         if self._asleep:
-            self._rouse()
+            self._wake_up()
 
     def call(self, row: Row) -> None:
         """Take a row of ``lm_calls``."""
         self._calls.append(row)
         if self._asleep:
-            self._rouse()
+            self._wake_up()
 
     @property
     def waiting(self) -> int:
@@ -70,7 +70,7 @@ class Writer:
             return self._idle.wait_for(lambda: self._settled >= ticket, timeout)
 
     def close(self, timeout: float = 10.0) -> None:
-        """Write what waits, for at most ``timeout`` seconds, and end the thread."""
+        """Write the rows that wait, for at most ``timeout`` seconds, and end the thread."""
         self.flush(timeout)
         self._closing = True
         self._wake.set()
@@ -78,14 +78,14 @@ class Writer:
             self._thread.join(timeout)
 
     def _forked(self) -> None:
-        # The thread, and what waits for it, are the parent's; the child begins with a database of its own.
+        # The thread and its rows are the parent's; the child begins with a database of its own.
         self._runs.clear()
         self._calls.clear()
         self._thread, self._asleep, self._failing = None, True, False
         self._wake, self._idle, self._start_lock = threading.Event(), threading.Condition(), threading.Lock()
         self._backend.reopen()
 
-    def _rouse(self) -> None:
+    def _wake_up(self) -> None:
         self._asleep = False
         self._wake.set()
         with self._start_lock:
@@ -98,7 +98,7 @@ class Writer:
         while not self._closing:
             if not self._runs and not self._calls:
                 self._asleep = True
-                if not self._runs and not self._calls:  # else a row came before anybody saw that this sleeps
+                if not self._runs and not self._calls:  # else a row came while the flag was still False
                     self._wake.wait()
                 self._asleep = False
             ticket = self._taken

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-import dspy
-
-from dspy_live.core.call import Call
-from dspy_live.core.service import Service
-from dspy_live.programs.run.inner_run import around, whose
+from dspy_live.core.service import Layer
+from dspy_live.core.sink import DISCARD, Sink
+from dspy_live.programs.api.calls import layers_of, new_call, value_of
+from dspy_live.programs.run.inner_run import InnerSink, run_around
 from dspy_live.programs.run.program import ProgramService
-from dspy_live.runtime import door
 from dspy_live.runtime.execution.execution import Execution
 from dspy_live.runtime.runtime import Runtime
 
@@ -23,6 +20,7 @@ def asyncify(
     execution: Execution = "auto",
     timeout: float | None = None,
     runtime: Runtime | None = None,
+    layers: Sequence[Layer] | None = None,
 ) -> Callable[..., Coroutine[Any, Any, Any]]:
     """Return an async function that takes what ``program`` takes and returns what it returns.
 
@@ -35,6 +33,8 @@ def asyncify(
             program has ``aforward``, else thread.
         timeout: seconds for each call; over it the call ends with :class:`~dspy_live.core.errors.DeadlineExceeded`.
         runtime: layers and account; the process's own by default.
+        layers: the whole list of layers around the program, the outermost first, in place of the default one: a
+            deadline of ``timeout``, ``Detached``, the runtime's layers. The function's attribute ``layers`` shows it.
 
     Called inside a program that runs here already, it is part of that run: its words stream to whoever reads that one,
     its usage counts against that one's budgets.
@@ -45,60 +45,22 @@ def asyncify(
     call raises what the program raises. Cancelling a call closes its LM connections at once and stops the
     program at its next LM or tool call.
     """
-    check_timeout(timeout)
     service = ProgramService(program, execution=execution, runtime=runtime)
-    layered = service.with_layers()
+    listed = layers_of(service.runtime, timeout, layers)
+    layered = service.layered(listed)
 
     async def async_program(*args: Any, **kwargs: Any) -> Any:
-        inherited = around()
-        outer = inherited.get("outer")
-        stream, restartable = (outer.call.stream, outer.call.restartable) if outer is not None else (False, True)
-        call = call_for(
-            service, args, kwargs, timeout=timeout, stream=stream, restartable=restartable, attributes=inherited
-        )
-        return await door.run(layered, call)
+        outer = run_around()
+        if outer is None:
+            sink: Sink = DISCARD
+            call = new_call(service, args, kwargs, stream=False)
+        else:
+            sink = InnerSink(outer)
+            call = new_call(service, args, kwargs, stream=outer.call.stream, parent=outer.id)
+        return value_of(service, await layered(call, sink))
 
     async_program.__name__ = async_program.__qualname__ = f"asyncified_{service.name}"
     async_program.__doc__ = f"{service.name}, asynchronously."
     async_program.program = program  # type: ignore[attr-defined]
+    async_program.layers = listed  # type: ignore[attr-defined]
     return async_program
-
-
-def check_timeout(timeout: float | None) -> None:
-    """Raise ``ValueError`` for a timeout that is no positive number of seconds."""
-    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0):
-        raise ValueError(f"timeout must be a positive number of seconds, or None; got {timeout!r}")
-
-
-def call_for(
-    service: ProgramService,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    *,
-    timeout: float | None = None,
-    stream: bool = True,
-    **more: Any,
-) -> Call:
-    """Return the Call that a front door makes of a program's arguments."""
-    config: dict[str, Any] = {}
-    if "config" in kwargs and not any(f.name == "config" for f in service.schema.inputs):
-        kwargs = dict(kwargs)
-        config = kwargs.pop("config") or {}
-        if not isinstance(config, dict):
-            raise TypeError(f"config must be a dict of LM options; got {type(config).__name__}")
-    attributes = {**whose(), **more.pop("attributes", {})}
-    if args:
-        if isinstance(service.program, dspy.Predict):
-            raise ValueError(service.program._get_positional_args_error_message())
-        attributes = {**attributes, "args": args}
-    return Call(
-        kwargs,
-        deadline=None if timeout is None else asyncio.get_running_loop().time() + timeout,
-        stream=stream,
-        config=config,
-        attributes=attributes,
-        **more,
-    )
-
-
-__all__ = ["Service", "asyncify", "call_for", "check_timeout"]

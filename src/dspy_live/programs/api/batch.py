@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,12 +12,13 @@ from typing import Any, Literal
 import dspy
 
 from dspy_live.core.errors import LiveError
-from dspy_live.programs.api.asyncify import call_for, check_timeout
+from dspy_live.core.service import Layer, Service
+from dspy_live.core.sink import DISCARD
+from dspy_live.programs.api.calls import layers_of, new_call, value_of
 from dspy_live.programs.api.progress import Progress, progress_for
-from dspy_live.programs.run.program import ProgramService
+from dspy_live.programs.run.program import ProgramService, program_fingerprint
 from dspy_live.programs.run.schema import outputs_of, restored
-from dspy_live.runtime import door
-from dspy_live.runtime.bounded_map import Items, Window
+from dspy_live.runtime.bounded_map import Items, bounded_map
 from dspy_live.runtime.checkpoint import Checkpoint, fingerprint
 from dspy_live.runtime.execution import background
 from dspy_live.runtime.execution.execution import Execution
@@ -120,6 +121,7 @@ async def stream_batch(
     checkpoint: str | Path | None = None,
     execution: Execution = "auto",
     runtime: Runtime | None = None,
+    layers: Sequence[Layer] | None = None,
 ) -> AsyncIterator[BatchItem]:
     """Yield a :class:`BatchItem` for each input, as they end; the inputs may be endless.
 
@@ -135,6 +137,7 @@ async def stream_batch(
             after ``kill -9``; at most ``concurrency`` items are asked again.
         execution: as for ``asyncify``.
         runtime: layers and account; the process's own by default.
+        layers: as for ``asyncify``.
 
     Raises ``ValueError`` for a number that can't work and ``ConfigurationError`` for a checkpoint of another program or
     of other inputs. Leaving the ``for`` stops what is at work.
@@ -142,28 +145,26 @@ async def stream_batch(
     for name, value, least in (("concurrency", concurrency, 1), ("window", 0 if window is None else window, 0)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(f"{name} must be a whole number, at least {least}; got {value!r}")
-    check_timeout(timeout)
     service = ProgramService(program, execution=execution, runtime=runtime)
+    layered = service.layered(layers_of(service.runtime, timeout, layers))
     kept = Checkpoint(checkpoint, program_fingerprint(program)) if checkpoint is not None else None
     bar = progress_for(progress, inputs, service.runtime.account)
-    runner = _Runner(service, timeout, kept, bar)
-    work = Window(inputs, runner.run, concurrency=concurrency, ordered=ordered, ahead=window)
-    results = aiter(work)
+    runner = _Runner(service, layered, kept, bar)
+    results = bounded_map(runner.run, inputs, concurrency=concurrency, ordered=ordered, ahead=window)
     try:
         with bar:
             async for item in results:
                 yield item
     finally:
-        await results.aclose()  # type: ignore[attr-defined]
+        await results.aclose()
         if kept is not None:
             kept.close()
 
 
 class _Runner:
-    def __init__(self, service: ProgramService, timeout: float | None, kept: Checkpoint | None, bar: Progress) -> None:
+    def __init__(self, service: ProgramService, layered: Service, kept: Checkpoint | None, bar: Progress) -> None:
         self._service = service
-        self._layered = service.with_layers()
-        self._timeout = timeout
+        self._layered = layered
         self._kept = kept
         self._bar = bar
 
@@ -189,8 +190,8 @@ class _Runner:
 
     async def _run(self, index: int, inputs: Any, args: Any, kwargs: Any, started: float) -> BatchItem:
         try:
-            call = call_for(self._service, args, kwargs, timeout=self._timeout, stream=False)
-            result = await door.run(self._layered, call)
+            call = new_call(self._service, args, kwargs, stream=False)
+            result = value_of(self._service, await self._layered(call, DISCARD))
         except Exception as exc:
             message = exc.message if isinstance(exc, LiveError) else str(exc)
             error = BatchError(index, inputs, type(exc).__name__, message, exc)
@@ -212,14 +213,6 @@ def arguments_of(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
             raise ValueError(inputs.problem)
         return (), dict(inputs.inputs)
     raise TypeError(f"an input is a dict, a dspy.Example or a tuple; got {type(inputs).__name__}")
-
-
-def program_fingerprint(program: Any) -> str:
-    """Return what tells one program from another: its class, signatures, demos and instructions."""
-    kind = type(program)
-    dump = getattr(program, "dump_state", None)
-    state = dump(json_mode=False) if callable(dump) else getattr(program, "__qualname__", repr(kind))
-    return fingerprint([f"{kind.__module__}.{kind.__qualname__}", state])
 
 
 def _record(item: BatchItem) -> dict[str, Any]:

@@ -13,11 +13,10 @@ from typing import Any
 
 import anyio
 import dspy
-import greenlet
 import tqdm
 
 from dspy_live.programs.internals import settings
-from dspy_live.runtime.execution.bridge import InlineGreenlet
+from dspy_live.runtime.execution.bridge import in_inline_run, switch_out
 from dspy_live.runtime.execution.execution import to_thread
 
 logger = logging.getLogger("dspy_live.parallel")
@@ -164,10 +163,9 @@ class Parallel:
 
 def _wait(futures: set[Future[Any]], until: str = FIRST_COMPLETED) -> tuple[set[Future[Any]], set[Future[Any]]]:
     """Wait in this thread; in an inline run only the run waits, and its loop goes on."""
-    current = greenlet.getcurrent()
-    if not isinstance(current, InlineGreenlet) or not futures:
+    if not in_inline_run() or not futures:
         return wait(futures, return_when=until)
-    current.parent.switch(_ended(futures, len(futures) if until == ALL_COMPLETED else 1))
+    switch_out(_ended(futures, len(futures) if until == ALL_COMPLETED else 1))
     done = {future for future in futures if future.done()}
     return done, futures - done
 

@@ -1,4 +1,8 @@
-"""A batch's progress bar: items, rate, cost and the time left; quiet where there is no terminal."""
+"""A batch's progress bar: items, rate, cost and the time left; none where there is no terminal.
+
+tqdm draws it, as it draws those of ``dspy.Parallel``: two libraries that both draw at the foot of one terminal would
+overwrite each other.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +11,16 @@ from collections.abc import Sized
 from types import TracebackType
 from typing import Any
 
+import tqdm
+
+from dspy_live.core.call import Call
+from dspy_live.core.observer import RunRecord
 from dspy_live.core.usage import LMRecord
 from dspy_live.runtime.books.account import Account
 
 
 class Progress:
-    """Counts what is done, and shows nothing."""
-
-    def __init__(self) -> None:
-        self.finished = 0
-        self.failures = 0
-        self.resumed = 0
+    """Counts items, and draws nothing."""
 
     def __enter__(self) -> Progress:
         return self
@@ -28,59 +31,44 @@ class Progress:
         return None
 
     def done(self, *, failed: bool = False, resumed: bool = False) -> None:
-        """One item has ended."""
-        self.finished += 1
-        self.failures += failed
-        self.resumed += resumed
+        """Count one item that has ended; a ``resumed`` one was done by an earlier run."""
 
 
 class Bar(Progress):
-    """The same, on a terminal. The cost is what LM calls of this process have cost meanwhile."""
+    """Draws a bar on standard error. Its cost is that of all LM calls of the account while it is open."""
 
     def __init__(self, total: int | None, account: Account) -> None:
-        super().__init__()
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as RichProgress
-
         self._account = account
+        self._total = total
+        self._failures = 0
         self._cost = 0.0
         self._unpriced = False
-        self._bar = RichProgress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TextColumn("{task.fields[spent]}"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-        )
-        self._task = self._bar.add_task("batch", total=total, rate="", spent="")
 
     def __enter__(self) -> Bar:
+        # smoothing=0: the rate is the mean since the start, which resumed items are not part of.
+        options: Any = {"unit": "item", "smoothing": 0, "dynamic_ncols": True, "file": sys.stderr}
+        self._bar: Any = tqdm.tqdm(total=self._total, desc="batch", **options)
         self._stop = self._account.observe(self)
-        self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._bar.stop()
         self._stop()
+        self._bar.close()
 
     def done(self, *, failed: bool = False, resumed: bool = False) -> None:
-        super().done(failed=failed, resumed=resumed)
-        speed = self._bar.tasks[0].speed
-        name = f"batch ({self.failures} failed)" if self.failures else "batch"
-        spent = f"${self._cost:.4f}{'+' if self._unpriced else ''}"
-        rate = f"{speed:.1f}/s" if speed else ""
-        self._bar.update(self._task, advance=1, description=name, rate=rate, spent=spent)
+        self._bar.initial += resumed
+        if failed:
+            self._failures += 1
+            self._bar.set_description(f"batch ({self._failures} failed)", refresh=False)
+        self._bar.set_postfix_str(f"${self._cost:.4f}{'+' if self._unpriced else ''}", refresh=False)
+        self._bar.update()
 
     # As an observer of the account.
 
-    def run_started(self, call: Any, program: str) -> None: ...
-    def first_token(self, call: Any) -> None: ...
-    def run_ended(self, call: Any, error: Any, duration: float, ttft: float | None) -> None: ...
+    def run_started(self, call: Call) -> None: ...
+    def run_ended(self, record: RunRecord) -> None: ...
 
     def lm_call_ended(self, record: LMRecord) -> None:
         if record.cost is None:
@@ -90,7 +78,7 @@ class Bar(Progress):
 
 
 def progress_for(wanted: bool | None, inputs: Any, account: Account) -> Progress:
-    """Return a bar where it is wanted, or by default where stderr is a terminal."""
+    """Return a bar where it is wanted, or by default where standard error is a terminal."""
     if wanted is None:
         wanted = sys.stderr.isatty()
     if not wanted:

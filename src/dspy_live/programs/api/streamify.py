@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
 import dspy
 
-from dspy_live.core.call import Buffer, Call, Overflow
+from dspy_live.core.call import Buffer, Overflow
 from dspy_live.core.events import (
     Custom,
     Event,
     Partial,
-    Predicted,
     Reasoning,
     Restart,
     Status,
@@ -24,13 +23,13 @@ from dspy_live.core.events import (
     Tool,
     Usage,
 )
-from dspy_live.core.service import Receiver, Service
-from dspy_live.programs.api.asyncify import call_for, check_timeout
+from dspy_live.core.service import Layer
+from dspy_live.programs.api.calls import layers_of, new_call, value_of
 from dspy_live.programs.api.items import PartialValue, StatusMessage, StreamToken
 from dspy_live.programs.api.listeners import Wanted, resolve
 from dspy_live.programs.run.program import ProgramService
-from dspy_live.programs.run.status import StatusMessageProvider
-from dspy_live.runtime.door import Door
+from dspy_live.programs.run.status import StatusMessageProvider, StatusReports
+from dspy_live.runtime.channel import ChannelStatistics, Reader
 from dspy_live.runtime.execution import background
 from dspy_live.runtime.execution.execution import Execution
 from dspy_live.runtime.runtime import Runtime
@@ -59,6 +58,7 @@ def streamify(
     overflow: Overflow | None = None,
     events: bool = False,
     runtime: Runtime | None = None,
+    layers: Sequence[Layer] | None = None,
 ) -> Callable[..., Any]:
     """Return a function that takes what ``program`` takes and returns a stream of what it says.
 
@@ -81,36 +81,36 @@ def streamify(
         overflow: ``"block"`` (the LM's socket is not read until there is room), ``"coalesce"`` or ``"drop_oldest"``.
         events: yield all events.
         runtime: layers and account; the process's own by default.
+        layers: as for :func:`asyncify`.
 
     Raises ``ValueError`` when a listener matches nothing, or is ambiguous. Leaving the ``for``, closing the
     stream, cancelling the task or the timeout closes the LM's connection at once.
     """
-    check_timeout(timeout)
     program = getattr(program, "program", program) if asyncio.iscoroutinefunction(program) else program
     way: Execution = "native" if is_async_program else execution
-    service = ProgramService(program, execution=way, runtime=runtime)
+    service = ProgramService(program, execution=way, runtime=runtime, status=status_message_provider)
+    if status_message_provider is None and service.reports.has_tools:
+        service.reports = StatusReports(program, StatusMessageProvider())
     listeners = list(stream_listeners or ())
     wanted = resolve(program, service.names, listeners) if listeners else None
     choice = _Choice(wanted, include_final_prediction_in_output_stream, events)
     room = _buffer(service.runtime.buffer, buffer, overflow)
-    provider = status_message_provider
-    if provider is None and service.watch.has_tools:
-        provider = StatusMessageProvider()
-    attributes = {} if provider is None else {"status": provider}
-    layered = service.with_layers()
-
-    def call_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
-        return call_for(service, args, kwargs, timeout=timeout, buffer=room, attributes=dict(attributes))
+    listed = layers_of(service.runtime, timeout, layers)
+    layered = service.layered(listed)
 
     def async_streamer(*args: Any, **kwargs: Any) -> Stream:
-        return Stream(layered, lambda: call_of(args, kwargs), choice)
+        def start() -> Reader:
+            return Reader(layered, new_call(service, args, kwargs), room)
+
+        return Stream(start, service, choice)
 
     def sync_streamer(*args: Any, **kwargs: Any) -> SyncStream:
-        return SyncStream(Stream(layered, lambda: call_of(args, kwargs), choice))
+        return SyncStream(async_streamer(*args, **kwargs))
 
-    streamer = async_streamer if async_streaming else sync_streamer
+    streamer: Any = async_streamer if async_streaming else sync_streamer
     streamer.__name__ = streamer.__qualname__ = f"streamified_{service.name}"
-    return streamer
+    streamer.layers = listed
+    return streamer  # type: ignore[no-any-return]
 
 
 def _buffer(default: Buffer, buffer: int | Buffer | None, overflow: Overflow | None) -> Buffer:
@@ -131,16 +131,14 @@ class Stream:
     One that is abandoned stops the program as soon as it is garbage, which in CPython is at once.
     """
 
-    def __init__(self, service: Service, make_call: Callable[[], Call], choice: _Choice) -> None:
+    def __init__(self, start: Callable[[], Reader], service: ProgramService, choice: _Choice) -> None:
+        self._start = start
         self._service = service
-        self._make_call = make_call
         self._choice = choice
-        self._door: Door[Receiver[Event]] | None = None
-        self._receiver: Receiver[Event] | None = None
+        self._reader: Reader | None = None
         self._items: deque[Any] = deque()
         self._spoke = False
         self._ended = False
-        self._statistics: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def __aiter__(self) -> Stream:
@@ -157,20 +155,20 @@ class Stream:
         if self._ended:
             return False
         try:
-            if self._receiver is None:
+            if self._reader is None:
                 self._loop = asyncio.get_running_loop()
-                self._door = Door(self._service.open(self._make_call()))
-                self._receiver = await self._door.__aenter__()
-            batch = await self._receiver.receive_many()
-        except BaseException as exc:
-            await self._leave(exc)
+                self._reader = self._start()
+            batch = await self._reader.receive_many()
+        except BaseException:
+            await self.aclose()
             raise
-        if not batch:
-            await self._leave(None)
-            return False
         for event in batch:
             self._take(event)
-        return True
+        if batch:
+            return True
+        self._ended = True
+        self._take_result(value_of(self._service, self._reader.result))
+        return bool(self._items)
 
     def ready(self) -> deque[Any]:
         """Return the items that are there; the caller takes them out."""
@@ -178,35 +176,20 @@ class Stream:
 
     async def aclose(self) -> None:
         """Stop the run and wait for its end, for a moment at most."""
-        if not self._ended:
-            await self._leave(GeneratorExit())
+        ended, self._ended = self._ended, True
+        if self._reader is not None and not ended:
+            await self._reader.aclose()
 
-    def statistics(self) -> Any:
+    def statistics(self) -> ChannelStatistics | None:
         """Return the statistics of the run's channel, the last ones after its end, ``None`` before the first step."""
-        if self._ended:
-            return self._statistics
-        channel = getattr(self._receiver, "statistics", None)
-        return channel() if channel is not None else None
-
-    async def _leave(self, exc: BaseException | None) -> None:
-        self._statistics = self.statistics()
-        self._ended = True
-        door, self._door = self._door, None
-        if door is None:
-            return
-        if exc is None:
-            await door.__aexit__(None, None, None)
-        else:
-            await door.__aexit__(type(exc), exc, exc.__traceback__)
+        return self._reader.statistics() if self._reader is not None else None
 
     def __del__(self) -> None:
-        door, loop = self._door, self._loop
-        if door is None or loop is None or loop.is_closed():
+        reader, loop = self._reader, self._loop
+        if reader is None or loop is None or self._ended or loop.is_closed():
             return
-        self._door = None
-        abandoned = GeneratorExit()
         try:
-            loop.call_soon_threadsafe(lambda: asyncio.ensure_future(door.__aexit__(GeneratorExit, abandoned, None)))
+            loop.call_soon_threadsafe(reader.abandon)
         except RuntimeError:
             pass  # the loop is closing, and its tasks with it
 
@@ -231,12 +214,14 @@ class Stream:
             case Reasoning() | Tool() | Usage() | TextDelta():
                 if choice.events:
                     put(event)
-            case Predicted(_, value):
-                if choice.final or choice.wanted is None or not self._spoke or not isinstance(value, dspy.Prediction):
-                    put(value)
             case _:
                 if choice.events:
                     put(event)
+
+    def _take_result(self, value: Any) -> None:
+        choice = self._choice
+        if choice.final or choice.wanted is None or not self._spoke or not isinstance(value, dspy.Prediction):
+            self._items.append(value)
 
 
 class SyncStream:

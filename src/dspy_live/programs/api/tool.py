@@ -75,4 +75,4 @@ async def _awaited(result: Any) -> Any:
 def _check() -> None:
     run = current_run()
     if run is not None:
-        run.scope.check()
+        run.check()

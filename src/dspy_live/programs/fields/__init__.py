@@ -1,1 +1,1 @@
-"""From an LM's text to named fields: which predictor is answering, and what of its text is which field."""
+"""From an LM's text to named fields: the predictor that is answering, and the fields in its text."""

@@ -1,107 +1,115 @@
-"""One LM call's words on their way to the reader: raw text in, events of named fields out."""
+"""The sinks of an LM call in a run: its raw text becomes events of named fields, its usage the run's."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from dspy_live.core.errors import Stop, StreamBroken
-from dspy_live.core.events import Partial, Reasoning, Restart, TextDelta, Token
+import msgspec
+
+from dspy_live.core.call import Origin
+from dspy_live.core.events import Event, Partial, Reasoning, Restart, TextDelta, Token, Usage
 from dspy_live.programs.fields.formats import parser_for, text_fields_of
-from dspy_live.sansio.fields import FieldText
+from dspy_live.sansio.fields import FieldEvent, FieldText
 
 if TYPE_CHECKING:
     from dspy_live.programs.run.run import Run
 
 
-class Speech:
-    """What one LM call says. Made when the call is made; used by one loop at a time.
+class UsageSink:
+    """The sink of an LM call whose words nobody takes: the run gets the ``Usage`` alone."""
 
-    ``text`` and ``reasoning`` return False when the reader is slow: pause the source, and go on when
-    ``on_room`` calls.
+    __slots__ = ("_origin", "_run", "room")
+
+    def __init__(self, run: Run, origin: Origin) -> None:
+        self._run = run
+        self._origin = origin
+        self.room = run.room
+
+    def push(self, event: Event) -> bool:
+        if not isinstance(event, Usage):
+            return True
+        origin = self._origin
+        if event.lm_call != origin.lm_call or event.predictor != origin.predictor:
+            # It was not made for this call: a layer shares one request among several.
+            event = msgspec.structs.replace(event, predictor=origin.predictor, lm_call=origin.lm_call)
+        return self._run.push(event)
+
+
+class FieldStream:
+    """The sink of one LM call in a run that streams.
+
+    ``TextDelta`` becomes ``Token`` and ``Partial`` of the signature's fields, and all that passes gets the predictor's
+    path and the LM call's number. A ``Restart`` takes back all that was said; a door that can't take words back then
+    gives no room any more.
+
+    Args:
+        run: takes the events, on any thread.
+        origin: the predictor and the number of the LM call.
+        adapter: has formatted the prompt; its format decides how the reply is read.
+        signature: the one that the adapter has put into the prompt.
+        verify: reads a whole reply as the adapter will, where the adapter's own reading is not told.
+        thinking: the output field that DSPy fills from the model's own reasoning.
     """
 
-    __slots__ = ("_adapter", "_channel", "_given", "_parser", "_push", "_right", "_run", "_said", "_signature",
-                 "_thinking", "_thought", "_verify", "foreign", "length", "lm_call", "predictor")  # fmt: skip
+    __slots__ = ("_adapter", "_parser", "_right", "_run", "_said", "_signature", "_thinking", "_thought", "_usage",
+                 "_verify", "origin", "room")  # fmt: skip
 
     def __init__(
         self,
         run: Run,
-        predictor: str,
-        lm_call: int,
+        origin: Origin,
         adapter: Any,
         signature: Any,
         verify: Callable[[str], Mapping[str, Any]] | None = None,
         thinking: str | None = None,
     ) -> None:
         self._run = run
-        self._push = run.push
-        self._channel = run.words
+        self.origin = origin
         self._adapter = adapter
         self._signature = signature
         self._parser = parser_for(adapter, signature)
-        # What was said of a field in the end, beside or in place of the parser's; None for what was taken back.
+        self._usage = UsageSink(run, origin)
+        # Text of fields as the adapter has read them, where other text was said; None for a field taken back.
         self._right: dict[str, str | None] = {}
         self._said = False
-        self._given = False
+        self.room = run.room
         self._verify = verify
-        # The output field that DSPy fills from the model's own reasoning, and what was said of it; None at its end.
         self._thinking = thinking
+        # The texts of the field ``thinking`` so far; None from its last token on.
         self._thought: list[str] | None = []
-        self.predictor = predictor
-        self.lm_call = lm_call
-        self.length = 0
-        # True while a loop that is not the run's own does the I/O: it never waits for room.
-        self.foreign = False
 
-    @property
-    def said(self) -> bool:
-        """True when something was said that a restart would have to take back."""
-        return self._said
+    def push(self, event: Event) -> bool:
+        kind = type(event)
+        room = True
+        if kind is TextDelta:
+            if event.text and self._parser is not None:  # type: ignore[union-attr]
+                for piece in self._parser.feed(event.text):  # type: ignore[union-attr]
+                    room = self._emit(piece)
+            return room
+        if isinstance(event, Reasoning):
+            return self._reason(event.text) if event.text else True
+        if isinstance(event, Restart):
+            return self._restart(event.reason)
+        return self._usage.push(event) if isinstance(event, Usage) else self._run.push(event)
 
-    def text(self, text: str) -> bool:
-        """Take a piece of the reply's text."""
-        self.length += len(text)
-        if self._run.raw:
-            self._said = True
-            self._push(TextDelta(text, self.lm_call, self.predictor))
-        parser = self._parser
-        if parser is not None:
-            for event in parser.feed(text):
-                self._emit(event)
-        return self.foreign or not self._channel.full
-
-    def reasoning(self, text: str) -> bool:
-        """Take a piece of the model's own reasoning."""
-        self._said = True
-        self._run.first_token()
-        self._push(Reasoning(text, self.predictor, self.lm_call))
-        if self._thinking is not None and self._thought is not None:
-            self._thought.append(text)
-            self._push(Token(text, self._thinking, self.predictor, self.lm_call))
-        return self.foreign or not self._channel.full
-
-    def on_room(self, callback: Callable[[], object]) -> None:
-        """Call back once when the reader has caught up."""
-        self._channel.on_room(callback)
-
-    async def room(self) -> None:
-        """Wait until the reader has caught up."""
-        await self._channel.room()
+    def usage_sink(self) -> UsageSink:
+        """Return a sink for the other completions of this call, whose words nobody takes."""
+        return self._usage
 
     def finish(self, reply: str) -> None:
         """The reply is complete: release what was held back.
 
-        Where nobody will tell us how the adapter reads it (an adapter that is not ours), it is read here.
+        An adapter that is no live one will not call :meth:`compare`; there the reply is read here.
         """
         if self._thinking is not None and self._thought:
             # Only now: a model may think again after its first words.
             self._thought = None
-            self._push(Token("", self._thinking, self.predictor, self.lm_call, True))
+            self._push_token("", self._thinking, last=True)
         if self._parser is None:
             return
-        for event in self._parser.finish():
-            self._emit(event)
+        for piece in self._parser.finish():
+            self._emit(piece)
         if self._verify is not None:
             try:
                 values = self._verify(reply)
@@ -109,34 +117,14 @@ class Speech:
                 return  # the adapter will meet the same failure, and fall back or raise
             self.compare(values)
 
-    def restart(self, reason: str) -> None:
-        """Take back everything that was said, and begin anew under the same number. As :meth:`void`."""
-        self.void(reason)
-        self._thought = []
-        self._right = {}
-        self._parser = parser_for(self._adapter, self._signature)
-
-    def void(self, reason: str) -> None:
-        """Take back everything that was said.
-
-        Behind a door that has given it out for good the run ends instead: raises :class:`Stop`, with a
-        :class:`StreamBroken` for the caller.
-        """
-        if self._given:
-            error = StreamBroken(
-                f"{reason}, but the beginning of its answer was given out and this door can't take words back; "
-                "ask again, or use a door that understands Restart"
-            )
-            self._run.root.scope.cancel(error)
-            raise Stop(error)
-        if self._said:
-            self._push(Restart(self.predictor, self.lm_call, reason))
-        self._said = False
+    def replace(self, earlier: FieldStream) -> None:
+        """The predictor asks the LM again: take back the words of its ``earlier`` LM call."""
+        earlier._take_back("the predictor asks the LM again")
 
     def compare(self, values: Mapping[str, Any]) -> None:
-        """Compare what was said with what the adapter has read; say it right where they differ.
+        """Compare the text that was pushed with the values that the adapter has read; push a repair where they differ.
 
-        It may be called again, as it is for an adapter that asks another: what is right by then is left alone.
+        It may be called again, as it is for an adapter that asks another: a field that is right is left alone.
         """
         if self._parser is None:
             return
@@ -152,31 +140,45 @@ class Speech:
             if words == true and field in ended:
                 continue
             if words is None:
-                self._say(field, true)
+                self._push_token(true, field, last=True)
             elif field not in ended and true.startswith(words):
-                self._say(field, true[len(words) :])
+                self._push_token(true[len(words) :], field, last=True)
             else:
                 self._repair(field)
-                self._say(field, true)
+                self._push_token(true, field, last=True)
             self._right[field] = true
+
+    def _reason(self, text: str) -> bool:
+        self._said = True
+        room = self._run.push(Reasoning(text, self.origin.predictor, self.origin.lm_call))
+        if self._thinking is not None and self._thought is not None:
+            self._thought.append(text)
+            room = self._push_token(text, self._thinking)
+        return room
+
+    def _restart(self, reason: str) -> bool:
+        """Take back everything that was said, and begin anew under the same number."""
+        self._thought = []
+        self._right = {}
+        self._parser = parser_for(self._adapter, self._signature)
+        return self._take_back(reason)
+
+    def _take_back(self, reason: str) -> bool:
+        said, self._said = self._said, False
+        return self._run.push(Restart(self.origin.predictor, self.origin.lm_call, reason)) if said else True
 
     def _repair(self, field: str) -> None:
         self._right[field] = None
-        self._push(Restart(self.predictor, self.lm_call, "the adapter has repaired the reply", (field,)))
+        reason = "the adapter has repaired the reply"
+        self._run.push(Restart(self.origin.predictor, self.origin.lm_call, reason, (field,)))
 
-    def _say(self, field: str, text: str) -> None:
+    def _push_token(self, text: str, field: str, *, last: bool = False) -> bool:
         self._said = True
-        self._run.first_token()
-        if not self._run.call.restartable:
-            self._given = self._given or self._run.gives(field, text, self.lm_call)
-        self._push(Token(text, field, self.predictor, self.lm_call, True))
+        return self._run.push(Token(text, field, self.origin.predictor, self.origin.lm_call, last))
 
-    def _emit(self, event: Any) -> None:
+    def _emit(self, piece: FieldEvent) -> bool:
         self._said = True
-        self._run.first_token()
-        if isinstance(event, FieldText):
-            if not self._run.call.restartable:
-                self._given = self._given or self._run.gives(event.field, event.text, self.lm_call)
-            self._push(Token(event.text, event.field, self.predictor, self.lm_call, event.last))
-        else:
-            self._push(Partial(event.value, event.field, self.predictor, self.lm_call, event.final))
+        origin = self.origin
+        if isinstance(piece, FieldText):
+            return self._run.push(Token(piece.text, piece.field, origin.predictor, origin.lm_call, piece.last))
+        return self._run.push(Partial(piece.value, piece.field, origin.predictor, origin.lm_call, piece.final))

@@ -1,4 +1,4 @@
-"""Which grammar an adapter's replies follow, and what a parser must know of a signature."""
+"""The format that an adapter's replies follow, and the fields of a signature as its parser needs them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from dspy.adapters.baml_adapter import BAMLAdapter
 from dspy.adapters.types.reasoning import Reasoning
 from dspy.adapters.utils import parse_value
 
-from dspy_live.sansio.fields import FieldSpec, Grammar, Kind, Parser, make_parser
+from dspy_live.sansio.fields import FieldSpec, Kind, Parser, ReplyFormat, make_parser
 
 # Subclasses before their bases.
-_GRAMMARS: tuple[tuple[type, Grammar], ...] = (
+_FORMATS: tuple[tuple[type, ReplyFormat], ...] = (
     (BAMLAdapter, "baml"),
     (dspy.JSONAdapter, "json"),
     (dspy.XMLAdapter, "xml"),
@@ -27,11 +27,11 @@ _GRAMMARS: tuple[tuple[type, Grammar], ...] = (
 _specs: weakref.WeakKeyDictionary[Any, tuple[FieldSpec, ...]] = weakref.WeakKeyDictionary()
 
 
-def grammar_of(adapter: Any) -> Grammar | None:
-    """Return the grammar of an adapter or of any subclass of it; ``None`` for an adapter of another family."""
-    for cls, grammar in _GRAMMARS:
+def format_of(adapter: Any) -> ReplyFormat | None:
+    """Return the reply format of an adapter or of any subclass of it; ``None`` for an adapter of another family."""
+    for cls, reply_format in _FORMATS:
         if isinstance(adapter, cls):
-            return grammar
+            return reply_format
     return None
 
 
@@ -79,6 +79,6 @@ def text_fields_of(signature: Any) -> tuple[str, ...]:
 
 
 def parser_for(adapter: Any, signature: Any) -> Parser | None:
-    """Return a fresh parser for one reply, or ``None`` where the adapter's grammar is unknown to us."""
-    grammar = grammar_of(adapter)
-    return None if grammar is None or signature is None else make_parser(grammar, specs_of(signature))
+    """Return a fresh parser for one reply, or ``None`` where the adapter's format is unknown to us."""
+    reply_format = format_of(adapter)
+    return None if reply_format is None or signature is None else make_parser(reply_format, specs_of(signature))

@@ -16,9 +16,9 @@ import dspy
 from dspy.adapters.types.reasoning import Reasoning
 
 from dspy_live.programs.fields.chat_template import user_message
-from dspy_live.programs.fields.origin import speech_now
+from dspy_live.programs.fields.origin import current_stream
 from dspy_live.programs.internals import Adapter
-from dspy_live.programs.lm.foreign_lm import replied, speaking_for
+from dspy_live.programs.lm.foreign_lm import foreign_call, replied
 from dspy_live.programs.lm.lm import LM, adopt, configured
 from dspy_live.programs.run.run import current_run
 
@@ -45,16 +45,16 @@ def _live_class(base: Any) -> Any:
         def __call__(self, lm: Any, lm_kwargs: Any, signature: Any, demos: Any, inputs: Any) -> Any:
             lm = _ours(lm)
             if isinstance(lm, LM):
-                return _said(super().__call__(lm, lm_kwargs, signature, demos, inputs))
-            with speaking_for(lm):
-                return _said(super().__call__(lm, lm_kwargs, signature, demos, inputs))
+                return _compared(super().__call__(lm, lm_kwargs, signature, demos, inputs))
+            with foreign_call(lm):
+                return _compared(super().__call__(lm, lm_kwargs, signature, demos, inputs))
 
         async def acall(self, lm: Any, lm_kwargs: Any, signature: Any, demos: Any, inputs: Any) -> Any:
             lm = _ours(lm)
             if isinstance(lm, LM):
-                return _said(await super().acall(lm, lm_kwargs, signature, demos, inputs))
-            with speaking_for(lm):
-                return _said(await super().acall(lm, lm_kwargs, signature, demos, inputs))
+                return _compared(await super().acall(lm, lm_kwargs, signature, demos, inputs))
+            with foreign_call(lm):
+                return _compared(await super().acall(lm, lm_kwargs, signature, demos, inputs))
 
         def _call_preprocess(self, lm: Any, lm_kwargs: Any, signature: Any, inputs: Any) -> Any:
             processed = super()._call_preprocess(lm, lm_kwargs, signature, inputs)
@@ -97,13 +97,13 @@ def _live_class(base: Any) -> Any:
     return Live
 
 
-def _said(values: Any) -> Any:
-    """Say right what the adapter has read otherwise than it was said, and return it."""
+def _compared(values: Any) -> Any:
+    """Return the values that the adapter has read; where the run was told other text, it is told theirs."""
     run = current_run()
     if run is not None and run.call.stream and values and isinstance(values[0], Mapping):
-        speech = speech_now(run)
-        if speech is not None:
-            speech.compare(values[0])
+        stream = current_stream(run)
+        if stream is not None:
+            stream.compare(values[0])
     return values
 
 

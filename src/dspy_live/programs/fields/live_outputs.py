@@ -1,4 +1,4 @@
-"""Which predictor speaks each text output, for doors that can't take words back."""
+"""The predictor behind each text output, for doors that can't take words back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import dspy
 
 _TRIES = (dspy.BestOfN, dspy.Refine)
-"""Modules that call what is inside them several times and choose: until the end nobody knows whose words count."""
+"""Modules that call the module inside them several times and choose one answer at the end."""
 
 
 def live_outputs(program: Any) -> dict[str, str] | None:

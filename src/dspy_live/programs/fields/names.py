@@ -1,4 +1,4 @@
-"""Who is who in a program: the path of every predictor, found once, for copies too.
+"""The path of every predictor and module in a program, found once, for copies too.
 
 A path is what ``named_predictors()`` calls it (``"rag.answer"``); a program that is itself a
 predictor is ``"self"``. A module that is not part of the program as it was wrapped, such as the
@@ -18,7 +18,7 @@ class Names:
     def __init__(self, program: Any) -> None:
         self.program = program
         self._paths: dict[int, str] = {}
-        # What a path was given to is kept alive: an id is reused once its object has gone.
+        # A module with a path is kept alive: an id is reused once its object has gone.
         self._kept: list[Any] = []
         self._shapes: dict[tuple[Any, ...], set[str]] = {}
         if isinstance(program, dspy.Module):

@@ -1,4 +1,4 @@
-"""Who is speaking: which predictor an LM call belongs to, in which format it answers, what it repeats.
+"""Which predictor makes an LM call, and where its words go.
 
 DSPy tells nobody, so it is read off. ``settings.caller_modules`` is the path of modules, and the
 list object itself is one invocation of the innermost: an adapter that falls back to another calls
@@ -10,15 +10,22 @@ stand in the frame of ``Adapter.__call__`` or ``acall``.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
 from types import CodeType, FrameType
 from typing import Any
 
-from dspy_live.programs.fields.field_stream import Speech
+from dspy_live.core.call import NO_ORIGIN, Origin
+from dspy_live.programs.fields.field_stream import FieldStream
+from dspy_live.programs.fields.names import Names
 from dspy_live.programs.internals import Adapter, overrides
 from dspy_live.programs.run.run import Run
 
 _MAX_FRAMES = 24
+_MAX_NAMES = 16
+"""Programs outside of any run whose names are remembered, and which are kept alive for that; an optimiser makes
+thousands."""
 
 
 def _code(method: Any) -> CodeType:
@@ -32,54 +39,47 @@ _ADAPTER_CODES = (_code(Adapter.__call__), _code(Adapter.acall))
 
 
 @dataclass(slots=True)
-class Speaker:
-    """The origin of one LM call: its number in the run, the predictor's path, the paths around it.
-
-    ``program`` is its name where there is no run to say it.
-    """
-
-    lm_call: int
-    predictor: str
-    modules: tuple[str, ...] = ()
-    speech: Speech | None = None
-    program: str = ""
-
-
-@dataclass(slots=True)
 class Invocation:
     """One call of one module. ``modules`` is kept so that its id stays its own."""
 
-    modules: list[Any] = field(default_factory=list)
-    speech: Speech | None = None
+    modules: list[Any]
+    stream: FieldStream
 
 
-def speaker_of(run: Run, messages: Any, kind: type[Speech] = Speech) -> Speaker:
-    """Return who makes the LM call with these messages."""
+def origin_of(
+    run: Run | None, messages: Any, kind: type[FieldStream] = FieldStream
+) -> tuple[Origin, FieldStream | None]:
+    """Return the origin of the LM call with these messages, and its sink where the run streams.
+
+    To be called where the LM is called, with that code's frames and settings around it. An earlier LM call of the same
+    invocation is taken back.
+    """
     modules = overrides().get("caller_modules") or []
-    number = next(run.numbers)
-    if not modules:
-        return Speaker(number, "lm", (), _speech(run, "lm", number, messages, kind) if run.call.stream else None)
-    path, around = run.names.of_callers(modules)
-    speaker = Speaker(number, path, around)
-    if run.call.stream:
+    if run is None:
+        return _origin_outside(modules), None
+    predictor, around = run.names.of_callers(modules) if modules else ("lm", ())
+    origin = Origin(run.id, run.program, predictor, around, next(run.numbers))
+    if not run.call.stream:
+        return origin, None
+    stream = _stream(run, origin, messages, kind)
+    if modules:
         invocation = run.invocations.get(id(modules))
         if invocation is None:
-            invocation = run.invocations[id(modules)] = Invocation(modules)
-        elif invocation.speech is not None and invocation.speech.said:
-            # The same invocation asks again: what it said before will not be its answer.
-            invocation.speech.void("the predictor asks the LM again")
-        speaker.speech = invocation.speech = _speech(run, path, number, messages, kind)
-    return speaker
+            run.invocations[id(modules)] = Invocation(modules, stream)
+        else:
+            stream.replace(invocation.stream)
+            invocation.stream = stream
+    return origin, stream
 
 
-def speech_now(run: Run) -> Speech | None:
-    """Return the speech of the invocation that is running here, once its LM call was made."""
+def current_stream(run: Run) -> FieldStream | None:
+    """Return the sink of the last LM call of the invocation that is running here, once there was one."""
     modules = overrides().get("caller_modules") or ()
     invocation = run.invocations.get(id(modules))
-    return invocation.speech if invocation is not None else None
+    return invocation.stream if invocation is not None else None
 
 
-def _speech(run: Run, path: str, number: int, messages: Any, kind: type[Speech]) -> Speech:
+def _stream(run: Run, origin: Origin, messages: Any, kind: type[FieldStream]) -> FieldStream:
     found = run.formatted.pop(id(messages), None)
     verify = None
     if found is not None and found[0] is messages:
@@ -89,7 +89,7 @@ def _speech(run: Run, path: str, number: int, messages: Any, kind: type[Speech])
         if adapter is not None:
             verify = _reader(adapter, signature)
     _, thinking = run.thinking.pop(id(signature), (None, None))
-    return kind(run, path, number, adapter, signature, verify, thinking)
+    return kind(run, origin, adapter, signature, verify, thinking)
 
 
 def _reader(adapter: Any, signature: Any) -> Any:
@@ -112,3 +112,29 @@ def _from_frames(messages: Any) -> tuple[Any, Any]:
             break
         frame = frame.f_back
     return None, None
+
+
+_lock = threading.Lock()
+_recent: OrderedDict[int, Names] = OrderedDict()
+
+
+def _origin_outside(modules: list[Any]) -> Origin:
+    """The origin where no run of ours is under way: plain DSPy code, such as ``Evaluate``, that uses our LM."""
+    if not modules:
+        return NO_ORIGIN
+    predictor, around = _names_of(modules[0]).of_callers(modules)
+    return Origin(program=type(modules[0]).__name__, predictor=predictor, modules=around)
+
+
+def _names_of(program: Any) -> Names:
+    with _lock:
+        names = _recent.get(id(program))
+        if names is not None:  # it keeps the program alive, so that the id is still its own
+            _recent.move_to_end(id(program))
+            return names
+    names = Names(program)
+    with _lock:
+        _recent[id(program)] = names
+        while len(_recent) > _MAX_NAMES:
+            _recent.popitem(last=False)
+    return names

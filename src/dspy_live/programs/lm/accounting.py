@@ -1,4 +1,4 @@
-"""Fits the account and the logs to DSPy: its prices, scopes that follow DSPy's own threads, where a line comes from.
+"""Fits the account and the logs to DSPy: its prices, meters that follow DSPy's own threads, the run of a log line.
 
 ``dspy.Parallel`` copies DSPy's settings into its threads and nothing else, so that a plain context variable is lost
 there. The meters in force travel in the settings instead, under a key of ours.
@@ -13,8 +13,8 @@ from dspy_live.core.usage import Meter
 from dspy_live.programs.internals import overrides, thread_local_overrides
 from dspy_live.programs.lm.prices import price_of
 from dspy_live.programs.run.run import current_run
-from dspy_live.runtime.books.account import Account, ScopeCarrier, process_account
-from dspy_live.runtime.log_context import Whereabouts, programs_loaded
+from dspy_live.runtime.books.account import Account, MeterCarrier, process_account
+from dspy_live.runtime.log_context import LogContext, programs_loaded
 
 KEY = "dspy_live_meters"
 
@@ -22,7 +22,7 @@ KEY = "dspy_live_meters"
 class SettingsCarrier:
     """Carries meters in ``dspy.settings``; those that an earlier carrier put in force stay so."""
 
-    def __init__(self, before: ScopeCarrier) -> None:
+    def __init__(self, before: MeterCarrier) -> None:
         self._before = before
 
     def current(self) -> tuple[Meter, ...]:
@@ -46,13 +46,13 @@ def install(account: Account) -> None:
         account.prices.use_table(price_of)
 
 
-def where() -> Whereabouts | None:
-    """Return the run, and the predictor or module, that the calling code is part of."""
+def where() -> LogContext | None:
+    """Return the run, and the predictor or module, that the calling code is part of; ``None`` outside of any run."""
     run = current_run()
     if run is None:
         return None
     modules = overrides().get("caller_modules")
-    return Whereabouts(run.call, run.program, run.names.path(modules[-1]) if modules else "")
+    return LogContext(run.call, run.program, run.names.path(modules[-1]) if modules else "")
 
 
 install(process_account())

@@ -1,92 +1,143 @@
-"""Books each request at the endpoint itself, inside of all layers: a retry's failed tries cost money too."""
+"""Books each request where it is sent, inside of all layers: a retry's failed tries cost money too."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 from dspy_live.core.call import Call
-from dspy_live.core.events import Completion, Event, Reasoning, TextDelta
+from dspy_live.core.events import Completion, Event, Reasoning, Result, TextDelta, Usage
 from dspy_live.core.service import Service
-
-if TYPE_CHECKING:
-    from dspy_live.programs.lm.lm import LM
-
+from dspy_live.core.sink import Sink
+from dspy_live.core.usage import NOTHING, CacheUse, LMRecord, LMUsage
+from dspy_live.programs.internals import CallResult
+from dspy_live.programs.lm.errors import as_dspy_error
+from dspy_live.programs.lm.results import text_of
+from dspy_live.runtime.books.account import Account
 
 NO_TEXT = 4_000
-"""What an image, a recording or a file in a prompt counts as, in characters of text: a guess, of a thousand tokens."""
+"""Characters of text that an image, a recording or a file in a prompt counts as: a guess, of a thousand tokens."""
 
 
-class Booked:
-    """An LM's endpoint whose requests are booked with whoever the call's ``attributes["books"]`` names."""
+class Booking:
+    """A layer that asks the meters before each request to an LM and books its tokens and cost; the reply gets its cost.
 
-    def __init__(self, service: Service, lm: LM) -> None:
-        self._service = service
-        self._lm = lm
+    It pushes one ``Usage`` for each reply. A request that fails or is cancelled after it has begun to answer is booked
+    with an estimate, any other failed one with nothing.
 
-    def open(self, call: Call) -> Any:
-        """Open the endpoint, and book what comes of it when it is left at the latest."""
-        books = call.attributes.get("books")
-        return self._service.open(call) if books is None else _Request(self._service, self._lm, call, books)
+    Args:
+        model: the LM's name, which has its price.
+        account: where to book.
+        looked_up: the call was looked up in the cache and not found: its first request is booked as a cache miss.
+
+    Raises :class:`~dspy_live.core.errors.BudgetExceeded` where a meter refuses the request.
+    """
+
+    kind: ClassVar[str] = "booking"
+
+    def __init__(self, model: str, account: Account, *, looked_up: bool = False) -> None:
+        self.model = model
+        self.account = account
+        self._next_use: CacheUse = "miss" if looked_up else "off"
+
+    def __repr__(self) -> str:
+        return f"Booking({self.model!r})"
+
+    def __call__(self, service: Service) -> Service:
+        async def booked(call: Call, sink: Sink) -> Result:
+            use, self._next_use = self._next_use, "off"
+            meters = self.account.admit(call.meters)
+            heard = _Heard(sink)
+            try:
+                reply = await service(call, heard)
+                if not isinstance(reply, Completion):
+                    raise TypeError(f"an LM's endpoint returns a Completion, not {reply!r}")
+                usage = _usage_of(reply.response, call)
+            except BaseException as exc:
+                usage = _estimate(call, heard.length) if heard.first is not None else NOTHING
+                cost = self.account.price(self.model, usage) if usage else None
+                self.account.record(heard.record(call, self.model, usage, cost, use, self._name_of(exc)), meters)
+                raise
+            cost = reply.cost if reply.cost is not None else self.account.price(self.model, usage)
+            self.account.record(heard.record(call, self.model, usage, cost, use), meters)
+            sink.push(usage_event(call, self.model, usage, cost))
+            return Completion(reply.response, cost)
+
+        return booked
+
+    def _name_of(self, error: BaseException) -> str:
+        return type(as_dspy_error(error, self.model)).__name__
 
 
-class _Request:
-    """One request; a receiver, too. ``attach`` is there where the endpoint's own receiver has it."""
+class _Heard:
+    """A sink that measures when the reply's first word comes and how long its text is."""
 
-    def __init__(self, service: Service, lm: LM, call: Call, books: Any) -> None:
-        self._inside = service.open(call)
-        self._lm = lm
-        self._books = books
-        self._meters = call.attributes.get("meters", ())
+    __slots__ = ("_now", "_sink", "_started", "first", "length", "room")
 
-    async def __aenter__(self) -> _Request:
-        self._ticket = self._books.request_starts(self._lm, self._meters)
-        try:
-            self._events: Any = await self._inside.__aenter__()
-        except BaseException as exc:
-            self._ticket.failed(exc)
-            raise
-        if hasattr(self._events, "attach"):
-            self.attach = self._attach
-        return self
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._now = asyncio.get_running_loop().time
+        self._started = self._now()
+        self.first: float | None = None
+        self.length = 0
+        self.room = sink.room
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        # A bound method kept on its own object is a cycle.
-        self.__dict__.pop("attach", None)
-        try:
-            await self._inside.__aexit__(kind, error, traceback)
-        finally:
-            if not self._ticket.booked:
-                self._ticket.failed(error)
+    def push(self, event: Event) -> bool:
+        kind = type(event)
+        if (kind is TextDelta or kind is Reasoning) and event.text:  # type: ignore[union-attr]
+            self.length += len(event.text)  # type: ignore[union-attr]
+            if self.first is None:
+                self.first = self._now() - self._started
+        return self._sink.push(event)
 
-    async def _attach(self, sink: Any) -> Any:
-        response = await self._events.attach(sink)
-        self._ticket.served(response)
-        return response
+    def record(
+        self, call: Call, model: str, usage: LMUsage, cost: float | None, use: CacheUse, error: str | None = None
+    ) -> LMRecord:
+        latency = self._now() - self._started
+        return lm_record(call, model, usage, cost, use, error=error, latency=latency, ttft=self.first)
 
-    def __aiter__(self) -> _Request:
-        return self
 
-    async def __anext__(self) -> Event:
-        event: Event = await self._events.__anext__()
-        self._note(event)
-        return event
+def lm_record(call: Call, model: str, usage: LMUsage, cost: float | None, use: CacheUse, **more: Any) -> LMRecord:
+    """Return the record of one request of ``call``, or of an answer from the cache."""
+    origin = call.origin
+    return LMRecord(
+        model=model,
+        run=origin.run,
+        program=origin.program,
+        predictor=origin.predictor,
+        modules=origin.modules,
+        lm_call=origin.lm_call,
+        usage=usage,
+        cost=cost,
+        cache=use,
+        key=call.key,
+        **more,
+    )
 
-    async def receive_many(self) -> list[Event]:
-        """Return what is ready, as the endpoint has it."""
-        batch: list[Event] = await self._events.receive_many()
-        for event in batch:
-            self._note(event)
-        return batch
 
-    def _note(self, event: Event) -> None:
-        if isinstance(event, (TextDelta, Reasoning)):
-            self._books.heard(len(event.text))
-        elif isinstance(event, Completion):
-            self._ticket.served(event.response)
+def usage_event(call: Call, model: str, usage: LMUsage, cost: float | None, *, cached: bool = False) -> Usage:
+    """Return the event for one request of ``call``, or for an answer from the cache."""
+    return Usage(
+        model, call.origin.predictor, call.origin.lm_call, usage.prompt_tokens, usage.completion_tokens,
+        usage.total_tokens, usage.cached_tokens, usage.reasoning_tokens, cost, cached, usage.estimated,
+    )  # fmt: skip
+
+
+def _usage_of(response: Any, call: Call) -> LMUsage:
+    """The provider's own count, or an estimate where it does not count."""
+    if isinstance(response, CallResult):
+        return LMUsage.parse(response.usage) or _estimate(call, sum(len(text_of(o)) for o in response.outputs))
+    reply = response or {}
+    reported = LMUsage.parse(reply.get("usage"))
+    if reported is not None:
+        return reported
+    messages = [choice.get("message") or {} for choice in reply.get("choices") or ()]
+    return _estimate(call, sum(len(message.get("content") or "") for message in messages))
+
+
+def _estimate(call: Call, length: int) -> LMUsage:
+    return LMUsage.estimate(prompt_length(call.inputs.get("messages") or ()), length)
 
 
 def prompt_length(messages: Iterable[Any]) -> int:

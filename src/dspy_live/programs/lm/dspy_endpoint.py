@@ -6,7 +6,6 @@ import copy
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -18,11 +17,11 @@ from dspy.clients.engines.stream_guard import achecked_stream
 from dspy.clients.execution import _engine, _result
 
 from dspy_live.core.call import Call
-from dspy_live.core.sink import Sink, alive
+from dspy_live.core.events import Completion, Event, Reasoning, TextDelta
+from dspy_live.core.sink import Sink
 from dspy_live.programs.internals import CallResult, PreparedCall, combine, error_boundary, settings
-from dspy_live.programs.lm.timely import Aside, until_room
+from dspy_live.programs.lm.openai_endpoint import AT_WORK
 from dspy_live.programs.run.run import current_run
-from dspy_live.runtime.channel.reading import Readable
 from dspy_live.runtime.execution.execution import to_thread
 
 if TYPE_CHECKING:
@@ -32,79 +31,52 @@ if TYPE_CHECKING:
 class DspyEndpoint:
     """One prepared call on the engine that DSPy would choose: lm15's, LiteLLM, or the user's own.
 
-    Its ``Completion`` carries DSPy's ``CallResult``. One attempt: retries are the engine's.
+    Its ``Completion`` carries DSPy's ``CallResult``. One attempt: retries are a layer's. Cancelling a call ends the
+    engine's stream; an engine that is synchronous only is waited for, since a thread can't be stopped.
     """
 
     def __init__(self, lm: LM, prepared: PreparedCall) -> None:
         self.lm = lm
         self.prepared = prepared
 
-    def open(self, call: Call) -> _Opened:
-        """Prepare the call; cancellation inside ends the engine's stream."""
-        return _Opened(self, call)
+    def __repr__(self) -> str:
+        return f"DspyEndpoint({self.lm.model!r})"
 
-
-class _Opened(Readable):
-    def __init__(self, endpoint: DspyEndpoint, call: Call) -> None:
-        self._lm = endpoint.lm
-        self._prepared = endpoint.prepared
-        self._call = call
-        self._reading = None
-
-    async def __aenter__(self) -> _Opened:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._reading is not None:
-            await self._reading.aclose()
-
-    async def attach(self, sink: Sink) -> CallResult:
-        """Make the call, hand the words of the first completion to ``sink``, and return DSPy's result."""
-        plain = self._lm.as_dspy()
-        prepared = self._prepared
+    async def __call__(self, call: Call, sink: Sink) -> Completion:
+        plain = self.lm.as_dspy()
         asynchronous = _has_async(plain)
         with error_boundary(plain.model, unexpected=True):
-            backend, request, provider = _engine(plain, prepared, asynchronous)
+            backend, request, provider = _engine(plain, self.prepared, asynchronous)
             if request is None:
-                return await self._legacy(plain, backend, sink, asynchronous)
-            first = await self._one(plain, backend, request, provider, sink, asynchronous)
-            aside = Aside(sink) if hasattr(sink, "alive") else None
-            others = [
-                await self._one(plain, backend, request, provider, aside, asynchronous) for _ in range(prepared.n - 1)
-            ]
-        return first if not others else combine([first, *others], model_type=plain.model_type)
+                return Completion(await self._legacy(plain, backend, call.stream and asynchronous, sink))
+            results = []
+            for _ in range(self.prepared.n):
+                if not asynchronous:
+                    response = await _in_thread(lambda: backend.complete(request))
+                elif call.stream and hasattr(backend, "stream"):
+                    response = await _streamed(backend, request, provider, sink)
+                else:
+                    response = await backend.complete(request)
+                    _push_parts(response.message, sink)
+                results.append(_result(plain, response, self.prepared, provider, request, estimate=False))
+                sink = _OtherCompletion(sink)
+        return Completion(results[0] if len(results) == 1 else combine(results, model_type=plain.model_type))
 
-    async def _one(
-        self, plain: Any, backend: Any, request: Any, provider: Any, sink: Sink | None, asynchronous: bool
-    ) -> CallResult:
-        if not asynchronous:
-            response = await _in_thread(lambda: backend.complete(request))
-        elif sink is not None and self._call.stream and hasattr(backend, "stream"):
-            response = await _streamed(backend, request, provider, sink)
-        else:
-            response = await backend.complete(request)
-            if sink is not None:
-                _say(sink, response.message)
-        return _result(plain, response, self._prepared, provider, request, estimate=False)
-
-    async def _legacy(self, plain: Any, backend: Any, sink: Sink, asynchronous: bool) -> CallResult:
-        prepared = self._prepared
+    async def _legacy(self, plain: Any, backend: Any, stream: bool, sink: Sink) -> CallResult:
+        prepared = self.prepared
         legacy = copy.deepcopy(prepared.legacy)
         arguments = {"prompt": prepared.prompt, "messages": prepared.messages, "call_kwargs": prepared.kwargs}
-        private = _PrivateStream(sink)
-        streams = self._call.stream and asynchronous
-        with _privately(private if streams else None):
-            if asynchronous:
+        chunks = _ChunkStream(sink)
+        with _send_stream(chunks if stream else None):
+            if _has_async(plain):
                 result = await backend.complete_legacy(plain, legacy, **arguments)
             else:
                 result = await _in_thread(lambda: backend.complete_legacy(plain, legacy, **arguments))
-        if not private.said and result.outputs:
+        if not chunks.spoke and result.outputs:
             output = result.outputs[0]
             text = output.get("text") if isinstance(output, dict) else output
             if text:
-                sink.text(text)
+                sink.push(TextDelta(text))
         return result
 
 
@@ -117,12 +89,12 @@ async def _in_thread(fn: Callable[[], Any]) -> Any:
             return None
         try:
             if run is not None:
-                run.scope.check()
+                run.check()
             return fn()
         finally:
             ended.set_result(None)
 
-    # Whoever is cancelled while it waits for a thread has asked nothing.
+    # A task that is cancelled while it waits for a free thread has asked nothing.
     async with anyio.to_thread.current_default_thread_limiter():
         if run is not None:
             run.works.add(ended)
@@ -133,12 +105,25 @@ async def _in_thread(fn: Callable[[], Any]) -> Any:
             ended.cancel()  # where no thread has begun, as when the loop is shut down; without effect otherwise
 
 
-class _PrivateStream:
-    """What DSPy's compatibility engine takes for ``send_stream``: its chunks go to our sink."""
+class _OtherCompletion:
+    """The sink of a completion after the first: it is told on that the LM is at work, and no word of it."""
+
+    __slots__ = ("_sink", "room")
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
-        self.said = False
+        self.room = sink.room
+
+    def push(self, event: Event) -> bool:
+        return self._sink.push(AT_WORK)
+
+
+class _ChunkStream:
+    """Stands in for ``send_stream`` while DSPy's compatibility engine runs: its chunks go to our sink."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self.spoke = False
 
     async def send(self, chunk: Any) -> None:
         """Take one provider-shaped chunk, and wait while the reader is slow."""
@@ -148,19 +133,19 @@ class _PrivateStream:
             return
         room = True
         if getattr(delta, "tool_calls", None):
-            alive(self._sink)
+            room = self._sink.push(AT_WORK)
         if thought := getattr(delta, "reasoning_content", None):
-            self.said = True
-            room = self._sink.reasoning(thought)
+            self.spoke = True
+            room = self._sink.push(Reasoning(thought, "", 0))
         if text := getattr(delta, "content", None):
-            self.said = True
-            room = self._sink.text(text)
+            self.spoke = True
+            room = self._sink.push(TextDelta(text))
         if not room:
-            await until_room(self._sink)
+            await self._sink.room()
 
 
 @contextmanager
-def _privately(stream: _PrivateStream | None) -> Iterator[None]:
+def _send_stream(stream: _ChunkStream | None) -> Iterator[None]:
     """Set ``send_stream`` for the engine alone; the adapters' scopes must not see it, or they would not fall back."""
     token = _adapter_calls.set(())
     try:
@@ -179,25 +164,22 @@ async def _streamed(backend: Any, request: Any, provider: Any, sink: Sink) -> An
             accumulator.push(event)
             if event.type == "end":
                 response = accumulator.response()
-            elif event.type == "delta":
-                part, room = event.delta, True
-                if part.type == "text":
-                    room = sink.text(part.text)
-                elif part.type == "thinking":
-                    room = sink.reasoning(part.text)
-                else:
-                    alive(sink)
-                if not room:
-                    await until_room(sink)
+            elif event.type == "delta" and not _push_part(event.delta, sink):
+                await sink.room()
     return response if response is not None else accumulator.response()
 
 
-def _say(sink: Sink, message: Any) -> None:
+def _push_parts(message: Any, sink: Sink) -> None:
     for part in message.parts:
-        if part.type == "thinking" and part.text:
-            sink.reasoning(part.text)
-        elif part.type == "text" and part.text:
-            sink.text(part.text)
+        _push_part(part, sink)
+
+
+def _push_part(part: Any, sink: Sink) -> bool:
+    if part.type == "text":
+        return sink.push(TextDelta(part.text))
+    if part.type == "thinking" and part.text:
+        return sink.push(Reasoning(part.text, "", 0))
+    return sink.push(AT_WORK)
 
 
 def _has_async(plain: Any) -> bool:

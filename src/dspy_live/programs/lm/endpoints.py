@@ -7,20 +7,21 @@ was given an endpoint of its own (the simulated LM, a user's Service) that one.
 from __future__ import annotations
 
 import os
-from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
 from dspy.utils.exceptions import LMNotConfiguredError
 
 from dspy_live.core.call import Call
-from dspy_live.core.events import Event
-from dspy_live.core.service import Receiver, Service
+from dspy_live.core.events import Result
+from dspy_live.core.service import Service, compose
+from dspy_live.core.sink import Sink
 from dspy_live.programs.internals import CLIENT_KEYS, PreparedCall, select_backend
-from dspy_live.programs.lm.booking import Booked
 from dspy_live.programs.lm.dspy_endpoint import DspyEndpoint
+from dspy_live.programs.lm.layers import endpoint_layers
 from dspy_live.programs.lm.openai_endpoint import OpenAIEndpoint
-from dspy_live.programs.lm.timely import Timely
+from dspy_live.programs.run.run import current_run
 from dspy_live.runtime.http.transport import Timeouts
+from dspy_live.runtime.runtime import default_runtime
 from dspy_live.sansio.openai import chat_headers, chat_url
 
 if TYPE_CHECKING:
@@ -33,52 +34,44 @@ _SAME_WIRE = frozenset({"openai-chat", "vllm", "ollama", "groq", "openrouter", "
 _NOT_OURS = ("custom_llm_provider", "api_version", "azure_ad_token_provider")
 
 
-def endpoint_for(lm: LM, call: PreparedCall) -> Service:
+def endpoint_for(lm: LM, prepared: PreparedCall) -> Service:
     """Return the service that answers this call. Raises DSPy's ``LMNotConfiguredError`` without a key."""
-    service, live = _endpoint_for(lm, call), lm.live
-    if live.first_token_timeout is None and live.idle_timeout is None:
-        return service
-    return Timely(service, live.first_token_timeout, live.idle_timeout, lm.model)
-
-
-def _endpoint_for(lm: LM, call: PreparedCall) -> Service:
     if lm.live.endpoint is not None:
         return lm.live.endpoint
-    if not _is_fast(lm, call):
-        return DspyEndpoint(lm, call)
-    route = _route(lm)
-    if route is None:
-        return DspyEndpoint(lm, call)
-    return _openai(lm, call.legacy, *route)
+    route = _route(lm) if _is_fast(lm, prepared) else None
+    return DspyEndpoint(lm, prepared) if route is None else _openai(lm, prepared.legacy, *route)
 
 
 class LMService:
     """One LM as a Service of its own, for a layer that asks another LM than the program's: ``Fallback(lm.service())``.
 
     The call's inputs are the keyword arguments of a chat completion; model, address, key and the other
-    settings of a client are this LM's, and it is this LM that is booked.
+    settings of a client are this LM's, and its requests are booked under its name.
     """
 
     def __init__(self, lm: LM) -> None:
         self.lm = lm
 
-    def open(self, call: Call) -> AbstractAsyncContextManager[Receiver[Event]]:
-        """Ask this LM in place of the one that the call was made for."""
+    def __repr__(self) -> str:
+        return f"LMService({self.lm.model!r})"
+
+    async def __call__(self, call: Call, sink: Sink) -> Result:
+        lm = self.lm
         theirs = {k: v for k, v in call.inputs.items() if k not in CLIENT_KEYS and k != "model"}
-        ours = {k: v for k, v in self.lm.kwargs.items() if k in CLIENT_KEYS}
-        legacy = {**theirs, **ours, "model": self.lm.model}
+        ours = {k: v for k, v in lm.kwargs.items() if k in CLIENT_KEYS}
+        legacy = {**theirs, **ours, "model": lm.model}
         prepared = PreparedCall(None, legacy.get("messages"), {}, legacy, None, False, legacy.get("n") or 1, True)
-        opened: AbstractAsyncContextManager[Receiver[Event]] = Booked(endpoint_for(self.lm, prepared), self.lm).open(
-            call.but(inputs=legacy)
-        )
-        return opened
+        run = current_run()
+        account = (run.runtime if run is not None else default_runtime()).account
+        service = compose(endpoint_for(lm, prepared), endpoint_layers(lm, account))
+        return await service(call.but(inputs=legacy, model=lm.model), sink)
 
 
-def _is_fast(lm: LM, call: PreparedCall) -> bool:
-    legacy = call.legacy
+def _is_fast(lm: LM, prepared: PreparedCall) -> bool:
+    legacy = prepared.legacy
     return (
         lm.model_type == "chat"
-        and call.request is None
+        and prepared.request is None
         and isinstance(lm.__dict__.get("_engine_spec", "auto"), str)
         and lm.__dict__.get("_engine_spec", "auto") == "auto"
         and legacy.get("prompt_cache") is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dspy.lm15 import LM15Error
 from dspy.utils.exceptions import (
@@ -32,10 +32,7 @@ from dspy_live.core.errors import (
 )
 from dspy_live.programs.internals import map_http_error, wrap_error
 from dspy_live.runtime.http.transport import ConnectTimeout, FirstByteTimeout, IdleTimeout, TransportError
-from dspy_live.sansio.openai import MalformedReply, ProviderFailed, ReplyError, StreamCut, error_from_reply
-
-if TYPE_CHECKING:
-    from dspy_live.programs.lm.lm import LM
+from dspy_live.sansio.openai import ProviderFailed, ReplyError, StreamCut, error_from_reply
 
 
 @functools.cache
@@ -66,34 +63,26 @@ def http_error(status: int, headers: Mapping[str, str], body: bytes, model: str,
     return wrap_error(made, model=model)
 
 
-def as_dspy_error(exc: Exception, lm: LM) -> Any:
+def as_dspy_error(exc: BaseException, model: str) -> BaseException:
     """Return the error of DSPy's that ``exc`` is, or ``exc`` itself where it is none of an endpoint's."""
     if isinstance(exc, (LMError, TypeError, ValueError)) or not isinstance(exc, Exception):
         return exc
+    made: BaseException = exc
     if isinstance(exc, LM15Error):
-        return wrap_error(exc, model=lm.model)
-    if isinstance(exc, (ConnectTimeout, FirstByteTimeout, IdleTimeout)):
-        return LMTimeoutError(str(exc), model=lm.model)
-    if isinstance(exc, TransportError):
-        return LMTransportError(str(exc), model=lm.model)
-    if isinstance(exc, StreamCut):
-        return LMTransportError(str(exc), model=lm.model)
-    if isinstance(exc, ProviderFailed):
-        return _provider_failed(exc, lm)
-    if isinstance(exc, (MalformedReply, ReplyError)):
-        return LMServerError(str(exc), model=lm.model)
-    return exc
-
-
-def _provider_failed(exc: ProviderFailed, lm: LM) -> Any:
-    status = getattr(exc, "status", None)
-    if isinstance(status, int) and status >= 400:
-        return wrap_error(map_http_error(status, str(exc)), model=lm.model)
-    return LMServerError(str(exc), model=lm.model)
+        made = wrap_error(exc, model=model)
+    elif isinstance(exc, (ConnectTimeout, FirstByteTimeout, IdleTimeout)):
+        made = LMTimeoutError(str(exc), model=model)
+    elif isinstance(exc, (TransportError, StreamCut)):
+        made = LMTransportError(str(exc), model=model)
+    elif isinstance(exc, ProviderFailed) and isinstance(exc.status, int) and exc.status >= 400:
+        made = wrap_error(map_http_error(exc.status, str(exc)), model=model)
+    elif isinstance(exc, ReplyError):
+        made = LMServerError(str(exc), model=model)
+    return made
 
 
 def public_lm_error(exc: BaseException) -> LiveError | None:
-    """Return what may be told to a client of an LM's failure, ``None`` for any other exception.
+    """Return the error that a client may be shown for an LM's failure, ``None`` for any other exception.
 
     The provider's own words stay in ``__cause__``: they may quote a key.
     """

@@ -13,9 +13,8 @@ from typing import Any, Literal
 import dspy
 from dspy.clients.capabilities import Capabilities
 
-from dspy_live.core.service import Service
-from dspy_live.programs.fields.origin import speaker_of
-from dspy_live.programs.fields.origin_outside import speaker_outside
+from dspy_live.core.service import Layer, Service
+from dspy_live.programs.fields.origin import origin_of
 from dspy_live.programs.internals import (
     CLIENT_KEYS,
     LM_CLASS_STATE_KEY,
@@ -31,8 +30,10 @@ from dspy_live.programs.internals import (
 )
 from dspy_live.programs.lm import engine
 from dspy_live.programs.lm.endpoints import LMService
+from dspy_live.programs.lm.layers import lm_layers
 from dspy_live.programs.run.run import current_run
 from dspy_live.runtime.execution import bridge
+from dspy_live.runtime.runtime import default_runtime
 
 Streaming = Literal["auto", "always", "never"]
 _DSPY_LM = "dspy.clients.lm.LM"
@@ -40,7 +41,7 @@ _DSPY_LM = "dspy.clients.lm.LM"
 
 @dataclass(frozen=True, slots=True)
 class LMOptions:
-    """What an LM of ours has beside a ``dspy.LM``'s own keywords; never saved with a program."""
+    """The options of an LM of ours beside a ``dspy.LM``'s own keywords; never saved with a program."""
 
     stream: Streaming = "auto"
     capabilities: Capabilities | None = None
@@ -49,7 +50,16 @@ class LMOptions:
     idle_timeout: float | None = None
     configured: bool = False
 
+    def __post_init__(self) -> None:
+        if self.stream not in ("auto", "always", "never"):
+            raise ValueError(f"stream must be 'auto', 'always' or 'never'; got {self.stream!r}")
+        for name in ("first_token_timeout", "idle_timeout"):
+            seconds = getattr(self, name)
+            if seconds is not None and not seconds > 0:
+                raise ValueError(f"{name} must be a positive number of seconds; got {seconds!r}")
 
+
+_OPTIONS = ("stream", "capabilities", "endpoint", "first_token_timeout", "idle_timeout")
 _DEFAULTS = LMOptions()
 
 
@@ -90,18 +100,18 @@ class LM(dspy.LM):
         idle_timeout: float | None = None,
         **kwargs: Any,
     ) -> None:
-        if stream not in ("auto", "always", "never"):
-            raise ValueError(f"stream must be 'auto', 'always' or 'never'; got {stream!r}")
-        for name, seconds in (("first_token_timeout", first_token_timeout), ("idle_timeout", idle_timeout)):
-            if seconds is not None and not seconds > 0:
-                raise ValueError(f"{name} must be a positive number of seconds; got {seconds!r}")
         self._live = LMOptions(stream, _named(capabilities), endpoint, first_token_timeout, idle_timeout)
         super().__init__(model, *args, **kwargs)
 
     @property
     def live(self) -> LMOptions:
-        """What this LM was given beside a ``dspy.LM``'s own keywords."""
+        """The options that this LM was given beside a ``dspy.LM``'s own keywords."""
         return getattr(self, "_live", _DEFAULTS)
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers around each call's endpoint under the default runtime, the outermost first; to be looked at."""
+        return lm_layers(self, default_runtime())
 
     def service(self) -> Service:
         """Return this LM as a Service, for layers that ask more than one: ``Fallback(other_lm.service())``."""
@@ -139,8 +149,8 @@ class LM(dspy.LM):
             return self._through_dspy(prompt, messages, kwargs)
         call = self._prepare(prompt, messages, kwargs, asynchronous=False)
         run = current_run()
-        speaker = speaker_of(run, messages) if run is not None else speaker_outside()
-        result = bridge.wait_for(lambda: engine.answer(self, call, run, speaker), run)
+        origin, stream = origin_of(run, messages)
+        result = bridge.wait_for(lambda: engine.answer(self, call, run, origin, stream), run)
         return finalize(self, call, result)
 
     @with_callbacks
@@ -149,8 +159,8 @@ class LM(dspy.LM):
             return await self._athrough_dspy(prompt, messages, kwargs)
         call = self._prepare(prompt, messages, kwargs, asynchronous=True)
         run = current_run()
-        speaker = speaker_of(run, messages) if run is not None else speaker_outside()
-        return finalize(self, call, await engine.answer(self, call, run, speaker))
+        origin, stream = origin_of(run, messages)
+        return finalize(self, call, await engine.answer(self, call, run, origin, stream))
 
     def _prepare(self, prompt: Any, messages: Any, kwargs: dict[str, Any], *, asynchronous: bool) -> PreparedCall:
         # DSPy refuses client settings beside an engine object; they are ours to carry out.
@@ -176,8 +186,10 @@ class LM(dspy.LM):
         return finalize(self, call, await aexecute(plain, call))
 
     def copy(self, **kwargs: Any) -> LM:
-        """Return a copy with updated parameters, as ``dspy.LM.copy`` does; what is ours goes with it."""
-        own = {k: kwargs.pop(k) for k in ("stream", "endpoint") if k in kwargs}
+        """Return a copy with updated parameters, as ``dspy.LM.copy`` does; our own options go with it too."""
+        own = {name: kwargs.pop(name) for name in _OPTIONS if name in kwargs}
+        if "capabilities" in own:
+            own["capabilities"] = _named(own["capabilities"])
         plain = self.as_dspy().copy(**kwargs)
         copied = object.__new__(type(self))
         copied.__dict__ = plain.__dict__  # type: ignore[misc]
@@ -185,7 +197,7 @@ class LM(dspy.LM):
         return copied
 
     def dump_state(self) -> dict[str, Any]:
-        """Return the state of the ``dspy.LM`` that this is; keys and what is ours stay out of it."""
+        """Return the state of the ``dspy.LM`` that this is; keys and our own options stay out of it."""
         state: dict[str, Any] = self.as_dspy().dump_state()
         state[LM_CLASS_STATE_KEY] = _DSPY_LM
         return state
@@ -258,7 +270,7 @@ _known: dict[tuple[Any, ...], Capabilities] = {}
 
 
 class EngineMark:
-    """Stands in ``_engine_spec`` and says what the model can do, looked up once per model."""
+    """Stands in ``_engine_spec`` and tells the model's capabilities, looked up once per model."""
 
     __slots__ = ("_lm",)
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
-from types import TracebackType
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pydantic
 
 from dspy_live.core.call import Call
-from dspy_live.core.sink import Sink, alive
+from dspy_live.core.events import Completion, Reasoning, TextDelta
+from dspy_live.core.sink import Sink
 from dspy_live.programs.internals import _strict_json_schema
 from dspy_live.programs.lm.errors import http_error
-from dspy_live.runtime.channel.reading import Readable
 from dspy_live.runtime.http.transport import Exchange, Timeouts, TransportError, pool_for_running_loop
 from dspy_live.sansio.openai import Delta, StreamParser, chat_body, parse_reply, refuses_n, refuses_stream_options
 
@@ -28,13 +27,16 @@ _without_usage: set[str] = set()
 # The same for those that refuse more than one completion a request: the LM is asked once for each.
 _without_n: set[str] = set()
 
+AT_WORK = TextDelta("")
+"""Says that the LM is at work on something that is no text of its first completion."""
+
 
 class OpenAIEndpoint:
     """An OpenAI-compatible endpoint.
 
-    The call's inputs are the keyword arguments of a chat completion. It answers with ``TextDelta``
-    and ``Reasoning`` of the first choice where the call asks for a stream, and one ``Completion``
-    with the whole reply as a dict. Raises DSPy's ``LMError``s and the transport's own errors.
+    The call's inputs are the keyword arguments of a chat completion. It pushes ``TextDelta`` and ``Reasoning`` of the
+    first choice and returns the whole reply as a dict. Raises DSPy's ``LMError``s and the transport's own errors.
+    Cancelling a call closes its socket at once.
     """
 
     def __init__(self, url: str, headers: dict[str, str], model: str, timeouts: Timeouts, lm: str) -> None:
@@ -44,119 +46,78 @@ class OpenAIEndpoint:
         self.timeouts = timeouts
         self.lm = lm
 
-    def open(self, call: Call) -> _Request:
-        """Prepare the request; entering sends it, leaving it early closes the socket at once."""
-        return _Request(self, call)
+    def __repr__(self) -> str:
+        return f"OpenAIEndpoint({self.url!r})"
+
+    async def __call__(self, call: Call, sink: Sink) -> Completion:
+        headers = {**self.headers, "Accept": "text/event-stream"} if call.stream else self.headers
+        while True:
+            # Noted for this request: another one may learn meanwhile that the endpoint refuses them.
+            usage = call.stream and self.url not in _without_usage
+            inputs = call.inputs if self.url not in _without_n else {**call.inputs, "n": None}
+            n = inputs.get("n") or 1
+            body = chat_body(_wire(inputs), stream=call.stream, usage=usage, model=self.model)
+            async with pool_for_running_loop().exchange("POST", self.url, headers, body, self.timeouts) as exchange:
+                await exchange.headers_received()
+                if exchange.status < 400:
+                    streamed = call.stream and "event-stream" in exchange.headers.get("content-type", "event-stream")
+                    return Completion(await (_streamed(exchange, n, sink) if streamed else _whole(exchange, sink)))
+                refusal = await exchange.read(_ERROR_BODY, truncate=True)
+            if usage and refuses_stream_options(exchange.status, refusal):
+                _without_usage.add(self.url)
+            elif n > 1 and refuses_n(exchange.status, refusal):
+                _without_n.add(self.url)
+            else:
+                raise http_error(exchange.status, exchange.headers, refusal, self.lm, now=time.time())
 
 
-class _Request(Readable):
-    """One request: a context manager, and the receiver that it gives."""
+async def _streamed(exchange: Exchange, n: int, sink: Sink) -> dict[str, Any]:
+    """Push a stream's words from the socket's own callback; this task wakes when the sink is full, and at the end."""
+    parser = StreamParser(n=n)
+    linger: asyncio.TimerHandle | None = None
 
-    __slots__ = ("_call", "_endpoint", "_exchange", "_linger", "_n", "_paused", "_sink", "_usage", "_wire")
+    def received(data: bytes) -> None:
+        nonlocal linger
+        if not _push(parser.feed(data), sink):
+            exchange.pause()
+        if parser.done and linger is None:
+            linger = asyncio.get_running_loop().call_later(_LINGER, exchange.abort)
 
-    def __init__(self, endpoint: OpenAIEndpoint, call: Call) -> None:
-        self._endpoint = endpoint
-        self._call = call
-        self._exchange: Exchange | None = None
-        self._paused = False
-        self._linger: asyncio.TimerHandle | None = None
-        self._wire: StreamParser | None = None
-        self._sink: Sink | None = None
-        self._reading = None
+    exchange.on_body = received
+    try:
+        while not await exchange.wait():
+            await sink.room()
+            exchange.resume()
+    except TransportError:
+        if not parser.done:
+            raise
+    finally:
+        if linger is not None:
+            linger.cancel()
+    _push(parser.finish(), sink)
+    return parser.reply()
 
-    async def __aenter__(self) -> _Request:
-        await self._send()
-        return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._linger is not None:
-            self._linger.cancel()
-        try:
-            if self._reading is not None:
-                await self._reading.aclose()
-        finally:
-            if self._exchange is not None:
-                await self._exchange.__aexit__(kind, error, traceback)
+async def _whole(exchange: Exchange, sink: Sink) -> dict[str, Any]:
+    reply = parse_reply(await exchange.read())
+    message = (reply["choices"][0].get("message") or {}) if reply.get("choices") else {}
+    if thought := message.get("reasoning_content") or message.get("reasoning"):
+        sink.push(Reasoning(thought, "", 0))
+    if text := message.get("content"):
+        sink.push(TextDelta(text))
+    return reply
 
-    async def _send(self) -> None:
-        """Send the request in the shape that the endpoint takes, as far as is known by now."""
-        endpoint, call = self._endpoint, self._call
-        # What this request was sent with: others to the same endpoint may learn meanwhile what it refuses.
-        self._usage = call.stream and endpoint.url not in _without_usage
-        inputs = call.inputs if endpoint.url not in _without_n else {**call.inputs, "n": None}
-        self._n = inputs.get("n") or 1
-        body = chat_body(_wire(inputs), stream=call.stream, usage=self._usage, model=endpoint.model)
-        headers = {**endpoint.headers, "Accept": "text/event-stream"} if call.stream else endpoint.headers
-        exchange = pool_for_running_loop().exchange("POST", endpoint.url, headers, body, endpoint.timeouts)
-        self._exchange = await exchange.__aenter__()
 
-    async def attach(self, sink: Sink) -> dict[str, Any]:
-        """Read the reply, hand its words to ``sink`` as they arrive, and return the whole of it."""
-        exchange = self._exchange
-        assert exchange is not None
-        await exchange.headers_received()
-        if exchange.status >= 400:
-            body = await exchange.read(_ERROR_BODY, truncate=True)
-            if (refused := self._refused(exchange.status, body)) is not None:
-                refused.add(self._endpoint.url)
-                await exchange.__aexit__(None, None, None)
-                await self._send()
-                return await self.attach(sink)
-            raise http_error(exchange.status, exchange.headers, body, self._endpoint.lm, now=time.time())
-        if not self._call.stream or "event-stream" not in exchange.headers.get("content-type", "event-stream"):
-            reply = parse_reply(await exchange.read())
-            message = (reply["choices"][0].get("message") or {}) if reply.get("choices") else {}
-            if thought := message.get("reasoning_content") or message.get("reasoning"):
-                sink.reasoning(thought)
-            if text := message.get("content"):
-                sink.text(text)
-            return reply
-        wire = self._wire = StreamParser(n=self._n)
-        self._sink = sink
-        exchange.on_body = self._received
-        try:
-            await exchange.done()
-        except TransportError:
-            if not wire.done:
-                raise
-        self._say(wire.finish())
-        return wire.reply()
-
-    def _refused(self, status: int, body: bytes) -> set[str] | None:
-        """Return where to note what the endpoint refuses and can be asked without, or ``None``."""
-        if self._usage and refuses_stream_options(status, body):
-            return _without_usage
-        return _without_n if self._n > 1 and refuses_n(status, body) else None
-
-    def _received(self, data: bytes) -> None:
-        wire = self._wire
-        assert wire is not None
-        self._say(wire.feed(data))
-        if wire.done and self._linger is None and self._exchange is not None:
-            self._linger = asyncio.get_running_loop().call_later(_LINGER, self._exchange.abort)
-
-    def _say(self, deltas: list[Delta]) -> None:
-        sink = self._sink
-        assert sink is not None
-        room = True
-        for delta in deltas:
-            if delta.index or delta.kind == "tool":
-                alive(sink)
-            elif delta.kind == "text":
-                room = sink.text(delta.text)
-            elif delta.kind == "reasoning":
-                room = sink.reasoning(delta.text)
-        if not room and not self._paused and self._exchange is not None:
-            self._paused = True
-            self._exchange.pause()
-            sink.on_room(self._resume)
-
-    def _resume(self) -> None:
-        self._paused = False
-        if self._exchange is not None:
-            self._exchange.resume()
+def _push(deltas: Iterable[Delta], sink: Sink) -> bool:
+    room = True
+    for delta in deltas:
+        if delta.index or delta.kind == "tool":
+            room = sink.push(AT_WORK)
+        elif delta.kind == "text":
+            room = sink.push(TextDelta(delta.text))
+        else:
+            room = sink.push(Reasoning(delta.text, "", 0))
+    return room
 
 
 def _wire(inputs: Mapping[str, Any]) -> Mapping[str, Any]:

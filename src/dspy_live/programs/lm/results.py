@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from dspy_live.programs.internals import CallResult, PreparedCall, attributes
+from dspy_live.core.call import Call
+from dspy_live.core.errors import LiveError
+from dspy_live.core.events import Completion, Result
+from dspy_live.core.service import Service
+from dspy_live.core.sink import Sink
+from dspy_live.programs.internals import CallResult, attributes
+from dspy_live.programs.lm.errors import as_dspy_error
 
 if TYPE_CHECKING:
     from dspy_live.programs.lm.lm import LM
@@ -13,12 +20,56 @@ if TYPE_CHECKING:
 _dspy_logger = logging.getLogger("dspy.clients.lm")
 
 
-def result_of(lm: LM, call: PreparedCall, response: Any) -> CallResult:
-    """Return DSPy's result for a chat-completion as a dict, or for what DSPy's own engines gave."""
+class DspyResults:
+    """A layer that returns replies as DSPy's ``CallResult``, and raises an endpoint's failures as DSPy's own errors.
+
+    Inside of a retry, so that a reply which DSPy can't read is a failure like any other.
+    """
+
+    def __init__(self, lm: LM) -> None:
+        self._lm = lm
+
+    def __repr__(self) -> str:
+        return "DspyResults()"
+
+    def __call__(self, service: Service) -> Service:
+        async def as_dspy(call: Call, sink: Sink) -> Result:
+            try:
+                reply = await service(call, sink)
+                assert isinstance(reply, Completion)
+                result = _result_of(self._lm, call.inputs, reply.response)
+            except LiveError:
+                raise
+            except Exception as exc:
+                error = as_dspy_error(exc, self._lm.model)
+                if error is exc:
+                    raise
+                raise error from exc
+            if result.cost is None:
+                result.cost = reply.cost
+            return Completion(result, result.cost)
+
+        return as_dspy
+
+
+def _result_of(lm: LM, inputs: Mapping[str, Any], response: Any) -> CallResult:
     if isinstance(response, CallResult):
         return response
-    raw = attributes(response)
-    result = CallResult.legacy(lm, raw, kwargs=call.legacy)
+    result = CallResult.legacy(lm, attributes(response), kwargs=dict(inputs))
     if any(choice.get("finish_reason") == "length" for choice in response.get("choices") or ()):
         _dspy_logger.warning("LM response was truncated; increase max_tokens or inspect history.")
     return result
+
+
+def first_output(result: CallResult) -> tuple[str, str]:
+    """Return text and reasoning of the first completion; empty strings where there is none."""
+    if not result.outputs:
+        return "", ""
+    output = result.outputs[0]
+    return text_of(output), (output.get("reasoning_content") or "") if isinstance(output, dict) else ""
+
+
+def text_of(output: Any) -> str:
+    """Return the text of one of DSPy's outputs: a string, or a dictionary with ``text``."""
+    text = output.get("text") if isinstance(output, dict) else output
+    return text if isinstance(text, str) else ""

@@ -3,75 +3,60 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dspy_live.core.events import Event, Predicted, Started
+import msgspec
+
+from dspy_live.core.events import Event, Started
 from dspy_live.programs.fields.names import Names
 from dspy_live.programs.run.run import Run, current_run
 
-if TYPE_CHECKING:
-    from dspy_live.runtime.channel.channel import Channel
 
+def run_around() -> Run | None:
+    """Return the run that a call which is made here is a part of, or ``None``.
 
-def around() -> dict[str, Any]:
-    """Return what a call that is made here takes over from the run around it, as attributes; often nothing.
-
-    On another loop than the run's (``asyncio.run`` in one of its threads) it is a run of its own, which
-    :func:`whose` says.
+    On another loop than the run's (``asyncio.run`` in one of its threads) the call is a run of its own.
     """
     outer = current_run()
-    if outer is None or outer.loop is not asyncio.get_running_loop():
-        return {}
-    return {"outer": outer}
+    return outer if outer is not None and outer.loop is asyncio.get_running_loop() else None
 
 
-def whose() -> dict[str, Any]:
-    """Return who pays for a call that is made here, as attributes: the budgets, key and trace of the run around it."""
+def inherited() -> dict[str, Any]:
+    """Return what a call that is made inside a run takes over from it: budgets, key, trace and deadline."""
     outer = current_run()
     if outer is None:
         return {}
-    theirs = outer.call.attributes
-    return {"meters": outer.meters, **{name: theirs[name] for name in ("key", "traceparent") if name in theirs}}
+    theirs = outer.call
+    deadline = theirs.deadline if outer.loop is asyncio.get_running_loop() else None
+    return {"meters": outer.meters, "key": theirs.key, "trace": theirs.trace, "deadline": deadline}
 
 
-class InnerRun(Run):
-    """A run whose words, tools and usage are events of the run around it; only its result is its own."""
+class InnerSink:
+    """The sink of a run inside another one: its words, tools and usage become events of the outer run.
 
-    __slots__ = ("outer",)
+    Its LM calls get numbers of the outer run's. Its result is its own.
+    """
 
-    def __init__(self, outer: Run, *rest: Any) -> None:
-        super().__init__(*rest)
-        self.outer = outer
-        self.names = _Inside(self.names, outer.names, self.program)
-        self.numbers = outer.numbers
-        self.raw = outer.raw
-        self.status = outer.status
+    __slots__ = ("_numbers", "_outer", "room")
 
-    @property
-    def words(self) -> Channel:
-        """The channel of the run that somebody reads."""
-        return self.outer.words
+    def __init__(self, outer: Run) -> None:
+        self._outer = outer
+        self._numbers: dict[int, int] = {}
+        self.room = outer.room
 
-    @property
-    def root(self) -> Run:
-        """The outermost run."""
-        return self.outer.root
-
-    def first_token(self) -> None:
-        super().first_token()
-        self.outer.first_token()
-
-    def gives(self, field: str, text: str, lm_call: int) -> bool:
-        return self.outer.gives(field, text, lm_call)
-
-    def push(self, event: Event) -> None:
-        if isinstance(event, Started | Predicted):
-            super().push(event)
-        else:
-            self.outer.push(event)
+    def push(self, event: Event) -> bool:
+        if type(event) is Started:
+            return True
+        number = getattr(event, "lm_call", None)
+        if number is not None:
+            ours = self._numbers.get(number)
+            if ours is None:
+                ours = self._numbers[number] = next(self._outer.numbers)
+            event = msgspec.structs.replace(event, lm_call=ours)
+        return self._outer.push(event)
 
 
-class _Inside(Names):
+class InnerNames(Names):
     """Paths as the outer program has them; what is no part of it, by the inner program's name and path."""
 
     def __init__(self, inner: Names, outer: Names, program: str) -> None:

@@ -1,4 +1,4 @@
-"""A DSPy program as a Service: opened for a call, it runs, streams its events, and ends when it is left."""
+"""A DSPy program as a Service: called, it runs, pushes its events into the sink, and returns its prediction."""
 
 from __future__ import annotations
 
@@ -6,34 +6,35 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import Callable
-from types import TracebackType
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import dspy
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import Cancelled, LiveError, ProgramFailed, Stop
-from dspy_live.core.events import Event, Predicted, Started
+from dspy_live.core.events import Predicted, Result, Started
+from dspy_live.core.observer import RunRecord
 from dspy_live.core.schema import Schema
-from dspy_live.core.service import Receiver, Service, compose
-from dspy_live.programs.api.track_usage import SharedUsageTracker
+from dspy_live.core.service import Layer, Service, compose
+from dspy_live.core.sink import Sink
 from dspy_live.programs.fields.live_adapter import live
 from dspy_live.programs.fields.names import Names
 from dspy_live.programs.internals import DEFAULT_CONFIG, overrides, settings
 from dspy_live.programs.lm.errors import public_lm_error
 from dspy_live.programs.lm.lm import adopt, configured
-from dspy_live.programs.run.inner_run import InnerRun
-from dspy_live.programs.run.run import KEY, Run
+from dspy_live.programs.run.inner_run import InnerNames
+from dspy_live.programs.run.run import KEY, Run, current_run
 from dspy_live.programs.run.schema import outputs_of, schema_of
-from dspy_live.programs.run.status import Watch
+from dspy_live.programs.run.status import StatusReports
+from dspy_live.programs.run.usage_tracker import SharedUsageTracker
 from dspy_live.runtime.books.account import tell
-from dspy_live.runtime.channel.channel import Channel
-from dspy_live.runtime.door import PATIENCE
+from dspy_live.runtime.checkpoint import fingerprint
 from dspy_live.runtime.execution import execution as how
 from dspy_live.runtime.execution.execution import EXECUTIONS, Execution
 from dspy_live.runtime.runtime import Runtime, default_runtime
-from dspy_live.runtime.scope import Scope
+from dspy_live.runtime.scope import ended
 
 logger = logging.getLogger("dspy_live.programs")
 
@@ -50,6 +51,7 @@ class ProgramService:
         served: for a server: DSPy's LM history and trace do not grow, and an LM's failure is an ``LMFailed`` without
             the provider's own words.
         overrides: settings of DSPy for each run, such as ``lm``, on top of the caller's own.
+        status: a ``StatusMessageProvider`` whose messages become ``Status`` events.
 
     Raises ``TypeError`` for what is no program, ``ValueError`` for an execution that does not exist or
     that the program can't do.
@@ -64,6 +66,7 @@ class ProgramService:
         runtime: Runtime | None = None,
         served: bool = False,
         overrides: dict[str, Any] | None = None,
+        status: Any = None,
     ) -> None:
         if isinstance(program, type) or not callable(program):
             raise TypeError(
@@ -76,29 +79,126 @@ class ProgramService:
         self.execution = choose_execution(program, execution or self.runtime.execution)
         self.schema: Schema = schema_of(program, self.name)
         self.names = Names(program)
-        self.watch = Watch(program)
+        self.reports = StatusReports(program, status)
         self._settings = dict(overrides or {})
         self.served = served
         if served:
             self._settings["disable_history"] = True
 
-    def open(self, call: Call) -> _Opening:
-        """Start a run of the program for ``call``; leaving the context stops it and waits for its end."""
-        return _Opening(self, call)
+    @cached_property
+    def version(self) -> str:
+        """What tells this program from another of its name: a fingerprint of class, signatures, demos, instructions.
 
-    def with_layers(self) -> Service:
-        """Return this service inside the runtime's layers."""
-        return compose(self, self.runtime.layers)
+        Made when it is first asked for. A program that is changed afterwards is to be wrapped again.
+        """
+        return program_fingerprint(self.program)
 
-    def context(self, run: Run) -> dict[str, Any]:
+    @property
+    def may_block(self) -> bool:
+        """True where the program's code may block a thread that can't be ended: it runs in one, or its tools do."""
+        return self.execution == "thread" or self.reports.has_tools
+
+    def layered(self, layers: Sequence[Layer] | None = None) -> Service:
+        """Return this service inside ``layers``, by default the runtime's own; the first is the outermost.
+
+        Calls that come without them get the program's name and version and the LM's name, for the layers to tell
+        programs apart.
+        """
+        layers = self.runtime.layers if layers is None else tuple(layers)
+        if not layers:
+            return self
+        service = compose(self, layers)
+
+        async def named(call: Call, sink: Sink) -> Result:
+            if not call.version:
+                lm = self._settings.get("lm", settings.lm)
+                model = str(getattr(lm, "model", ""))
+                call = call.but(program=call.program or self.name, version=self.version, model=call.model or model)
+            return await service(call, sink)
+
+        return named
+
+    async def __call__(self, call: Call, sink: Sink) -> Predicted:
+        """Run the program for ``call``.
+
+        Raises what the program raises, or why it was stopped. Cancelling it closes the LM connections at once, stops
+        the program at its next LM or tool call, and returns when its code has ended.
+        """
+        if not call.program:
+            call = call.but(program=self.name)
+        outer = current_run()
+        inner = outer is not None and call.parent == outer.id
+        names = InnerNames(self.names, outer.names, self.name) if inner and outer is not None else self.names
+        run = Run(self.runtime, call, call.program, names, sink)
+        if inner and outer is not None:
+            run.status = outer.status
+        run.push(Started(call.id, call.program))
+        tell(run.observers, "run_started", call)
+        failure: BaseException | None = None
+        outputs: dict[str, Any] | None = None
+        try:
+            predicted = await self._run(run)
+            outputs = predicted.outputs
+            return predicted
+        except BaseException as exc:
+            failure = self._failure(exc, run)
+            if failure is exc:
+                raise
+            raise failure from failure.__cause__
+        finally:
+            if isinstance(failure, asyncio.CancelledError):
+                failure = run.stopped
+            duration = time.monotonic() - run.started
+            tell(run.observers, "run_ended", RunRecord(call, outputs, failure, duration, run.first))
+            failure = None  # its traceback holds this frame
+
+    async def _run(self, run: Run) -> Predicted:
+        # In a task of its own: a cancellation that comes from outside can be told from one that the program sends to
+        # itself, and one that the program swallows does not swallow the caller's.
+        work = run.loop.create_task(self._work(run), name=f"dspy-live run {run.id}")
+        run.on_stop(lambda _: work.cancel())
+        try:
+            await ended(work, on_cancel=run.leave)
+            if run.stopped is not None:
+                raise run.stopped
+            if work.cancelled():
+                raise Cancelled("the run was cancelled")
+            return _result_of(work.result())
+        finally:
+            await run.close()
+
+    async def _work(self, run: Run) -> Predicted | _Raised:
+        try:
+            run.check()
+            with settings.context(**self._context(run)), self.reports.of(run):
+                value = await self._execute(run)
+            if run.tracker is not None and isinstance(value, dspy.Prediction):
+                value.set_lm_usage(run.tracker.get_total_tokens())
+            return Predicted(outputs_of(value), value, not isinstance(value, (dspy.Prediction, dict)))
+        except asyncio.CancelledError:
+            raise
+        except BaseException as exc:  # KeyboardInterrupt too: from a task asyncio would throw it out of the whole loop
+            return _Raised(exc)
+
+    async def _execute(self, run: Run) -> Any:
+        call, program = run.call, self.program
+        if self.execution == "native":
+            entry = program.acall if isinstance(program, dspy.Module) else program
+            return await how.native(lambda: entry(*call.args, **call.inputs))
+        if self.execution == "inline":
+            return await how.inline(lambda: program(*call.args, **call.inputs), run)
+        return await how.in_thread(
+            lambda: program(*call.args, **call.inputs), self.runtime.threads(_worker_limit()), run
+        )
+
+    def _context(self, run: Run) -> dict[str, Any]:
         """Return the settings of DSPy for one run."""
         changes = dict(self._settings)
         if self.served:
             changes["trace"] = []  # DSPy's own would keep the last 10,000 predictions with their inputs
         lm = changes.get("lm", settings.lm)
         if lm is not None:
-            ours = adopt(lm)
-            changes["lm"] = configured(ours, run.call.config)
+            changes["lm"] = configured(adopt(lm), run.call.config)
         adapter = changes.get("adapter", settings.adapter)
         changes["adapter"] = live(adapter if adapter is not None else dspy.ChatAdapter())
         changes[KEY] = run
@@ -108,6 +208,48 @@ class ProgramService:
             # DSPy would make one of its own here, which its threads copy.
             changes["usage_tracker"] = run.tracker = SharedUsageTracker()
         return changes
+
+    def _failure(self, exc: BaseException, run: Run) -> BaseException:
+        """Return what the caller gets for what the run ended with: its own error, or why it was stopped."""
+        if isinstance(exc, asyncio.CancelledError):
+            return exc
+        if isinstance(exc, Stop):
+            return exc.error
+        if not isinstance(exc, Exception):
+            if isinstance(exc, (KeyboardInterrupt, SystemExit)):
+                logger.warning("the program raised %s; the run ends, the process goes on", type(exc).__name__)
+            failed = ProgramFailed(f"the program raised {type(exc).__name__}")
+            failed.__cause__ = exc
+            return failed
+        return (public_lm_error(exc) or exc) if self.served and not isinstance(exc, LiveError) else exc
+
+
+class _Raised:
+    """What a program raised. It is let go of when it is raised again: its traceback would hold it."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error: BaseException | None = error
+
+
+def _result_of(outcome: Predicted | _Raised) -> Predicted:
+    if isinstance(outcome, Predicted):
+        return outcome
+    error, outcome.error = outcome.error, None
+    assert error is not None
+    try:
+        raise error
+    finally:
+        error = None
+
+
+def program_fingerprint(program: Any) -> str:
+    """Return what tells one program from another: its class, signatures, demos and instructions."""
+    kind = type(program)
+    dump = getattr(program, "dump_state", None)
+    state = dump(json_mode=False) if callable(dump) else getattr(program, "__qualname__", repr(kind))
+    return fingerprint([f"{kind.__module__}.{kind.__qualname__}", state])
 
 
 def _worker_limit() -> int | None:
@@ -157,122 +299,3 @@ def _awaits(module: Any) -> bool:
 
 def _has_own(module: Any, name: str) -> bool:
     return callable(getattr(type(module), name, None)) or name in vars(module)
-
-
-class _Opening:
-    """One run, from entering to leaving."""
-
-    def __init__(self, service: ProgramService, call: Call) -> None:
-        self._service = service
-        self._call = call
-
-    async def __aenter__(self) -> Receiver[Event]:
-        service, call = self._service, self._call
-        loop = asyncio.get_running_loop()
-        self._scope = scope = Scope(call.deadline, loop=loop)
-        channel = Channel(call.buffer, loop)
-        rest = (service.runtime, call, service.name, service.names, scope, channel)
-        outer = call.attributes.get("outer")
-        run = self._run = Run(*rest) if outer is None else InnerRun(outer, *rest)
-        self._task = loop.create_task(self._drive(run), name=f"dspy-live run {call.id}")
-        # Whatever becomes of the task, a reader never waits for ever.
-        self._task.add_done_callback(lambda task: _close_after(task, run))
-        # Nor for code that blocks and can't be told that its time is up; its slot stays taken until it has ended.
-        scope.on_cancel(lambda error: loop.call_later(PATIENCE, _close_early, run, error))
-        return channel.receiver
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._run.channel.receiver.close()
-        if not self._task.done():
-            self._scope.cancel(Cancelled("the run was left before its end"))
-            # Whoever leaves may be cancelled again meanwhile; the work has ended only when it has.
-            cancelled: asyncio.CancelledError | None = None
-            while not self._task.done():
-                try:
-                    await asyncio.wait([self._task])
-                except asyncio.CancelledError as exc:
-                    cancelled = exc
-            self._scope.close()
-            if cancelled is not None:
-                raise cancelled
-        self._scope.close()
-
-    async def _drive(self, run: Run) -> None:
-        channel, call, service = run.channel, run.call, self._service
-        failure: BaseException | None = None
-        run.push(Started(call.id, service.name))
-        tell(run.observers, "run_started", call, service.name)
-        try:
-            run.scope.check()
-            if service.execution != "thread":
-                # A thread hears of it at its next LM or tool call; a task is told at once. Not before it
-                # runs: a task that is cancelled before its first step never takes it, and would end nothing.
-                run.scope.on_cancel(_canceller(asyncio.current_task()))
-            with settings.context(**service.context(run)), service.watch.over(run):
-                value = await self._execute(run)
-            run.scope.check()
-            if run.tracker is not None and isinstance(value, dspy.Prediction):
-                value.set_lm_usage(run.tracker.get_total_tokens())
-            # Observers are told of the end, not of the events: a ledger that keeps contents finds them here.
-            outputs = call.attributes["outputs"] = outputs_of(value)
-            run.push(Predicted(outputs, value))
-        except BaseException as exc:
-            failure = _at_the_door(exc, run)
-            if service.served:
-                failure = public_lm_error(failure) or failure
-        duration = time.monotonic() - run.started
-        tell(run.observers, "run_ended", call, failure, duration, run.first)
-        channel.close(failure)
-        # What they hold holds the run.
-        run.invocations.clear()
-        run.formatted.clear()
-
-    async def _execute(self, run: Run) -> Any:
-        service, inputs = self._service, run.call.inputs
-        args = run.call.attributes.get("args", ())
-        program = service.program
-        if service.execution == "native":
-            call = program.acall if isinstance(program, dspy.Module) else program
-            return await how.native(lambda: call(*args, **inputs))
-        if service.execution == "inline":
-            return await how.inline(lambda: program(*args, **inputs), run)
-        return await how.in_thread(lambda: program(*args, **inputs), service.runtime.threads(_worker_limit()), run)
-
-
-def _canceller(task: asyncio.Task[Any] | None) -> Callable[[LiveError], object]:
-    assert task is not None
-    return lambda error: task.cancel(error.message)
-
-
-def _close_early(run: Run, error: LiveError) -> None:
-    if not run.channel.closed:
-        run.channel.close(error)
-
-
-def _close_after(task: asyncio.Task[None], run: Run) -> None:
-    if run.channel.closed:
-        return
-    failure = None if task.cancelled() else task.exception()
-    run.channel.close(run.scope.error or failure or Cancelled("the run was cancelled"))
-
-
-def _at_the_door(exc: BaseException, run: Run) -> BaseException:
-    """What the caller gets for what the program ended with: its own error, or why it was stopped."""
-    error = run.scope.error
-    if isinstance(exc, Stop):
-        return exc.error
-    if error is not None and isinstance(exc, asyncio.CancelledError):
-        return error
-    if isinstance(exc, asyncio.CancelledError):
-        return Cancelled("the run was cancelled")
-    if isinstance(exc, LiveError):
-        return exc
-    if not isinstance(exc, Exception):
-        if isinstance(exc, (KeyboardInterrupt, SystemExit)):
-            logger.warning("the program raised %s; the run ends, the process goes on", type(exc).__name__)
-        failed = ProgramFailed(f"the program raised {type(exc).__name__}")
-        failed.__cause__ = exc
-        return failed
-    return exc

@@ -8,47 +8,65 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 import time
+from collections import deque
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from dspy_live.core.call import Call
-from dspy_live.core.events import Custom, Event
+from dspy_live.core.call import Buffer, Call
+from dspy_live.core.errors import Cancelled, DeadlineExceeded, LiveError, Stop
+from dspy_live.core.events import SPOKEN, Custom, Event
+from dspy_live.core.sink import Sink
 from dspy_live.core.usage import Meter
 from dspy_live.programs.internals import overrides
-from dspy_live.runtime.books.account import tell
-from dspy_live.runtime.channel.channel import Channel
+from dspy_live.runtime.execution.stop_signal import OnStop, StopSignal
 from dspy_live.runtime.runtime import Runtime
-from dspy_live.runtime.scope import Scope
+from dspy_live.runtime.scope import Scope, ended
 from dspy_live.sansio.lifecycle import Lifecycle
+from dspy_live.sansio.overflow import Blocking
 
 if TYPE_CHECKING:
     from dspy_live.programs.fields.names import Names
-    from dspy_live.programs.fields.origin import Invocation
 
 KEY = "dspy_live_run"
 
+T = TypeVar("T")
+
 
 class Run:
-    """The state of one call to one program. Nothing of it outlives the call."""
+    """The state of one call to one program. Nothing of it outlives the call.
+
+    It is the sink of everything that the run's code and its LM calls tell, on whatever thread: what comes from the
+    loop's own thread goes on at once, what comes from others when the loop gets to it.
+    """
 
     __slots__ = (
+        "__weakref__",
+        "_asked",
+        "_flusher",
+        "_full",
+        "_held",
+        "_inbox",
+        "_lifecycle",
+        "_over",
+        "_signal",
+        "_sink",
+        "_thread",
+        "_waking",
         "call",
-        "channel",
         "first",
         "formatted",
-        "given",
+        "id",
         "invocations",
-        "lifecycle",
         "loop",
         "meters",
         "names",
         "numbers",
         "observers",
         "program",
-        "raw",
         "runtime",
-        "scope",
         "started",
         "status",
         "thinking",
@@ -57,74 +75,177 @@ class Run:
         "works",
     )
 
-    def __init__(
-        self, runtime: Runtime, call: Call, program: str, names: Names, scope: Scope, channel: Channel
-    ) -> None:
+    def __init__(self, runtime: Runtime, call: Call, program: str, names: Names, sink: Sink) -> None:
         self.runtime = runtime
         self.call = call
+        self.id = call.id
         self.program = program
         self.names = names
-        self.scope = scope
-        self.channel = channel
-        self.lifecycle = Lifecycle()
         self.observers = runtime.account.observers
-        self.meters: tuple[Meter, ...] = call.attributes.get("meters", ())
+        self.meters: tuple[Meter, ...] = call.meters
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.worker: int | None = None
         self.works: set[Future[None]] = set()
-        self.raw = bool(call.attributes.get("raw"))
         self.numbers = itertools.count(1)
-        self.invocations: dict[int, Invocation] = {}
+        self.invocations: dict[int, Any] = {}
         self.formatted: dict[int, tuple[Any, Any, Any]] = {}
         self.thinking: dict[int, tuple[Any, str]] = {}
         self.status: Any = None
-        self.given: int | None = None
         self.tracker: Any = None
         self.started = time.monotonic()
         self.first: float | None = None
+        self._sink = sink
+        self._lifecycle = Lifecycle()
+        self._signal = StopSignal()
+        self._thread = threading.get_ident()
+        self._over = False
+        self._full = False
+        self._asked: dict[asyncio.Future[None], Scope] = {}
+        # Events of other threads; above the sink's bound their tokens merge by field in `_held`.
+        self._inbox: deque[Event] = deque()
+        self._waking = False
+        self._held: Blocking | None = None
+        self._flusher: asyncio.Task[None] | None = None
 
-    @property
-    def words(self) -> Channel:
-        """The channel that takes what is said; its room is what an LM waits for."""
-        return self.channel
+    # The sink of the run's own code.
 
-    @property
-    def root(self) -> Run:
-        """The run around all others."""
-        return self
+    def push(self, event: Event) -> bool:
+        """Tell an event, on any thread. One that a straggling thread sends after the end is dropped.
 
-    def first_token(self) -> None:
-        """Note when the first token was on its way; cheap when it already is."""
-        if self.first is None:
-            self.first = time.monotonic() - self.started
-            tell(self.observers, "first_token", self.call)
-
-    def push(self, event: Event) -> None:
-        """Send an event to the reader. One that a straggling thread sends after the result is dropped."""
-        if not self.channel.closed and self.lifecycle.state != "done":
-            self.lifecycle.check(event)
-            self.channel.push(event)
-
-    def gives(self, field: str, text: str, lm_call: int) -> bool:
-        """True when a door that can't take words back gives out this text.
-
-        The call's attribute ``shown`` names the fields that it gives out, of the LM call that first speaks in one of
-        them; without it a door gives out everything.
+        False asks the source to wait for :meth:`room`; another thread than the loop's is never asked to.
         """
-        shown = self.call.attributes.get("shown")
-        if not text or shown is None:
-            return bool(text)
-        if field not in shown or self.given not in (None, lm_call):
-            return False
-        self.given = lm_call
-        return True
+        if threading.get_ident() != self._thread:
+            self._inbox.append(event)
+            # No lock: the loop clears the flag before it empties the inbox, so that a thread which finds it set after
+            # its append is sure to be seen. Two threads that both find it clear cost one wake-up more.
+            if not self._waking:
+                self._waking = True
+                try:
+                    self.loop.call_soon_threadsafe(self._take_inbox)
+                except RuntimeError:
+                    self._inbox.clear()  # the loop is closed, and nobody listens any more
+            return True
+        if self._inbox or self._held is not None:
+            self._flush()  # what another thread has sent before comes before
+        return self._send(event)
 
-    async def caught_up(self) -> None:
-        """Wait, before an LM call is made, while the reader is far behind."""
-        words = self.words
-        if words.full and asyncio.get_running_loop() is self.loop and not words.broken:
-            await words.room()
-            self.scope.check()
+    async def room(self) -> None:
+        """Wait until the sink has room; on another loop than the run's it returns at once."""
+        if self._full and asyncio.get_running_loop() is self.loop:
+            await self._sink.room()
+            self._full = False
+
+    def _send(self, event: Event) -> bool:
+        if self._over:
+            return True
+        self._lifecycle.check(event)
+        if self.first is None and type(event) in SPOKEN:
+            self.first = time.monotonic() - self.started
+        self._full = not self._sink.push(event)
+        return not self._full
+
+    def _take_inbox(self) -> None:
+        self._waking = False
+        inbox = self._inbox
+        try:
+            while inbox:
+                if self._held is None and not self._full:
+                    self._send(inbox.popleft())
+                    continue
+                if self._held is None:
+                    self._held = Blocking(Buffer())
+                    self._flusher = self.loop.create_task(self._flush_when_there_is_room())
+                self._held.put_merging(inbox.popleft())
+        except LiveError as exc:  # in a callback of the loop nobody would hear of it
+            self.stop(exc)
+
+    def _flush(self) -> None:
+        """Send on all that other threads have sent, room or no room."""
+        held, self._held = self._held, None
+        if held is not None:
+            for event in held.take_all():
+                self._send(event)
+        inbox = self._inbox
+        while inbox:
+            self._send(inbox.popleft())
+
+    async def _flush_when_there_is_room(self) -> None:
+        await self._sink.room()
+        self._full = False
+        try:
+            self._flush()
+        except LiveError as exc:
+            self.stop(exc)
+
+    # Its end.
+
+    @property
+    def stopped(self) -> LiveError | None:
+        """Why it was stopped, or ``None``."""
+        return self._signal.error
+
+    def stop(self, error: LiveError) -> bool:
+        """Stop it, for ``error``: LM connections close, and its code gets a ``Stop`` at its next LM or tool call.
+
+        The first reason wins: False when there was one. May be called on any thread.
+        """
+        return self._signal.stop(error)
+
+    def on_stop(self, callback: OnStop) -> Callable[[], None]:
+        """Call ``callback(error)`` on the loop when it is stopped; returns a function that takes this back."""
+        return self._signal.on_stop(callback)
+
+    def check(self) -> None:
+        """Raise :class:`~dspy_live.core.errors.Stop` where it was stopped or its time is up. For any thread."""
+        deadline = self.call.deadline
+        if deadline is not None and self._signal.error is None and self.loop.time() >= deadline:
+            # The deadline's own timer may be late, or never come while code blocks the loop.
+            self.stop(self._left())
+        self._signal.check()
+        if self._over:
+            raise Stop(Cancelled("the run is over"))
+
+    def leave(self) -> None:
+        """Its caller has left: stop it."""
+        self.stop(self._left())
+
+    def _left(self) -> LiveError:
+        deadline = self.call.deadline
+        if deadline is None or self.loop.time() < deadline:
+            return Cancelled("the run was left before its end")
+        return DeadlineExceeded("the run's deadline passed")
+
+    async def part(self, work: Awaitable[T]) -> T:
+        """Await an LM call as a part of the run: a stop cancels it, and the run has not ended before it has."""
+        if asyncio.get_running_loop() is not self.loop:
+            return await work  # the bridge to that loop cancels it
+        over = self.loop.create_future()
+        try:
+            async with Scope() as scope:
+                self._asked[over] = scope
+                return await work
+        finally:
+            self._asked.pop(over, None)
+            over.set_result(None)
+
+    async def close(self) -> None:
+        """End it. LM calls that the program's own tasks have left behind (``gather`` lets siblings go on) end too."""
+        try:
+            self._flush()
+        finally:
+            self._over = True
+            over = Stop(self.stopped or Cancelled("the run is over"))
+            for scope in self._asked.values():
+                scope.fail(over)
+            if self._flusher is not None:
+                self._flusher.cancel()
+            self.stop(over.error)  # threads of the program's own that are left behind
+            self._signal.clear()
+            # What they hold holds the run.
+            self.invocations.clear()
+            self.formatted.clear()
+            if self._asked:
+                await ended(*self._asked)
 
 
 def current_run() -> Run | None:

@@ -17,14 +17,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import dspy
-import greenlet
 from pydantic_core import to_jsonable_python
 
 from dspy_live.core.events import Status, Tool
 from dspy_live.programs.internals import ACTIVE_CALL_ID, BaseCallback, settings
 from dspy_live.programs.run.run import Run, current_run
 from dspy_live.runtime.execution.blocked import TOO_LONG, BlockingCodeWarning
-from dspy_live.runtime.execution.bridge import InlineGreenlet
+from dspy_live.runtime.execution.bridge import in_inline_run
 
 logger = logging.getLogger("dspy_live.status")
 
@@ -69,25 +68,26 @@ class StatusMessageProvider:
         return None
 
 
-class Watch:
-    """Watches over the runs of one program."""
+class StatusReports:
+    """Tells the tools and status messages of one program's runs as events, where there are any."""
 
-    def __init__(self, program: Any) -> None:
+    def __init__(self, program: Any, provider: Any = None) -> None:
         self.has_tools = _has_tools(program)
+        self._provider = provider
 
     @contextmanager
-    def over(self, run: Run) -> Iterator[None]:
-        """Let the run's tools and status messages be told as events, where there are any."""
-        provider = run.call.attributes.get("status")
+    def of(self, run: Run) -> Iterator[None]:
+        """Report the run that goes on inside the block."""
+        provider = self._provider
         if provider is None and (run.status is not None or not self.has_tools):
-            yield  # with a status already: a run inside another, whose teller tells of both
+            yield  # a run inside another one: the outer run's reporter reports both
             return
-        teller = run.status = Teller(run, provider)
-        with settings.context(callbacks=[*settings.callbacks, teller]):
+        reporter = run.status = Reporter(run, provider)
+        with settings.context(callbacks=[*settings.callbacks, reporter]):
             yield
 
 
-class Teller(BaseCallback):
+class Reporter(BaseCallback):
     """DSPy's callbacks of one run, told as events. Its hooks never wait, so that nothing can deadlock.
 
     A stop that is due is raised in a tool's start: it is a ``BaseException``, which DSPy lets through.
@@ -106,7 +106,7 @@ class Teller(BaseCallback):
         run = self._here()
         if run is None:
             return
-        run.scope.check()
+        run.check()
         self._parents[call_id] = ACTIVE_CALL_ID.get()
         arguments = inputs.get("kwargs", inputs)
         identity = uuid.uuid4().hex[:12]
@@ -116,7 +116,7 @@ class Teller(BaseCallback):
         turns: list[bool] = []
         loop = asyncio._get_running_loop()
         awaited = inspect.iscoroutinefunction(instance.func)  # not called on the loop but awaited there
-        if awaited or loop is None or isinstance(greenlet.getcurrent(), InlineGreenlet):
+        if awaited or loop is None or in_inline_run():
             turns.append(True)
         else:
             loop.call_soon(turns.append, True)
@@ -179,7 +179,7 @@ class Teller(BaseCallback):
             self._say(run, self._ask("lm_end_status_message", outputs))
 
     def _here(self) -> Run | None:
-        """The run, where this is its code: a run inside another has a teller of its own."""
+        """The run, where this is its code: a run inside another one has a reporter of its own."""
         run = current_run()
         return run if run is not None and run.status is self else None
 

@@ -12,11 +12,9 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-import greenlet
-
 from dspy_live.programs.run.run import current_run
 from dspy_live.runtime.execution import background
-from dspy_live.runtime.execution.bridge import InlineGreenlet, wait_on
+from dspy_live.runtime.execution.bridge import in_inline_run, run_on, switch_out
 
 T = TypeVar("T")
 
@@ -29,17 +27,15 @@ def run_coroutine(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
     loop stands still meanwhile. Raises what the coroutine raises, and ``Stop`` when the run ends.
     """
     run = current_run()
-    current = greenlet.getcurrent()
-    if isinstance(current, InlineGreenlet):
-        result: T = current.parent.switch(make())
-        return result
+    if in_inline_run():
+        return switch_out(make())
     if run is not None:
-        run.scope.check()
+        run.check()
     here = asyncio._get_running_loop()
     if here is None and run is not None and run.worker == threading.get_ident():
-        return wait_on(asyncio.run_coroutine_threadsafe(make(), run.loop), run)
+        return run_on(run.loop, make, run)
     if here is not background.runs.loop:
-        return wait_on(background.runs.submit(make()), run)
+        return run_on(background.runs.loop, make, run)
     return _in_a_thread(make)
 
 

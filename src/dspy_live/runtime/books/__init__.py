@@ -1,1 +1,1 @@
-"""The usage of the process: who is told of it, what it costs, and its sums."""
+"""The usage of the process: its account with meters and observers, prices, and totals."""

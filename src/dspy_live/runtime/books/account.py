@@ -1,6 +1,6 @@
-"""The process's own account: what all LM calls used, in memory, thread-safe and cheap.
+"""The process's own account: the usage of all LM calls, in memory, thread-safe and cheap.
 
-It stands here because programs write it, and layers, observers and servers read it.
+It stands in this room because programs write it, and layers, observers and servers read it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 from dspy_live.core.observer import RunObserver
 from dspy_live.core.usage import LMRecord, LMUsage, Meter
 from dspy_live.runtime.books.prices import Price, Prices
-from dspy_live.runtime.books.totals import Cells
+from dspy_live.runtime.books.totals import TotalsTable
 
 logger = logging.getLogger("dspy_live.account")
 
@@ -23,7 +23,7 @@ logger = logging.getLogger("dspy_live.account")
 _PRICES = Prices()
 
 
-class ScopeCarrier(Protocol):
+class MeterCarrier(Protocol):
     """Carries the meters in force along with the running code: through tasks, and through threads where it can."""
 
     def current(self) -> tuple[Meter, ...]:
@@ -35,7 +35,7 @@ class ScopeCarrier(Protocol):
         ...
 
 
-class ContextCarrier:
+class ContextMeterCarrier:
     """Carries meters in a context variable: follows tasks and ``asyncio.to_thread``, not a user's own threads."""
 
     def __init__(self) -> None:
@@ -60,14 +60,16 @@ class Account:
     :meth:`record`. Totals are kept per (program, model, predictor, modules, key): one dictionary look-up per call.
 
     Args:
-        carrier: how scopes travel; ``programs`` puts one that follows DSPy's threads.
-        prices: what tokens cost; the process's own by default.
+        carrier: carries the meters in force; ``programs`` installs one that follows DSPy's threads.
+        prices: the price of tokens by model; the process's own by default.
+
+    ``totals`` go on growing: ``copy()`` or ``minus()`` them to read.
     """
 
-    def __init__(self, carrier: ScopeCarrier | None = None, prices: Prices | None = None) -> None:
-        self.carrier: ScopeCarrier = carrier or ContextCarrier()
+    def __init__(self, carrier: MeterCarrier | None = None, prices: Prices | None = None) -> None:
+        self.carrier: MeterCarrier = carrier or ContextMeterCarrier()
         self.prices = prices if prices is not None else _PRICES
-        self._cells = Cells()
+        self.totals = TotalsTable()
         self._observers: tuple[RunObserver, ...] = ()
         self._lock = threading.Lock()
 
@@ -76,35 +78,31 @@ class Account:
 
         Returns them all: hand them to :meth:`record`. Raises :class:`~dspy_live.core.errors.BudgetExceeded`.
         """
-        scopes = self.carrier.current()
+        asked = self.carrier.current()
         if meters:
-            scopes = (*scopes, *(m for m in meters if m not in scopes))
-        for meter in scopes:
+            asked = (*asked, *(m for m in meters if m not in asked))
+        for meter in asked:
             meter.check()
-        return scopes
+        return asked
 
     def price(self, model: str, usage: LMUsage) -> float | None:
-        """Return what ``usage`` of ``model`` costs in US dollars, or ``None`` when a price is unknown."""
+        """Return the cost of ``usage`` of ``model`` in US dollars, or ``None`` when a price is unknown."""
         return self.prices.cost(model, usage)
 
     def record(self, record: LMRecord, meters: Sequence[Meter] | None = None) -> None:
         """Book one exchange, here and with ``meters`` (those that :meth:`admit` returned; else those in force here)."""
-        self._cells.add(record)
+        self.totals.add(record)
         for meter in self.carrier.current() if meters is None else meters:
             meter.record(record)
         tell(self._observers, "lm_call_ended", record)
 
-    def live_cells(self) -> Cells:
-        """Return the totals themselves, which go on growing; ``copy()`` or ``minus()`` them to read."""
-        return self._cells
-
     @property
     def observers(self) -> tuple[RunObserver, ...]:
-        """Those who hear of runs and LM calls; the program service calls them one by one."""
+        """The observers of runs and LM calls, in the order in which they were added."""
         return self._observers
 
     def observe(self, observer: RunObserver) -> Callable[[], None]:
-        """Let ``observer`` hear of every run and LM call from now on. Returns a function that ends this."""
+        """Call ``observer`` for every run and LM call from now on. Returns a function that ends this."""
         with self._lock:
             self._observers = (*self._observers, observer)
 
@@ -117,10 +115,10 @@ class Account:
 
 def tell(
     observers: Sequence[RunObserver],
-    what: Literal["run_started", "first_token", "lm_call_ended", "run_ended"],
+    what: Literal["run_started", "lm_call_ended", "run_ended"],
     *told: Any,
 ) -> None:
-    """Call ``what`` on each observer; one that raises is logged, and neither the others nor the run notice it."""
+    """Call the method ``what`` of each observer; one that raises is logged, and the others and the run go on."""
     for observer in observers:
         try:
             getattr(observer, what)(*told)
@@ -132,12 +130,12 @@ _PROCESS = Account()
 
 
 def set_prices(prices: Mapping[str, Price | Mapping[str, float]]) -> None:
-    """Tell the process what models cost, in US dollars per million tokens.
+    """Set the prices of models for this process, in US dollars per million tokens.
 
     ``set_prices({"openai/my-model": {"input": 0.15, "output": 0.6}})``. The names and the other parts of a price are
     described at :class:`~dspy_live.runtime.books.prices.Prices` and
     :class:`~dspy_live.runtime.books.prices.Price`. These prices
-    come before those of any table. Raises :class:`~dspy_live.core.errors.ConfigurationError` for what is no price.
+    come before those of any table. Raises :class:`~dspy_live.core.errors.ConfigurationError` for anything else.
     """
     _PRICES.set(prices)
 

@@ -1,4 +1,4 @@
-"""What tokens cost. Unknown is not zero: a model without a price is counted and named, never guessed."""
+"""The prices of tokens. Unknown is not zero: a model without a price is counted and named, never guessed."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Prices:
     Args:
         own: the user's prices. A name matches the model's whole name (``"openai/gpt-4o"``) or the part after its
             provider; ``*`` stands for anything (``"ollama/*"``). The first match wins.
-        lookup: the table, asked for what ``own`` does not have. Must not use the network.
+        lookup: the table, asked for models that ``own`` does not have. Must not use the network.
     """
 
     def __init__(self, own: Mapping[str, Price] | None = None, lookup: Lookup | None = None) -> None:
@@ -87,7 +87,7 @@ class Prices:
         """Add prices of the user's own, as :class:`Price` or as its fields by name.
 
         Calls that are already booked keep the cost they have. Raises
-        :class:`~dspy_live.core.errors.ConfigurationError` for what is no price.
+        :class:`~dspy_live.core.errors.ConfigurationError` for anything else.
         """
         new = {model: _as_price(model, price) for model, price in prices.items()}
         with self._lock:
@@ -108,7 +108,7 @@ class Prices:
             return self._find(model)
 
     def cost(self, model: str, usage: LMUsage) -> float | None:
-        """Return what ``usage`` of ``model`` costs in US dollars, or ``None`` when that is unknown."""
+        """Return the cost of ``usage`` of ``model`` in US dollars, or ``None`` when a price is unknown."""
         price = self.price(model)
         return price.cost(usage) if price is not None else None
 

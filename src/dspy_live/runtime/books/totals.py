@@ -1,4 +1,4 @@
-"""Sums of LM records, kept apart by where they come from."""
+"""Sums of LM records by program, model, predictor, modules and API key."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import msgspec
 
 from dspy_live.core.usage import LMRecord
 
-MAX_CELLS = 10_000
-"""Bound on the kinds of records kept apart. A cell takes about 400 bytes, so that this is 4 MB at most."""
+MAX_ROWS = 10_000
+"""Bound on the rows of a table. A row takes about 400 bytes, so that this is 4 MB at most."""
 
 
-class Origin(NamedTuple):
-    """Where a record comes from; see :class:`~dspy_live.core.usage.LMRecord`."""
+class TotalsKey(NamedTuple):
+    """The fields of an :class:`~dspy_live.core.usage.LMRecord` that tell the rows of a table apart."""
 
     program: str
     model: str
@@ -24,7 +24,7 @@ class Origin(NamedTuple):
 
 
 class Totals(msgspec.Struct):
-    """Sums over records. Tokens are counts, ``total_cost`` is US dollars and leaves out what has no price."""
+    """Sums over records. Tokens are counts, ``total_cost`` is US dollars, of the calls that have a price."""
 
     total_tokens: int = 0
     prompt_tokens: int = 0
@@ -83,39 +83,39 @@ class Totals(msgspec.Struct):
 _NONE = Totals()
 
 
-class Cells:
-    """Totals by :class:`Origin`. Thread-safe; past ``MAX_CELLS`` new origins share one cell, so that no sum is lost."""
+class TotalsTable:
+    """Totals by :class:`TotalsKey`. Thread-safe; past ``MAX_ROWS`` new keys share one row, so that no sum is lost."""
 
-    def __init__(self, cells: dict[Origin, Totals] | None = None) -> None:
-        self._cells: dict[Origin, Totals] = cells if cells is not None else {}
+    def __init__(self, rows: dict[TotalsKey, Totals] | None = None) -> None:
+        self._rows: dict[TotalsKey, Totals] = rows if rows is not None else {}
         self._lock = threading.Lock()
 
     def add(self, record: LMRecord) -> None:
-        """Add one record to its cell."""
-        origin = (record.program, record.model, record.predictor, record.modules, record.key)
+        """Add one record to its row."""
+        key = (record.program, record.model, record.predictor, record.modules, record.key)
         with self._lock:
-            cell = self._cells.get(origin)  # type: ignore[call-overload]  # a plain tuple equals its named form
-            if cell is None:
-                cell = self._new_cell(Origin(*origin))
-            cell.add(record)
+            row = self._rows.get(key)  # type: ignore[call-overload]  # a plain tuple equals its named form
+            if row is None:
+                row = self._new_row(TotalsKey(*key))
+            row.add(record)
 
-    def _new_cell(self, origin: Origin) -> Totals:
-        if len(self._cells) >= MAX_CELLS:
-            origin = Origin("(other)", origin.model, "(other)", (), "")
-        return self._cells.setdefault(origin, Totals())
+    def _new_row(self, key: TotalsKey) -> Totals:
+        if len(self._rows) >= MAX_ROWS:
+            key = TotalsKey("(other)", key.model, "(other)", (), "")
+        return self._rows.setdefault(key, Totals())
 
-    def copy(self) -> Cells:
+    def copy(self) -> TotalsTable:
         """Return an independent copy, consistent as of one moment."""
         with self._lock:
-            return Cells({origin: msgspec.structs.replace(cell) for origin, cell in self._cells.items()})
+            return TotalsTable({key: msgspec.structs.replace(row) for key, row in self._rows.items()})
 
-    def minus(self, baseline: Cells) -> Cells:
-        """Return what was added since ``baseline``, an earlier copy of these cells."""
+    def minus(self, baseline: TotalsTable) -> TotalsTable:
+        """Return the sums since ``baseline``, an earlier copy of this table."""
         with self._lock:
-            changes = {o: cell.plus(baseline._cells.get(o, _NONE), -1) for o, cell in self._cells.items()}
-        return Cells({origin: change for origin, change in changes.items() if change})
+            changes = {key: row.plus(baseline._rows.get(key, _NONE), -1) for key, row in self._rows.items()}
+        return TotalsTable({key: change for key, change in changes.items() if change})
 
-    def items(self) -> list[tuple[Origin, Totals]]:
-        """Return the cells in the order of their first record."""
+    def items(self) -> list[tuple[TotalsKey, Totals]]:
+        """Return keys and rows in the order of each key's first record."""
         with self._lock:
-            return list(self._cells.items())
+            return list(self._rows.items())

@@ -17,38 +17,45 @@ a sync call with no loop anywhere                     the I/O loop          the 
 
 A thread never waits for a loop that may wait for it: the I/O loop runs no code of the user's. A run that is read
 without a loop (``async_streaming=False``) lives on the run loop, which does its I/O. The user's own coroutines
-(async tools, ``syncify``) never come to the I/O loop (``programs/user_loop.py``). A forked child has new loops.
+(async tools, ``syncify``) never come to the I/O loop (``programs/run/user_loop.py``). A forked child has new loops.
 """
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextvars
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import greenlet
 
-from dspy_live.core.errors import Cancelled, Stop
+from dspy_live.core.errors import Cancelled, LiveError, Stop
 from dspy_live.runtime.execution import background
-from dspy_live.runtime.scope import Scope
+from dspy_live.runtime.execution.stop_signal import OnStop
 
 T = TypeVar("T")
 Make = Callable[[], Coroutine[Any, Any, T]]
 
 
 class Place(Protocol):
-    """Where a run lives: its loop, its scope, the thread that works for it, if one does, and what else is at work.
+    """Where a run lives: its loop, its stop, the thread that works for it, if one does, and what else is at work.
 
     ``works`` are the threads of LM engines that can't be stopped: the run has not ended before they have.
     """
 
     loop: asyncio.AbstractEventLoop
-    scope: Scope
     worker: int | None
     works: set[concurrent.futures.Future[None]]
+
+    @property
+    def stopped(self) -> LiveError | None: ...
+    def check(self) -> None: ...
+    def stop(self, error: LiveError) -> bool: ...
+    def on_stop(self, callback: OnStop) -> Callable[[], None]: ...
 
 
 class InlineGreenlet(greenlet.greenlet):  # type: ignore[misc]
@@ -61,19 +68,29 @@ class BlockingCallWarning(RuntimeWarning):
     """A synchronous LM call was made on the thread of a running event loop: the loop stands still."""
 
 
+def in_inline_run() -> bool:
+    """True where the calling code is part of a program that runs inline."""
+    # The greenlet is never kept in a local: a traceback would carry it past the end of its thread.
+    return isinstance(greenlet.getcurrent(), InlineGreenlet)
+
+
+def switch_out(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Let the loop of an inline run await ``coroutine``, and return its result; only this run waits."""
+    result: T = greenlet.getcurrent().parent.switch(coroutine)
+    return result
+
+
 def wait_for(make: Make[T], place: Place | None) -> T:
     """Run ``make()`` where the table above says and return its result to this synchronous caller.
 
-    Raises what the coroutine raises; :class:`Stop` when the run's scope ends meanwhile, after the
-    coroutine was cancelled; ``KeyboardInterrupt`` likewise.
+    Raises what the coroutine raises; :class:`Stop` when the run is stopped meanwhile, after the coroutine
+    has ended.
     """
-    current = greenlet.getcurrent()
-    if isinstance(current, InlineGreenlet):
+    if in_inline_run():
         # Where the run is over, too: its loop refuses the call there, and counts how often it has.
-        result: T = current.parent.switch(make())
-        return result
+        return switch_out(make())
     if place is not None:
-        place.scope.check()
+        place.check()
     if asyncio._get_running_loop() is not None:
         warnings.warn(
             "a synchronous LM call blocks the running event loop until the LM has answered; "
@@ -82,35 +99,89 @@ def wait_for(make: Make[T], place: Place | None) -> T:
             stacklevel=_user_level(),
         )
     elif place is not None and place.worker == threading.get_ident() and not place.loop.is_closed():
-        return wait_on(asyncio.run_coroutine_threadsafe(make(), place.loop), place)
-    return wait_on(background.io.submit(make()), place)
+        return run_on(place.loop, make, place)
+    return run_on(background.io.loop, make, place)
 
 
-def wait_on(future: concurrent.futures.Future[T], place: Place | None) -> T:
-    """Wait in this thread for work on another thread's loop; the end of the place's scope cancels it."""
-    remove = place.scope.on_cancel(lambda _: future.cancel()) if place is not None else None
+def run_on(loop: asyncio.AbstractEventLoop, make: Make[T], place: Place | None) -> T:
+    """Run ``make()`` on another thread's loop, in a copy of this context, and wait in this thread for its real end.
+
+    Not ``run_coroutine_threadsafe``: cancelling its future answers before the coroutine has ended. The stop of the
+    place cancels the coroutine. Raises what it raises, and :class:`Stop` for its cancellation.
+    """
+    answer: _Answer[T] = _Answer()
+    tasks: list[asyncio.Task[T]] = []
+    context = contextvars.copy_context()
+
+    def start() -> None:
+        if place is not None and place.stopped is not None:
+            answer.fail(Stop(place.stopped))
+            return
+        task = loop.create_task(make(), context=context)
+        tasks.append(task)
+        task.add_done_callback(over)
+
+    def over(task: asyncio.Task[T]) -> None:
+        tasks.clear()
+        if task.cancelled():
+            # In a thread concurrent.futures' own is an Exception, which a program's handler would swallow.
+            reason = place.stopped if place is not None else None
+            answer.fail(Stop(reason or Cancelled("the LM call was cancelled")))
+        elif (error := task.exception()) is not None:
+            answer.fail(error)
+        else:
+            answer.give(task.result())
+
+    def cancel(_: object = None) -> None:
+        loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
+
+    remove = place.on_stop(cancel) if place is not None else None
+    loop.call_soon_threadsafe(start)
     try:
-        return future.result()
-    except concurrent.futures.CancelledError:
-        # In a thread this is an Exception, which a program's own handler would swallow.
-        raise Stop(_reason(place)) from None
+        return answer.wait()
     except BaseException:
-        future.cancel()
+        if not answer.given:  # this thread was interrupted, by Ctrl-C for one
+            cancel()
         raise
     finally:
         if remove is not None:
             remove()
 
 
-def _reason(place: Place | None) -> Any:
-    error = place.scope.error if place is not None else None
-    return error or Cancelled("the LM call was cancelled")
+class _Answer(Generic[T]):
+    """One result for one waiting thread. It lets go of an error that it raises: the error's traceback holds it."""
+
+    __slots__ = ("_error", "_event", "_value", "given")
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._value: list[T] = []
+        self._error: BaseException | None = None
+        self.given = False
+
+    def give(self, value: T) -> None:
+        self._value.append(value)
+        self.given = True
+        self._event.set()
+
+    def fail(self, error: BaseException) -> None:
+        self._error = error
+        self.given = True
+        self._event.set()
+
+    def wait(self) -> T:
+        self._event.wait()
+        error, self._error = self._error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                error = None
+        return self._value.pop()
 
 
 def _user_level() -> int:
     """Return the stack level of the nearest frame that is neither ours nor DSPy's."""
-    import sys
-
     level, frame = 2, sys._getframe(2)
     while frame.f_back is not None:
         name = frame.f_globals.get("__name__", "")

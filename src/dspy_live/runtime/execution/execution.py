@@ -1,6 +1,6 @@
 """Three ways to run a program's code: native, in a worker thread, inline in a greenlet.
 
-In each, ending the scope closes the LM connection at once and refuses later LM calls with
+In each, a stop closes the LM connection at once and refuses later LM calls with
 :class:`~dspy_live.core.errors.Stop`; the function here returns only when the code has really ended.
 """
 
@@ -16,9 +16,10 @@ import anyio
 import anyio.to_thread
 import greenlet
 
-from dspy_live.core.errors import Cancelled, Stop
+from dspy_live.core.errors import Stop
 from dspy_live.runtime.execution.blocked import watch
 from dspy_live.runtime.execution.bridge import InlineGreenlet, Place
+from dspy_live.runtime.scope import ended
 
 Execution = Literal["auto", "native", "thread", "inline"]
 EXECUTIONS: tuple[Execution, ...] = ("auto", "native", "thread", "inline")
@@ -35,13 +36,13 @@ async def native(make: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
 async def in_thread(fn: Callable[[], Any], limiter: anyio.CapacityLimiter, place: Place) -> Any:
     """Run ``fn`` in a worker thread, in a copy of this context, and stay until it has ended.
 
-    ``place.worker`` names the thread meanwhile. The threads are AnyIO's, so that user code which
-    calls ``anyio.from_thread`` works as it does under DSPy. A thread can't be killed: cancelling
-    this wait ends the scope, which the program meets at its next LM or tool call.
+    ``place.worker`` names the thread meanwhile. The threads are AnyIO's, so that user code which calls
+    ``anyio.from_thread`` works as it does under DSPy. A thread can't be killed: the program meets a stop at its next LM
+    or tool call. Cancelling this wait while no thread is free ends it at once.
     """
 
     def work() -> Any:
-        place.scope.check()
+        place.check()
         place.worker = threading.get_ident()
         try:
             return fn()
@@ -52,37 +53,27 @@ async def in_thread(fn: Callable[[], Any], limiter: anyio.CapacityLimiter, place
             # Stopped in the middle of an engine's call, the program has left it; its slot is held all the same.
             concurrent.futures.wait(set(place.works))
 
-    return await to_thread(
-        work, limiter, lambda: place.scope.cancel(Cancelled("the task that ran the program was cancelled"))
-    )
+    return await to_thread(work, limiter)
 
 
-async def to_thread(
-    fn: Callable[[], Any], limiter: anyio.CapacityLimiter, cancelled: Callable[[], object] | None = None
-) -> Any:
+async def to_thread(fn: Callable[[], Any], limiter: anyio.CapacityLimiter) -> Any:
     """Run ``fn`` in a worker thread and stay until it has ended, whatever happens to this task meanwhile.
 
-    ``cancelled`` is called for each cancellation; without it the last one is raised once the thread
-    has ended. AnyIO alone stays for its own cancel scopes only: ``task.cancel()`` makes it leave.
+    A cancellation is raised once the thread has ended; at once while there is no free thread. AnyIO alone stays
+    for its own cancel scopes only: ``task.cancel()`` makes it leave.
     """
-    running = asyncio.ensure_future(anyio.to_thread.run_sync(_contained, fn, limiter=limiter))
-    late: asyncio.CancelledError | None = None
-    while True:
+    async with limiter:
+        running = asyncio.ensure_future(anyio.to_thread.run_sync(_contained, fn, limiter=anyio.CapacityLimiter(1)))
         try:
-            result = await asyncio.shield(running)
-        except asyncio.CancelledError as exc:
-            if running.done():
-                raise
-            if cancelled is None:
-                late = exc
-            else:
-                cancelled()
-        else:
-            if late is not None:
-                raise late
-            if isinstance(result, _Exit):
-                raise result.error
-            return result
+            await ended(running)
+        except asyncio.CancelledError:
+            if not running.cancelled():
+                running.exception()  # nobody is there to hear of it
+            raise
+        result = running.result()
+    if isinstance(result, _Exit):
+        raise result.error
+    return result
 
 
 class _Exit:
@@ -118,7 +109,7 @@ async def inline(fn: Callable[[], Any], place: Place) -> Any:
     with watch:
         value = _step(g.switch)
         while not g.dead:
-            error = place.scope.error
+            error = place.stopped
             if error is not None:
                 if hasattr(value, "close"):
                     value.close()
@@ -131,7 +122,7 @@ async def inline(fn: Callable[[], Any], place: Place) -> Any:
             try:
                 result = await value
             except BaseException as exc:
-                value = _step(g.throw, exc)
+                value = _step(g.throw, Stop(place.stopped) if place.stopped is not None else exc)
             else:
                 value = _step(g.switch, result)
     return value

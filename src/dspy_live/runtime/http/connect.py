@@ -42,11 +42,11 @@ class Connector:
         except TimeoutError as exc:
             _drop(connection)
             if exc.errno is not None or limit is None:  # the system's own patience, not ours
-                raise ConnectFailed(route.where, _reason(exc)) from exc
-            raise ConnectTimeout(route.where, f"no connection within {limit:g} s") from None
+                raise ConnectFailed(route.address, _reason(exc)) from exc
+            raise ConnectTimeout(route.address, f"no connection within {limit:g} s") from None
         except (OSError, ValueError, EOFError) as exc:
             _drop(connection)
-            raise ConnectFailed(route.where, _reason(exc)) from exc
+            raise ConnectFailed(route.address, _reason(exc)) from exc
         except BaseException:
             _drop(connection)
             raise
@@ -115,11 +115,11 @@ class _Gate(asyncio.Protocol):
         self.transport = self._connection.transport = upgraded
 
     async def open_tunnel(self, host: str, port: int, auth: str) -> None:
-        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         extra = f"Proxy-Authorization: {auth}\r\n" if auth else ""
         self._reply.clear()
         self._waiter = asyncio.get_running_loop().create_future()
-        self.transport.write(f"CONNECT {where} HTTP/1.1\r\nHost: {where}\r\n{extra}\r\n".encode())
+        self.transport.write(f"CONNECT {address} HTTP/1.1\r\nHost: {address}\r\n{extra}\r\n".encode())
         await self._waiter
         head, found, rest = bytes(self._reply).partition(b"\r\n\r\n")
         self._reply.clear()

@@ -16,7 +16,7 @@ _BODYLESS = (204, 304)
 
 
 class Reader(Protocol):
-    """Whom a connection tells what it read; an exchange."""
+    """Takes the parts of a reply from a connection; an exchange."""
 
     def begin(self, status: int, headers: dict[str, str]) -> None: ...
     def received(self, data: bytes) -> None: ...
@@ -28,7 +28,7 @@ class Reader(Protocol):
 class Connection(asyncio.Protocol):
     """An HTTP/1.1 client connection. It serves one :class:`Reader` at a time.
 
-    ``on_lost`` is called once, when the socket is gone, whoever closed it.
+    ``on_lost`` is called once, when the socket is gone, whichever side closed it.
     """
 
     def __init__(self, on_lost: Callable[[Connection], None]) -> None:
@@ -59,7 +59,7 @@ class Connection(asyncio.Protocol):
         self._middle = False  # the head was handed on, the end has not come: only body is expected
         self._fault = ""
 
-    # What the pool and the exchange use
+    # For the pool and the exchange
 
     def start(self, reader: Reader, head: bytes, body: bytes) -> None:
         """Send a request and read its reply into ``reader``."""

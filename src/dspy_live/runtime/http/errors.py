@@ -1,4 +1,4 @@
-"""What can go wrong between us and an HTTP peer. Every message names ``host:port`` and no credential."""
+"""The errors between us and an HTTP peer. Every message names ``host:port`` and no credential."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ class TransportError(Exception):
     """Base of the transport's errors.
 
     Args:
-        where: ``host:port`` of the endpoint, with the proxy when there is one.
-        reason: what happened, for people.
+        address: ``host:port`` of the endpoint, with the proxy when there is one.
+        reason: the cause, for people.
         received: true when at least one byte of the reply had come: asking again may then
             repeat work that the endpoint has done.
 
@@ -20,9 +20,9 @@ class TransportError(Exception):
     transient: ClassVar[bool] = True
     overload: ClassVar[bool] = False
 
-    def __init__(self, where: str, reason: str, *, received: bool = False) -> None:
-        super().__init__(f"{where}: {reason}")
-        self.where = where
+    def __init__(self, address: str, reason: str, *, received: bool = False) -> None:
+        super().__init__(f"{address}: {reason}")
+        self.address = address
         self.reason = reason
         self.received = received
 
@@ -60,8 +60,8 @@ class Redirected(ProtocolError):
 
     transient = False
 
-    def __init__(self, where: str, status: int, location: str) -> None:
-        super().__init__(where, f"redirect ({status}) to {location}; use that address as the API base", received=True)
+    def __init__(self, address: str, status: int, location: str) -> None:
+        super().__init__(address, f"redirect ({status}) to {location}; use that address as the API base", received=True)
         self.status = status
         self.location = location
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from dspy_live.runtime.http.condition import Condition
 from dspy_live.runtime.http.connection import Connection
 from dspy_live.runtime.http.decode import DecodeError, decoder_for
 from dspy_live.runtime.http.errors import (
@@ -20,7 +21,6 @@ from dspy_live.runtime.http.errors import (
 )
 from dspy_live.runtime.http.inbox import Inbox
 from dspy_live.runtime.http.silence import Silence, Timeouts
-from dspy_live.runtime.http.wakeup import Waiters
 
 if TYPE_CHECKING:
     from dspy_live.runtime.http.pool import HttpPool, Route
@@ -62,7 +62,7 @@ class Exchange:
         self._silence: Silence | None = None
         self._connection: Connection | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._waiters = Waiters()
+        self._changed = Condition()
         self._error: BaseException | None = None
         self._headed = False
         self._ended = False  # nothing more will be read from a socket
@@ -85,17 +85,19 @@ class Exchange:
         self._read_on()
 
     @property
-    def where(self) -> str:
+    def address(self) -> str:
         """``host:port`` of the endpoint, for messages."""
-        return self._route.where
+        return self._route.address
 
     def pause(self) -> None:
         """Stop reading the socket, so that the peer's writes stop. May be called from ``on_body``.
 
         What was read before may still come: at most one piece of 256 KB. Calling it twice is once.
         """
-        self._inbox.paused = True
-        self._hold_back()
+        if not self._inbox.paused:
+            self._inbox.paused = True
+            self._hold_back()
+            self._changed.notify()
 
     def resume(self) -> None:
         """Go on reading after :meth:`pause`."""
@@ -104,9 +106,9 @@ class Exchange:
             self._read_on()
 
     def abort(self) -> None:
-        """Close the socket at once. Whoever waits gets :class:`ConnectionBroken`."""
+        """Close the socket at once. A task that waits gets :class:`ConnectionBroken`."""
         if not self._ended:
-            self._fail(ConnectionBroken(self.where, "aborted by us", received=self._headed))
+            self._fail(ConnectionBroken(self.address, "aborted by us", received=self._headed))
 
     async def headers_received(self) -> None:
         """Wait until ``status`` and ``headers`` are there.
@@ -123,9 +125,23 @@ class Exchange:
             if self._stale:
                 await self._start_again()
             else:
-                await self._waiters.wait()
+                await self._changed.wait()
         if isinstance(self._error, Redirected):
             raise self._error
+
+    async def wait(self) -> bool:
+        """Wait until the whole body was handed on, then return True; return False while the exchange is paused.
+
+        Between the two no task wakes, however many pieces come. Raises as :meth:`done`.
+        """
+        await self.headers_received()
+        while not self._complete:
+            if self._error is not None:
+                raise self._error
+            if self._inbox.paused:
+                return False
+            await self._changed.wait()
+        return True
 
     async def done(self) -> None:
         """Wait until the whole body was handed on; with no ``on_body`` by now it is read and thrown away.
@@ -139,7 +155,7 @@ class Exchange:
         while not self._complete:
             if self._error is not None:
                 raise self._error
-            await self._waiters.wait()
+            await self._changed.wait()
 
     async def read(self, limit: int = 64 << 20, *, truncate: bool = False) -> bytes:
         """Return the whole decoded body.
@@ -158,7 +174,7 @@ class Exchange:
             parts.append(data)
             size += len(data)
             if size > limit:
-                raise BodyTooLarge(self.where, f"the reply is longer than {limit} bytes", received=True)
+                raise BodyTooLarge(self.address, f"the reply is longer than {limit} bytes", received=True)
 
         self.on_body = collect
         try:
@@ -177,7 +193,7 @@ class Exchange:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if not self._ended:
-            self._fail(ConnectionBroken(self.where, "the exchange was left before its end", received=self._headed))
+            self._fail(ConnectionBroken(self.address, "the exchange was left before its end", received=self._headed))
         # The reader usually holds this exchange: the two would wait for the garbage collector.
         self._inbox.sink = None
         self._pool._left(self)
@@ -192,12 +208,12 @@ class Exchange:
         self._head = self._body = b""  # nothing will be sent again
         coding = headers.get("content-encoding", "").strip().lower()
         if status in _REDIRECTS and "location" in headers:
-            self._fail(Redirected(self.where, status, headers["location"].partition("?")[0][:200]))
+            self._fail(Redirected(self.address, status, headers["location"].partition("?")[0][:200]))
         elif coding not in ("", "identity"):
             self._inbox.decoder = decoder_for(coding)
             if self._inbox.decoder is None:
-                self._fail(ProtocolError(self.where, f"its reply is encoded as {coding[:40]!r}", received=True))
-        self._waiters.wake()
+                self._fail(ProtocolError(self.address, f"its reply is encoded as {coding[:40]!r}", received=True))
+        self._changed.notify()
 
     def received(self, data: bytes) -> None:
         """A piece of the body, as it was on the wire but for its framing."""
@@ -221,11 +237,11 @@ class Exchange:
                 connection.resume()
             self._pool._release(self._route, connection)
         self._settle()
-        self._waiters.wake()
+        self._changed.notify()
 
     def malformed(self, reason: str) -> None:
         """The peer does not speak HTTP as we take it."""
-        self._fail(ProtocolError(self.where, reason, received=True))
+        self._fail(ProtocolError(self.address, reason, received=True))
 
     def lost(self, reason: str, received: bool) -> None:
         """The connection is gone before the end."""
@@ -234,10 +250,10 @@ class Exchange:
             self._stale = True
             self._stop_watching()
             self._pool._went_stale()
-            self._waiters.wake()
+            self._changed.notify()
         else:
             when = "before the reply had ended" if self._headed else "before it had replied"
-            self._fail(ConnectionBroken(self.where, f"{reason} {when}", received=received))
+            self._fail(ConnectionBroken(self.address, f"{reason} {when}", received=received))
 
     # Inside
 
@@ -259,9 +275,9 @@ class Exchange:
         except Exception as exc:
             self._fail(exc)
             raise
-        except BaseException:  # the caller is cancelled, and not the exchange: another who waits takes over
+        except BaseException:  # the caller is cancelled, and not the exchange: another task that waits takes over
             self._stale = not self._ended
-            self._waiters.wake()
+            self._changed.notify()
             raise
         if self._ended:
             connection.abort()
@@ -277,12 +293,12 @@ class Exchange:
         if connection is not None:
             connection.abort()
         self._inbox.clear()
-        self._waiters.wake()
+        self._changed.notify()
 
     def _fail_with(self, exc: BaseException) -> None:
         """Something on the way to the reader raised: the decoder's word for a bad body, or the reader itself."""
         if self._error is None and isinstance(exc, DecodeError):
-            self._fail(ProtocolError(self.where, f"its compressed reply is malformed ({exc})", received=True))
+            self._fail(ProtocolError(self.address, f"its compressed reply is malformed ({exc})", received=True))
         else:
             self._fail(exc)
         if isinstance(exc, (KeyboardInterrupt, SystemExit)):
@@ -316,18 +332,18 @@ class Exchange:
         if self._complete or not self._ended or self._error is not None or not inbox.empty:
             return
         if inbox.decoder is not None and not inbox.decoder.whole:
-            self._fail(ProtocolError(self.where, "its compressed reply is cut", received=True))
+            self._fail(ProtocolError(self.address, "its compressed reply is cut", received=True))
         else:
             self._complete = True
-            self._waiters.wake()
+            self._changed.notify()
 
     def _timed_out(self, first: bool, limit: float) -> None:
         if first:
             reason = f"no byte of a reply's body within {limit:g} s of the request"
-            self._fail(FirstByteTimeout(self.where, reason, received=self._headed))
+            self._fail(FirstByteTimeout(self.address, reason, received=self._headed))
         else:
             reason = f"nothing came for {limit:g} s in the middle of the reply"
-            self._fail(IdleTimeout(self.where, reason, received=True))
+            self._fail(IdleTimeout(self.address, reason, received=True))
 
     def _stop_watching(self) -> None:
         if self._silence is not None:

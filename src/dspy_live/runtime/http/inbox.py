@@ -14,7 +14,7 @@ class Inbox:
     """Hand a body on in pieces, in order, each at most once.
 
     Attributes:
-        sink: who takes the pieces, ``None`` while nobody does.
+        sink: takes the pieces; ``None`` while nobody does.
         decoder: for a compressed body.
         paused: set by the reader: nothing more is handed on that was not there already.
         full: nobody takes the pieces and enough of them wait.

@@ -23,7 +23,7 @@ _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What a kept connection is good for; two requests with equal routes may share one."""
+    """The target, proxy and TLS options of a connection; two requests with equal routes may share one."""
 
     scheme: str
     host: str
@@ -32,9 +32,9 @@ class Route:
     tls: TlsOptions
 
     @property
-    def where(self) -> str:
+    def address(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        through = f" (through the proxy {self.proxy.where})" if self.proxy is not None else ""
+        through = f" (through the proxy {self.proxy.address})" if self.proxy is not None else ""
         return f"{host}:{self.port}{through}"
 
 
@@ -142,7 +142,7 @@ class HttpPool:
             self._sweeper.cancel()
             self._sweeper = None
         for exchange in list(self._exchanges):
-            exchange._fail(PoolClosed(exchange.where, "the connection pool was closed"))
+            exchange._fail(PoolClosed(exchange.address, "the connection pool was closed"))
         self._idle.clear()
         for connection in list(self._open):
             connection.abort()
@@ -156,7 +156,7 @@ class HttpPool:
         if self._loop() is not asyncio.get_running_loop():
             raise RuntimeError("this pool belongs to another event loop; use pool_for_running_loop()")
         if self._closed:
-            raise PoolClosed(route.where, "the connection pool is closed")
+            raise PoolClosed(route.address, "the connection pool is closed")
         self._exchanges.add(exchange)
         self._total += 1
         kept = self._idle.get(route)
@@ -177,7 +177,7 @@ class HttpPool:
         await self._connector.connect(route, connection, limit)
         if self._closed:
             connection.abort()
-            raise PoolClosed(route.where, "the connection pool is closed")
+            raise PoolClosed(route.address, "the connection pool is closed")
         self._connects += 1
         self._open.add(connection)
         return connection

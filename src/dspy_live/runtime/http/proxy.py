@@ -20,7 +20,7 @@ class Proxy:
     auth: str = field(default="", repr=False)
 
     @property
-    def where(self) -> str:
+    def address(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
@@ -42,7 +42,7 @@ class Proxies:
 
     def _find(self, target: Target) -> Proxy | None:
         url = self._urls.get(target.scheme) or self._urls.get("all")
-        if not url or proxy_bypass_environment(target.where, self._urls):
+        if not url or proxy_bypass_environment(target.address, self._urls):
             return None
         return parse_proxy(url)
 

@@ -26,7 +26,7 @@ class Target:
     basic: str
 
     @property
-    def where(self) -> str:
+    def address(self) -> str:
         """``host:port``, for messages."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
@@ -93,8 +93,8 @@ def request_head(
         lines.append("User-Agent: dspy-live\r\n")
     if length or method not in ("GET", "DELETE"):
         lines.append(f"Content-Length: {length}\r\n")
-    where = f"{target.scheme}://{target.authority}{target.path}" if absolute else target.path
-    text = f"{method} {where} HTTP/1.1\r\n{''.join(lines)}{extra}\r\n"
+    address = f"{target.scheme}://{target.authority}{target.path}" if absolute else target.path
+    text = f"{method} {address} HTTP/1.1\r\n{''.join(lines)}{extra}\r\n"
     try:
         return text.encode("latin-1")
     except UnicodeEncodeError:

@@ -1,1 +1,1 @@
-"""Where cached answers are kept."""
+"""Stores of cached answers."""

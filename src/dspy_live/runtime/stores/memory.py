@@ -14,10 +14,10 @@ from dspy_live.core.store import StoreStats
 
 
 class MemoryStore:
-    """Keeps values as JSON, so that no caller can change what another one gets.
+    """Keeps values as JSON, so that no caller can change the value that another one gets.
 
     Args:
-        max_bytes: what the values may take together, 64 MB by default.
+        max_bytes: bound of all values together, 64 MB by default.
         ttl: seconds until an entry is gone; ``None`` keeps it until it is pushed out.
 
     Raises :class:`~dspy_live.core.errors.ConfigurationError` for bounds that are not above 0.
@@ -46,7 +46,7 @@ class MemoryStore:
         return msgspec.json.decode(entry[1])
 
     async def put(self, key: str, value: Any) -> None:
-        """Keep ``value``; what is no JSON, or larger than the whole store, is not kept."""
+        """Keep ``value``. One that is no JSON, or larger than the whole store, is not kept."""
         try:
             content = msgspec.json.encode(value)
         except (TypeError, ValueError, msgspec.MsgspecError):
@@ -75,7 +75,7 @@ class MemoryStore:
             return count
 
     def prune(self, *, max_bytes: int | None = None, older_than: float | None = None) -> int:
-        """Remove what is too old, then the oldest down to ``max_bytes``; see :class:`~dspy_live.core.store.Store`."""
+        """Remove old entries, then the oldest down to ``max_bytes``; see :class:`~dspy_live.core.store.Store`."""
         now = time.time()
         with self._lock:
             before = len(self._entries)

@@ -33,11 +33,11 @@ class RedisStore:
     """Keeps values in Redis or Valkey under ``prefix``. While the server is down everything is a miss.
 
     The first failure is logged as a warning, and the recovery too; in between the server is tried every 5 s. Entries
-    are never trusted: what is no JSON of ours is a miss and stays where it is.
+    are never trusted: one that is no JSON of ours is a miss and stays in the server.
 
     Args:
         url: ``redis://[user:password@]host:port/db``, ``rediss://…`` for TLS, ``unix://…``.
-        prefix: what all keys begin with; programs that should not share replies take different ones.
+        prefix: the beginning of all keys; programs that should not share replies take different ones.
         ttl: seconds until an entry is gone; ``None`` keeps it until it is pruned or the server evicts it.
         timeout: seconds to wait for the server, to connect and to answer.
 
@@ -77,7 +77,7 @@ class RedisStore:
             return None
 
     async def put(self, key: str, value: Any) -> None:
-        """Keep ``value`` under ``key``; what is no JSON or too large is not kept. Never raises but for cancellation."""
+        """Keep ``value`` under ``key``. One that is no JSON or too large is not. Never raises but for cancellation."""
         if time.monotonic() < self._rest_until:
             return
         try:

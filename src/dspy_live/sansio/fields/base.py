@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 import msgspec
 
 Kind: TypeAlias = Literal["text", "scalar", "container"]
-Grammar: TypeAlias = Literal["chat", "json", "xml", "baml"]
+ReplyFormat: TypeAlias = Literal["chat", "json", "xml", "baml"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from dspy_live.core.service import Layer
 RECOMMENDED = (
     "shed",
     "deadline",
+    "detached",
     "single_flight",
     "fallback",
     "retry",
@@ -24,7 +25,7 @@ RECOMMENDED = (
 
 
 class Rule(NamedTuple):
-    """``outer`` must not stand inside of ``inner``; ``why`` says what would happen, with numbers."""
+    """``outer`` must not stand inside of ``inner``; ``why`` tells the effect, with numbers."""
 
     outer: str
     inner: str
@@ -39,6 +40,26 @@ RULES = (
         "shed",
         "adaptive",
         "calls would queue before they are refused: a queue of 100 holds 100 calls that shed never saw",
+    ),
+    Rule(
+        "shed",
+        "detached",
+        "each call would get a task of its own before it is refused: 1000 refused calls make 1000 tasks",
+    ),
+    Rule(
+        "deadline",
+        "detached",
+        "the caller would wait for a thread that blocks: 1 s over a thread that sleeps for 30 s takes 30 s",
+    ),
+    Rule(
+        "detached",
+        "limit",
+        "a slot would be free while its thread goes on: 10 callers that leave make 20 threads under a limit of 10",
+    ),
+    Rule(
+        "detached",
+        "adaptive",
+        "a slot would be free while its thread goes on: 10 callers that leave make 20 threads under a limit of 10",
     ),
     Rule(
         "deadline",
@@ -105,11 +126,11 @@ def check_order(layers: Sequence[Layer], lm_layers: Sequence[Layer] = ()) -> Non
 
     Args:
         layers: around one service, such as a program.
-        lm_layers: around each LM inside of it. They have an order of their own; only what multiplies is looked for
-            across the two.
+        lm_layers: around each LM inside of it. They have an order of their own; only layers that multiply are looked
+            for across the two.
 
     Raises:
-        ConfigurationError: names the pair, what would happen, and the order that works.
+        ConfigurationError: names the pair, the effect, and the order that works.
     """
     outer, inner = _kinds(layers), _kinds(lm_layers)
     for kind, why in ONCE.items():

@@ -8,7 +8,7 @@ from typing import Any
 from dspy_live.core.errors import LiveError
 from dspy_live.server.encoders.json import dumps, text
 from dspy_live.server.errors import error_object
-from dspy_live.server.runs.totals import Account
+from dspy_live.server.runs.totals import RunTotals
 
 
 class ChatEncoder:
@@ -31,38 +31,34 @@ class ChatEncoder:
         """Return the chunk of a piece of text."""
         return self._before + text(piece) + self._after
 
-    def closing(self, account: Account | None) -> bytes:
-        """Return what ends the stream; with an account, also the chunk that reports usage."""
+    def closing(self, totals: RunTotals | None) -> bytes:
+        """Return what ends the stream; with totals, also the chunk that reports usage."""
         end = self._chunk([_choice({}, "stop")])
-        if account is not None:
-            end += (
-                b"data: "
-                + dumps(self._head("chat.completion.chunk") | {"choices": [], "usage": usage(account)})
-                + b"\n\n"
-            )
+        if totals is not None:
+            end += self._chunk([], usage=usage(totals))
         return end + b"data: [DONE]\n\n"
 
     def error(self, error: LiveError) -> bytes:
         """Return what ends a stream that failed, as OpenAI's own servers do it."""
         return b"data: " + dumps(error_object(error, self._run_id)) + b"\n\ndata: [DONE]\n\n"
 
-    def whole(self, content: str, account: Account) -> bytes:
+    def whole(self, content: str, totals: RunTotals) -> bytes:
         """Return the completion of a request that does not stream."""
         choice = {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}
-        return dumps(self._head("chat.completion") | {"choices": [choice], "usage": usage(account)})
+        return dumps(self._head("chat.completion") | {"choices": [choice], "usage": usage(totals)})
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {"id": self._id, "object": kind, "created": self._created, "model": self._model}
 
-    def _chunk(self, choices: list[dict[str, Any]]) -> bytes:
-        return b"data: " + dumps(self._head("chat.completion.chunk") | {"choices": choices}) + b"\n\n"
+    def _chunk(self, choices: list[dict[str, Any]], **more: Any) -> bytes:
+        return b"data: " + dumps(self._head("chat.completion.chunk") | {"choices": choices} | more) + b"\n\n"
 
 
 def _choice(delta: dict[str, Any], finish: str | None) -> dict[str, Any]:
     return {"index": 0, "delta": delta, "finish_reason": finish}
 
 
-def usage(account: Account) -> dict[str, Any]:
+def usage(totals: RunTotals) -> dict[str, Any]:
     """Return OpenAI's usage object of a run."""
-    sums = account.usage()
+    sums = totals.usage()
     return {name: sums[name] for name in ("prompt_tokens", "completion_tokens", "total_tokens")}

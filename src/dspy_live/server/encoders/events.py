@@ -6,7 +6,6 @@ change from token to token is made once per (field, predictor, LM call).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from dspy_live.core.errors import LiveError
@@ -14,7 +13,7 @@ from dspy_live.core.events import Event, Predicted, Token, Usage
 from dspy_live.server.encoders.json import dumps, text
 from dspy_live.server.encoders.payload import payload
 from dspy_live.server.errors import error_object
-from dspy_live.server.runs.totals import Account
+from dspy_live.server.runs.totals import RunTotals
 
 
 class Encoder:
@@ -23,50 +22,52 @@ class Encoder:
     A frame is ``before % name``, the event's number, ``middle``, the data as JSON, ``after``.
     """
 
-    __slots__ = ("_after", "_before", "_middle", "_tokens", "account", "run_id", "seq", "tokens")
+    __slots__ = ("_after", "_before", "_done", "_middle", "_tokens", "run_id", "seq", "totals")
 
-    def __init__(self, run_id: str, account: Account, before: bytes, middle: bytes, after: bytes) -> None:
+    def __init__(
+        self, run_id: str, totals: RunTotals, before: bytes, middle: bytes, after: bytes, done: bytes = b"null"
+    ) -> None:
         self.run_id = run_id
-        self.account = account
+        self.totals = totals
         self.seq = 0
-        self.tokens = 0
+        self._done = done
         self._before = before
         self._middle = middle
         self._after = after
         self._tokens: dict[tuple[str, str, int], tuple[bytes, bytes, bytes]] = {}
 
     def encode(self, event: Event) -> bytes:
-        """Return the frame of one event."""
+        """Return the frame of one event, and count what it brings."""
         if type(event) is Token:
             self.seq += 1
-            self.tokens += 1
+            self.totals.token()
             key = (event.field, event.predictor, event.lm_call)
             parts = self._tokens.get(key) or self._token_parts(key)
             if event.last:
                 return b'%b%d%b%b,"last":true%b' % (parts[0], self.seq, parts[1], text(event.text), parts[2])
             return b"%b%d%b%b%b" % (parts[0], self.seq, parts[1], text(event.text), parts[2])
         if type(event) is Usage:
-            self.account.add(event)
+            self.totals.add(event)
         name, data = payload(event)
-        if type(event) is Predicted:
-            account = self.account
-            account.prediction = event
-            data |= {"duration_ms": account.duration_ms, "run": account.run(self.run_id)}
-        return self.frame(name, dumps(data))
+        return self._frame(name, dumps(data))
 
-    def many(self, events: Sequence[Event]) -> bytes:
-        """Return the frames of all ``events`` in one piece."""
-        encode = self.encode
-        return encode(events[0]) if len(events) == 1 else b"".join([encode(event) for event in events])
-
-    def frame(self, name: str, data: bytes) -> bytes:
-        """Return a frame of any name."""
-        self.seq += 1
-        return b"%b%d%b%b%b" % (self._before % name.encode(), self.seq, self._middle, data, self._after)
+    def prediction(self, result: Predicted) -> bytes:
+        """Return the ``prediction`` frame of a run's result."""
+        totals = self.totals
+        run = {"duration_ms": totals.duration_ms, "run": totals.run(self.run_id)}
+        return self._frame("prediction", dumps({"outputs": result.outputs} | run))
 
     def error(self, error: LiveError) -> bytes:
         """Return the ``error`` frame of a public error."""
-        return self.frame("error", dumps(error_object(error, self.run_id)))
+        return self._frame("error", dumps(error_object(error, self.run_id)))
+
+    def end(self) -> bytes:
+        """Return the ``done`` frame, the last one."""
+        return self._frame("done", self._done)
+
+    def _frame(self, name: str, data: bytes) -> bytes:
+        self.seq += 1
+        return b"%b%d%b%b%b" % (self._before % name.encode(), self.seq, self._middle, data, self._after)
 
     def _token_parts(self, key: tuple[str, str, int]) -> tuple[bytes, bytes, bytes]:
         field, predictor, lm_call = key
@@ -79,16 +80,12 @@ class Encoder:
         return parts
 
 
-def sse(run_id: str, account: Account) -> Encoder:
+def sse(run_id: str, totals: RunTotals) -> Encoder:
     """Return the encoder of a server-sent event stream; ids are ``RUN:SEQ``."""
-    return Encoder(run_id, account, b"event: %b\nid: " + run_id.encode() + b":", b"\ndata: ", b"\n\n")
+    return Encoder(run_id, totals, b"event: %b\nid: " + run_id.encode() + b":", b"\ndata: ", b"\n\n", b"[DONE]")
 
 
-def frames(client_id: Any, run_id: str, account: Account) -> Encoder:
+def frames(client_id: Any, run_id: str, totals: RunTotals) -> Encoder:
     """Return the encoder of the typed WebSocket; ``client_id`` is the client's own name of the run."""
     before = b'{"id":' + dumps(client_id).replace(b"%", b"%%") + b',"event":"%b","seq":'
-    return Encoder(run_id, account, before, b',"data":', b"}")
-
-
-SSE_END = b"[DONE]"
-SSE_HEARTBEAT = b": keep-alive\n\n"
+    return Encoder(run_id, totals, before, b',"data":', b"}")

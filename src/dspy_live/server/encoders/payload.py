@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Any, assert_never
 
 from dspy_live.core.events import (
-    Completion,
     Custom,
     Event,
     Partial,
-    Predicted,
     Reasoning,
     Restart,
     Started,
@@ -44,12 +42,8 @@ def payload(event: Event) -> tuple[str, dict[str, Any]]:
             return "usage", {name: getattr(event, name) for name in event.__struct_fields__}
         case Custom(name, data):
             return "custom", {"name": name, "data": data}
-        case Predicted(outputs):
-            return "prediction", {"outputs": outputs}
         case TextDelta(text, lm_call, predictor):
             return "text", {"text": text, "predictor": predictor, "lm_call": lm_call}
-        case Completion(response):
-            return "completion", {"response": response}
         case _:
             assert_never(event)
 

@@ -1,12 +1,12 @@
-"""Events to the text of one field, for doors that can't take words back: plain WebSocket and OpenAI."""
+"""Events to the text of one field, for wires that can't take words back: plain WebSocket and OpenAI's."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, assert_never
 
 from dspy_live.core.errors import StreamBroken
 from dspy_live.core.events import (
-    Completion,
     Custom,
     Event,
     Partial,
@@ -25,82 +25,86 @@ from dspy_live.server.encoders.json import dumps
 
 
 class PlainText:
-    """Picks the program's last ``str`` output out of its events; all pieces joined are its value.
+    """Gives out the program's last ``str`` output while it comes; all pieces joined are its value.
 
-    What was given out can't be taken back. So only the predictor is believed that the schema names for
-    the output, and when it speaks a second time, or its LM call starts again, the rest is held until the
-    prediction says what is true: the missing end follows, or, where the text given out is not how the
-    value begins, :class:`StreamBroken`.
+    A piece that was given out can't be taken back. So only text of the predictor is given out that the schema names
+    for the output. When another LM call adds text to the field, or a repair (a ``Restart`` with fields) takes it back,
+    the rest is held until the result says what is true: the missing end follows, or, where the text that was given out
+    is not how the value begins, :class:`StreamBroken`. A ``Restart`` of the whole LM call ends the run at once, before
+    the LM is asked again.
 
     Args:
         schema: the program's.
-        hold: give nothing out before the end.
+        stop: called with a :class:`StreamBroken` when the run must end.
+        hold: give nothing out before the result.
 
     Attributes:
-        unsteady: true once the text has turned out to be one that should have been held.
+        broken: true once ``stop`` was called.
     """
 
-    def __init__(self, schema: Schema, *, hold: bool = False) -> None:
+    def __init__(self, schema: Schema, stop: Callable[[StreamBroken], object], *, hold: bool = False) -> None:
         self.field = schema.last_text_output
-        self.unsteady = False
+        self.broken = False
+        self._stop = stop
         self._predictor = schema.live.get(self.field or "") if schema.live is not None else None
-        self._speaker: int | None = None
+        self._lm_call: int | None = None
         self._held = hold or (schema.live is not None and self._predictor is None)
-        self._sent: list[str] = []
+        self._given: list[str] = []
 
     def feed(self, event: Event) -> str:
         """Return the text that follows from one event; often none."""
         match event:
             case Token():
                 return self._token(event)
-            case Restart(_, lm_call, _, fields):
-                if lm_call == self._speaker and (not fields or self.field in fields):
-                    self._held = self._held or bool(self._sent)
-                    self._speaker = None
+            case Restart():
+                self._restart(event)
                 return ""
-            case Predicted(outputs):
-                return self._rest(outputs)
-            case (
-                Started()
-                | Status()
-                | Partial()
-                | Reasoning()
-                | Tool()
-                | Usage()
-                | Custom()
-                | TextDelta()
-                | Completion()
-            ):
+            case Started() | Status() | Partial() | Reasoning() | Tool() | Usage() | Custom() | TextDelta():
                 return ""
             case _:
                 assert_never(event)
+
+    def rest(self, result: Predicted) -> str:
+        """Return what is missing of the value. Raises :class:`StreamBroken` where another text was given out."""
+        given = "".join(self._given)
+        if self.field not in result.outputs and given:
+            return ""  # a predictor's field that the program does not give on: there is nothing to hold it against
+        value = plain_value(self.field, result.outputs)
+        if not value.startswith(given):
+            raise _broken("the program's result has another text")
+        return value[len(given) :]
 
     def _token(self, token: Token) -> str:
         if token.field != self.field or not token.text:
             return ""
         if self._predictor is not None and token.predictor != self._predictor:
             return ""
-        if self._speaker is None:
-            self._speaker = token.lm_call
-        elif token.lm_call != self._speaker:
-            self._held = self.unsteady = True
+        if self._lm_call is None:
+            self._lm_call = token.lm_call
+        elif token.lm_call != self._lm_call:
+            self._held = True
         if self._held:
             return ""
-        self._sent.append(token.text)
+        self._given.append(token.text)
         return token.text
 
-    def _rest(self, outputs: dict[str, Any]) -> str:
-        sent = "".join(self._sent)
-        if self.field not in outputs and sent:
-            return ""  # a predictor's field that the program does not give on: there is nothing to hold it against
-        value = plain_value(self.field, outputs)
-        if not value.startswith(sent):
-            self.unsteady = True
-            raise StreamBroken(
-                "the text changed after its beginning had been sent, and this door can't take words back; "
-                "use /predict/stream or the typed WebSocket protocol"
-            )
-        return value[len(sent) :]
+    def _restart(self, restart: Restart) -> None:
+        if restart.lm_call != self._lm_call or (restart.fields and self.field not in restart.fields):
+            return
+        if not self._given:
+            self._lm_call = None
+            return
+        self._held = True
+        if not restart.fields:
+            self.broken = True
+            self._stop(_broken(restart.reason))
+
+
+def _broken(reason: str) -> StreamBroken:
+    return StreamBroken(
+        "the beginning of the answer had been given out, and this protocol can't take words back "
+        f"({reason}); ask again, or use /predict/stream or the typed WebSocket protocol"
+    )
 
 
 def plain_value(field: str | None, outputs: dict[str, Any]) -> str:

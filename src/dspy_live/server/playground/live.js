@@ -1,4 +1,4 @@
-// The strip at the bottom: this server's figures, every two seconds while the page is looked at.
+// The strip at the bottom: this server's statistics, every two seconds while the page is looked at.
 
 import { getJson } from "./api.js";
 import { byId, count, describe, money, seconds } from "./dom.js";

@@ -7,7 +7,7 @@ from typing import Any
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import InputError
-from dspy_live.server.served import Mounted
+from dspy_live.server.served import ServedProgram
 from dspy_live.server.transport.http import Request, parse_object
 
 
@@ -53,14 +53,14 @@ CONFIG_OPTIONS: dict[str, _Check] = {
 never a client's to say: an ``api_base`` from outside would have the server send its own key there."""
 
 
-def make_call(request: Request, mounted: Mounted, body: dict[str, Any], *, stream: bool) -> Call:
+def make_call(request: Request, program: ServedProgram, body: dict[str, Any], *, stream: bool) -> Call:
     """Return the checked call of a flat JSON body.
 
     ``stream`` and ``config`` in the body are options where the program has no input of that name;
     the ``X-Config`` header (a JSON object) works everywhere. A body's ``"stream": true`` turns
     streaming on. Raises :class:`InputError` that names the field.
     """
-    names = {field.name for field in mounted.schema.inputs}
+    names = {field.name for field in program.schema.inputs}
     if "stream" in body and "stream" not in names:
         wanted = body.pop("stream")
         if not isinstance(wanted, bool):
@@ -72,21 +72,12 @@ def make_call(request: Request, mounted: Mounted, body: dict[str, Any], *, strea
     header = request.header(b"x-config")
     if header is not None:
         config = parse_object(header.encode("latin-1"), "the X-Config header")  # bytes as they came, of UTF-8
-    call = new_call(mounted, body, config, request.run_id, request.key, stream=stream)
-    if (parent := request.header(b"traceparent")) is not None:
-        call.attributes["traceparent"] = parent  # the run becomes a part of its client's trace
-    return call
+    trace = request.header(b"traceparent") or ""  # the run becomes a part of its client's trace
+    return new_call(program, body, config, request.run_id, request.key, stream=stream, trace=trace)
 
 
 def new_call(
-    mounted: Mounted,
-    inputs: Any,
-    config: Any,
-    run_id: str,
-    key: str,
-    *,
-    stream: bool,
-    restartable: bool = True,
+    program: ServedProgram, inputs: Any, config: Any, run_id: str, key: str, *, stream: bool, trace: str = ""
 ) -> Call:
     """Check inputs and config and return the call. Raises :class:`InputError`."""
     if not isinstance(inputs, dict):
@@ -97,19 +88,8 @@ def new_call(
         raise InputError("'config' must be an object of LM options", field="config", expected="object")
     for name, value in config.items():
         _check_option(name, value)
-    attributes: dict[str, Any] = {"key": key, "program": mounted.name}
-    if not restartable:
-        # Such a door gives out one field, and that only where it can stream.
-        field = mounted.schema.last_text_output
-        attributes["shown"] = (field,) if mounted.schema.live is None or field in mounted.schema.live else ()
-    return Call(
-        mounted.schema.check(inputs),
-        id=run_id,
-        stream=stream,
-        restartable=restartable,
-        config=config,
-        attributes=attributes,
-    )
+    checked = program.schema.check(inputs)
+    return Call(checked, config=config, program=program.name, key=key, stream=stream, trace=trace, id=run_id)
 
 
 def _check_option(name: str, value: Any) -> None:

@@ -12,22 +12,19 @@ from typing import Any
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import InputError, Stop
-from dspy_live.core.events import Usage
 from dspy_live.core.schema import Schema
-from dspy_live.runtime.door import Door
 from dspy_live.server.encoders.chat import ChatEncoder
 from dspy_live.server.encoders.plain import PlainText, plain_value
+from dspy_live.server.encoders.sinks import TextSink
 from dspy_live.server.errors import BadRequest, ClientGone, public_error
 from dspy_live.server.routes.inputs import new_call
-from dspy_live.server.routes.predict import run
+from dspy_live.server.routes.predict import run_call
 from dspy_live.server.routes.question import question_inputs
-from dspy_live.server.routes.stream import EVENT_STREAM
-from dspy_live.server.served import Mounted, find
-from dspy_live.server.transport.disconnect import Watch
-from dspy_live.server.transport.heartbeat import Heartbeat
+from dspy_live.server.runs.registry import RegisteredRun
+from dspy_live.server.served import ServedProgram, find
+from dspy_live.server.transport.event_stream import event_stream
 from dspy_live.server.transport.http import JSON, Request, parse_object
 
-_HEARTBEAT = b": keep-alive\n\n"
 _CONFIG = (
     "temperature",
     "max_tokens",
@@ -55,66 +52,40 @@ async def chat_completions(request: Request) -> None:
     """Answer a chat completion with a run of the program that ``model`` names."""
     request.with_run = True
     body = await request.json()
-    mounted = find(request.app.programs, str(body.get("model", "")))
+    program = find(request.app.programs, str(body.get("model", "")))
     stream = body.get("stream", False) is True
     config = {name: body[name] for name in _CONFIG if body.get(name) is not None}
-    inputs = chat_inputs(mounted.schema, body.get("messages"))
-    call = new_call(mounted, inputs, config, request.run_id, request.key, stream=stream, restartable=False)
-    encoder = ChatEncoder(call.id, mounted.name)
+    inputs = chat_inputs(program.schema, body.get("messages"))
+    call = new_call(program, inputs, config, request.run_id, request.key, stream=stream)
+    encoder = ChatEncoder(call.id, program.name)
     if stream:
         options = body.get("stream_options") or {}
-        await _stream(
-            request, mounted, call, encoder, isinstance(options, dict) and options.get("include_usage") is True
-        )
+        with_usage = isinstance(options, dict) and options.get("include_usage") is True
+        await _stream(request, program, call, encoder, with_usage)
         return
-    account = await run(request, mounted, call)
-    outputs = account.prediction.outputs if account.prediction is not None else {}
-    content = plain_value(mounted.schema.last_text_output, outputs)
-    await request.reply(200, encoder.whole(content, account), JSON)
+    prediction, totals = await run_call(request, program, call)
+    content = plain_value(program.schema.last_text_output, prediction.outputs)
+    await request.reply(200, encoder.whole(content, totals), JSON)
 
 
-async def _stream(request: Request, mounted: Mounted, call: Call, encoder: ChatEncoder, with_usage: bool) -> None:
-    active = request.app.runs.enter(call.id, request.key, mounted.name)
-    unsteady = request.app.unsteady
-    plain = PlainText(mounted.schema, hold=mounted.name in unsteady)
-
-    async def open_with(body: bytes) -> None:
-        if not request.began:
-            await request.start(200, EVENT_STREAM)
-            body = encoder.opening() + body
-        await request.write(body)
-
-    try:
-        with (
-            active,
-            Watch(request.receive, active.stop),
-            Heartbeat(request.app.pulse, lambda: open_with(_HEARTBEAT)) as heart,
-        ):
-            async with Door(mounted.service.open(call)) as events:
-                while batch := await events.receive_many():
-                    pieces = []
-                    for event in batch:
-                        if type(event) is Usage:
-                            active.account.add(event)
-                        elif piece := plain.feed(event):
-                            pieces.append(encoder.content(piece))
-                    if pieces:
-                        active.count(active.tokens + len(pieces))
-                        heart.busy = heart.sent = True
-                        await heart.settle()
-                        await open_with(b"".join(pieces))
-                        heart.busy = False
-    except ClientGone:
-        raise
-    except (Exception, Stop) as exc:
-        if plain.unsteady:
-            unsteady.add(mounted.name)
-        if not request.began:
+async def _stream(request: Request, program: ServedProgram, call: Call, encoder: ChatEncoder, with_usage: bool) -> None:
+    run = RegisteredRun(request.app.runs, call.id, request.key)
+    text = PlainText(program.schema, run.stop, hold=program.hold_text)
+    with event_stream(request, run.stop, encoder.opening()) as stream:
+        sink = TextSink(text, run.totals, lambda piece: stream.write(encoder.content(piece)), stream.room)
+        try:
+            async with run:
+                if rest := text.rest(await program.run(call, sink)):
+                    run.totals.token()
+                    stream.write(encoder.content(rest))
+        except ClientGone:
             raise
-        await request.write(encoder.error(public_error(exc, call.id)), False)
-        return
-    await open_with(encoder.closing(active.account if with_usage else None))
-    await request.write(b"", False)
+        except (Exception, Stop) as exc:
+            if not request.began:
+                raise
+            await stream.end(encoder.error(public_error(exc, call.id)))
+            return
+        await stream.end(encoder.closing(run.totals if with_usage else None))
 
 
 def chat_inputs(schema: Schema, messages: Any) -> dict[str, Any]:

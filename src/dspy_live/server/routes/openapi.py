@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 from dspy_live.core.schema import Field, Schema
-from dspy_live.server.served import Mounted
+from dspy_live.server.served import ServedProgram
 from dspy_live.server.transport.http import Request
 
 JSONObject = dict[str, Any]
@@ -34,16 +34,16 @@ async def document(request: Request) -> None:
     await request.reply_json(app.openapi | {"servers": [{"url": prefix or "/"}]})
 
 
-def build(programs: Mapping[str, Mounted], title: str, *, secured: bool) -> JSONObject:
+def build(programs: Mapping[str, ServedProgram], title: str, *, secured: bool) -> JSONObject:
     """Return the document of all programs; the first one is also behind the short paths."""
     components: JSONObject = {"Error": _ERROR, "Run": _RUN, "Usage": _USAGE}
     paths: JSONObject = {}
-    for i, mounted in enumerate(programs.values()):
-        _add_schemas(components, mounted)
+    for i, program in enumerate(programs.values()):
+        _add_schemas(components, program)
         if i == 0:
-            paths |= _program_paths("", mounted)
+            paths |= _program_paths("", program)
         if len(programs) > 1:
-            paths |= _program_paths(f"/programs/{mounted.name}", mounted)
+            paths |= _program_paths(f"/programs/{program.name}", program)
     paths |= _common_paths()
     info = {
         "title": title,
@@ -57,9 +57,9 @@ def build(programs: Mapping[str, Mounted], title: str, *, secured: bool) -> JSON
     return doc
 
 
-def _add_schemas(components: JSONObject, mounted: Mounted) -> None:
-    schema = mounted.schema
-    inputs = _object(components, mounted.name, schema.inputs, f"What {mounted.name} takes.")
+def _add_schemas(components: JSONObject, program: ServedProgram) -> None:
+    schema = program.schema
+    inputs = _object(components, program.name, schema.inputs, f"What {program.name} takes.")
     if schema.open:
         inputs["additionalProperties"] = True
     names = {f.name for f in schema.inputs}
@@ -67,12 +67,12 @@ def _add_schemas(components: JSONObject, mounted: Mounted) -> None:
         inputs["properties"]["stream"] = {"type": "boolean", "description": "Reply with an event stream."}
     if "config" not in names:
         inputs["properties"]["config"] = {"type": "object", "description": "LM options for this call alone."}
-    outputs = _object(components, mounted.name, schema.outputs, f"What {mounted.name} gives.")
+    outputs = _object(components, program.name, schema.outputs, f"What {program.name} gives.")
     given = outputs["properties"]
     given.setdefault("duration_ms", {"type": "number", "description": "How long the run took, in milliseconds."})
     given.setdefault("run", {"$ref": "#/components/schemas/Run"})
-    components[f"{mounted.name}.Inputs"] = inputs
-    components[f"{mounted.name}.Outputs"] = outputs
+    components[f"{program.name}.Inputs"] = inputs
+    components[f"{program.name}.Outputs"] = outputs
 
 
 def _object(components: JSONObject, program: str, fields: tuple[Field, ...], description: str) -> JSONObject:
@@ -124,10 +124,10 @@ def _moved(schema: Any, program: str) -> Any:
     return schema
 
 
-def _program_paths(prefix: str, mounted: Mounted) -> JSONObject:
+def _program_paths(prefix: str, program: ServedProgram) -> JSONObject:
     body = {
         "required": True,
-        "content": {"application/json": {"schema": _ref(f"{mounted.name}.Inputs"), "example": example(mounted.schema)}},
+        "content": {"application/json": {"schema": _ref(f"{program.name}.Inputs"), "example": example(program.schema)}},
     }
     config = {
         "name": "X-Config",
@@ -135,21 +135,21 @@ def _program_paths(prefix: str, mounted: Mounted) -> JSONObject:
         "description": "LM options for this call alone, as a JSON object.",
         "schema": {"type": "string"},
     }
-    about = mounted.schema.description
+    about = program.schema.description
 
     def post(summary: str, replies: JSONObject) -> JSONObject:
         return {
             "post": {
                 "summary": summary,
                 "description": about,
-                "tags": [mounted.name],
+                "tags": [program.name],
                 "parameters": [config],
                 "requestBody": body,
                 "responses": replies | _errors("400", "401", "413", "422", "429", "500", "502", "503", "504"),
             }
         }
 
-    whole = {"200": _reply("The outputs.", _ref(f"{mounted.name}.Outputs"))}
+    whole = {"200": _reply("The outputs.", _ref(f"{program.name}.Outputs"))}
     created = {"201": _reply("The run's id and where its events are.", {"type": "object"})}
     return {
         f"{prefix}/predict": post("Run the program", whole),
@@ -195,8 +195,8 @@ def _common_paths() -> JSONObject:
         "/v1/chat/completions": {"post": chat},
         "/health/live": get("The process runs", "server"),
         "/health/ready": get("New runs are taken", "server"),
-        "/metrics": get("Figures for Prometheus", "server"),
-        "/stats": get("Figures of this process", "server"),
+        "/metrics": get("Statistics for Prometheus", "server"),
+        "/stats": get("Statistics of this process", "server"),
         "/usage": get("What was used and spent", "server"),
     }
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from dspy_live.core.schema import Field
-from dspy_live.server.served import Mounted
+from dspy_live.server.served import ServedProgram
 from dspy_live.server.transport.http import Request
 
 
 async def index(request: Request) -> None:
     """List the programs; the first is the default one."""
     app = request.app
-    body = {"title": app.title, "simulated": app.simulated, "programs": [describe(m) for m in app.programs.values()]}
-    await request.reply_json(body)
+    described = [describe(program) for program in app.programs.values()]
+    await request.reply_json({"title": app.title, "simulated": app.simulated, "programs": described})
 
 
 async def show(request: Request) -> None:
@@ -21,14 +21,14 @@ async def show(request: Request) -> None:
     await request.reply_json(describe(request.app.program(request)))
 
 
-def describe(mounted: Mounted) -> dict[str, Any]:
+def describe(program: ServedProgram) -> dict[str, Any]:
     """Return a program's name, description and fields."""
-    schema = mounted.schema
+    schema = program.schema
     return {
-        "name": mounted.name,
+        "name": program.name,
         "signature": schema.name,
         "description": schema.description,
-        "simulated": mounted.simulated,
+        "simulated": program.simulated,
         "open": schema.open,
         "inputs": [_field(f) for f in schema.inputs],
         "outputs": [_field(f) for f in schema.outputs],

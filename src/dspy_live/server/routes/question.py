@@ -1,4 +1,4 @@
-"""Doors that take one text: which input it goes to, and what it becomes."""
+"""One plain text as a program's inputs: which input it goes to, and what it becomes."""
 
 from __future__ import annotations
 

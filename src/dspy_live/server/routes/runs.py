@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from urllib.parse import parse_qs
 
 from dspy_live.core.errors import Cancelled, NotFound
-from dspy_live.server.encoders.events import SSE_HEARTBEAT
+from dspy_live.runtime.scope import Scope
 from dspy_live.server.encoders.json import dumps
-from dspy_live.server.errors import BadRequest, ClientGone
+from dspy_live.server.errors import BadRequest
 from dspy_live.server.routes.inputs import make_call
-from dspy_live.server.routes.stream import EVENT_STREAM
 from dspy_live.server.runs.resumable import Resumable
-from dspy_live.server.transport.disconnect import Watch
-from dspy_live.server.transport.heartbeat import Heartbeat
+from dspy_live.server.transport.event_stream import EVENT_STREAM, event_stream
 from dspy_live.server.transport.http import JSON, Request
 
 _EVENT_ID = re.compile(r"(?:(?P<run>[0-9a-f]+):)?(?P<seq>\d{1,15})")
@@ -24,10 +21,10 @@ async def create(request: Request) -> None:
     """Start a run; the reply says where its events are."""
     request.with_run = True
     app = request.app
-    mounted = app.program(request)
-    call = make_call(request, mounted, await request.json(), stream=True)
-    run = Resumable(app, mounted, call, request.key)
-    await run.begun
+    program = app.program(request)
+    call = make_call(request, program, await request.json(), stream=True)
+    run = Resumable(app, program, call, request.key)
+    await run.begun()
     app.resumables.add(run)
     where = f"{request.scope.get('root_path', '')}/runs/{run.id}/events"
     body = dumps({"run": {"id": run.id}, "events": where})
@@ -44,18 +41,15 @@ async def events(request: Request) -> None:
     if run is None:
         if not resumables.is_over(run_id, request.key):
             raise NotFound(f"no run {run_id!r}; runs are kept for {request.app.grace:g} seconds without a reader")
-        await request.start(204, [])
-        await request.write(b"", False)
+        await request.reply_empty(204)
         return
     request.run_id, request.with_run = run.id, True
     seq = min(_last_event(request, run.id), run.last)
     if run.ended and seq == run.last:
-        await request.start(204, [])
-        await request.write(b"", False)
+        await request.reply_empty(204)
         return
     if request.scope["method"] == "HEAD":
-        await request.start(200, EVENT_STREAM)
-        await request.write(b"", False)
+        await request.reply_empty(200, *EVENT_STREAM)
         return
     run.after(seq)  # Gone is an HTTP error only before the reply has begun
     reader = run.attach()
@@ -66,35 +60,19 @@ async def events(request: Request) -> None:
 
 
 async def _read(request: Request, run: Resumable, reader: int, seq: int) -> None:
-    async def beat() -> None:
-        await request.write(SSE_HEARTBEAT)
-
-    task = asyncio.current_task()
-    gone: list[ClientGone] = []
-
-    def leave(error: ClientGone) -> None:
-        gone.append(error)
-        if task is not None:
-            task.cancel()
-
-    try:
-        with Watch(request.receive, leave), Heartbeat(request.app.pulse, beat) as heart:
-            await request.start(200, EVENT_STREAM)
+    scope = Scope()
+    with event_stream(request, scope.fail) as stream:
+        async with scope:
+            stream.open()
             while run.current(reader) and not (run.ended and seq == run.last):
                 if seq == run.last:
-                    heart.busy = False
                     await run.news()
                     continue
-                heart.busy = heart.sent = True
-                await heart.settle()
                 frames, seq = run.after(seq), run.last
-                await request.write(frames)
+                if not stream.write(frames):
+                    await stream.room()
                 run.delivered(seq)
-    except asyncio.CancelledError:
-        if gone and task is not None and task.uncancel() == 0:
-            raise gone[0] from None
-        raise
-    await request.write(b"", False)
+        await stream.end()
 
 
 async def cancel(request: Request) -> None:
@@ -102,8 +80,7 @@ async def cancel(request: Request) -> None:
     run_id, resumables = request.params["id"], request.app.resumables
     kept = resumables.get(run_id, request.key)
     if resumables.is_over(run_id, request.key) or (kept is not None and kept.ended):
-        await request.start(204, [])
-        await request.write(b"", False)
+        await request.reply_empty(204)
         return
     request.app.runs.find(run_id, request.key).stop(Cancelled("the run was cancelled"))
     await request.reply_json({"run": {"id": run_id}, "status": "cancelling"}, 202)

@@ -16,6 +16,7 @@ _FAMILIES = (
     ("succeeded", "counter", "runs_succeeded_total", "Runs that ended with a prediction."),
     ("failed", "counter", "runs_failed_total", "Runs that ended with an error."),
     ("cancelled", "counter", "runs_cancelled_total", "Runs that were cancelled or left by their client."),
+    ("refused", "counter", "runs_refused_total", "Runs that a limit refused."),
     ("tokens", "counter", "tokens_streamed_total", "Token events sent."),
     ("active", "gauge", "runs_active", "Runs under way."),
 )
@@ -29,7 +30,7 @@ async def metrics(request: Request) -> None:
 
 
 async def stats(request: Request) -> None:
-    """Reply with the figures of this process as JSON."""
+    """Reply with the statistics of this process as JSON."""
     await request.reply_json(request.app.runs.statistics())
 
 
@@ -47,10 +48,10 @@ async def usage(request: Request) -> None:
     await request.reply_json(result)
 
 
-def exposition(figures: dict[str, Any]) -> bytes:
+def exposition(statistics: dict[str, Any]) -> bytes:
     """Return the counts in Prometheus' text format."""
     lines: list[str] = []
     for key, kind, name, text in _FAMILIES:
         full = f"dspy_live_server_{name}"
-        lines += [f"# HELP {full} {text}", f"# TYPE {full} {kind}", f"{full} {figures[key]}"]
+        lines += [f"# HELP {full} {text}", f"# TYPE {full} {kind}", f"{full} {statistics[key]}"]
     return ("\n".join(lines) + "\n").encode()

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from starlette.types import Receive, Scope, Send
 
 from dspy_live.core.errors import LiveError
+from dspy_live.runtime.scope import Scope as CancelScope
 from dspy_live.server.encoders.json import dumps
 from dspy_live.server.errors import ClientGone, error_headers, error_object, error_status, public_error
 from dspy_live.server.routes.ws_plain import PlainSession
 from dspy_live.server.routes.ws_typed import TypedSession
-from dspy_live.server.served import Mounted, find
+from dspy_live.server.served import ServedProgram, find
 from dspy_live.server.transport.http import JSON
+from dspy_live.server.transport.writer import Writer
 
 if TYPE_CHECKING:
     from dspy_live.server.app import App
@@ -31,33 +34,30 @@ class Session(Protocol):
 
 
 class Socket:
-    """The sending side of an accepted WebSocket."""
+    """The sending side of an accepted WebSocket.
 
-    __slots__ = ("_send", "closed")
+    Args:
+        send: ASGI's.
+        lost: called with a :class:`ClientGone` when a write fails.
+    """
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
+    __slots__ = ("_writer", "closed", "drop", "room")
+
+    def __init__(self, send: Send, lost: Callable[[ClientGone], object]) -> None:
+        self._writer = Writer(send, lost)
         self.closed = False
+        self.room = self._writer.room
+        self.drop = self._writer.close
 
-    async def text(self, text: str) -> None:
-        """Send a text frame; waits while the client reads too slowly. Raises :class:`ClientGone`."""
-        if self.closed:
-            raise ClientGone("the socket is closed")
-        try:
-            await self._send({"type": "websocket.send", "text": text})
-        except OSError:
-            raise ClientGone("the client closed its socket") from None
+    def text(self, text: str) -> bool:
+        """Send a text frame. False asks to pause until ``room()``."""
+        return self._writer.write({"type": "websocket.send", "text": text})
 
     async def close(self, code: int, reason: str = "") -> None:
         """Close the socket, once. The reason is cut to the 123 bytes that the protocol has for it."""
-        if self.closed:
-            return
         self.closed = True
         short = reason.encode()[:123].decode(errors="ignore")
-        try:
-            await self._send({"type": "websocket.close", "code": code, "reason": short})
-        except OSError:
-            pass
+        await self._writer.end({"type": "websocket.close", "code": code, "reason": short})
 
     async def fail(self, error: LiveError) -> None:
         """Close with the code of an error: 4000 and its HTTP status."""
@@ -65,45 +65,46 @@ class Socket:
         await self.close(4000 + error_status(error), f"{error.code}: {message}")
 
 
-async def websocket(app: App, scope: Scope, receive: Receive, send: Send, program: str | None) -> None:
+async def websocket(app: App, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
     """Serve one WebSocket until either side closes it; then stop and wait for its runs."""
     await receive()  # websocket.connect
     try:
         app.origins.check(scope)
         key = app.keys.check(scope, query=True)
-        mounted = app.default if program is None else find(app.programs, program)
+        program = app.default if name is None else find(app.programs, name)
     except LiveError as exc:
         await reject(scope, send, exc)
         return
-    headers = list(app.common_headers)
-    await send({"type": "websocket.accept", "headers": headers})
-    socket = Socket(send)
+    await send({"type": "websocket.accept", "headers": list(app.common_headers)})
+    lost = CancelScope()
+    socket = Socket(send, lost.fail)
     session: Session | None = None
     try:
-        while not socket.closed:
-            message: Any = await receive()
-            if message["type"] == "websocket.disconnect":
-                break
-            text = message.get("text")
-            if text is None:
-                await socket.close(TEXT_ONLY, "this protocol has text frames only")
-                break
-            if session is None:
-                session = open_session(app, mounted, key, socket, text)
-            await session.take(text)
+        async with lost:
+            while not socket.closed:
+                message: Any = await receive()
+                if message["type"] == "websocket.disconnect":
+                    break
+                text = message.get("text")
+                if text is None:
+                    await socket.close(TEXT_ONLY, "this protocol has text frames only")
+                    break
+                if session is None:
+                    session = open_session(app, program, key, socket, text)
+                await session.take(text)
     except ClientGone:
         pass
     finally:
-        socket.closed = True
+        socket.drop()
         if session is not None:
             await session.close()
 
 
-def open_session(app: App, mounted: Mounted, key: str, socket: Socket, first: str) -> Session:
+def open_session(app: App, program: ServedProgram, key: str, socket: Socket, first: str) -> Session:
     """Return the session for a socket's first frame: typed if it begins as a JSON object does."""
     if first.lstrip()[:1] == "{":
-        return TypedSession(app, mounted, key, socket)
-    return PlainSession(app, mounted, key, socket)
+        return TypedSession(app, program, key, socket)
+    return PlainSession(app, program, key, socket)
 
 
 async def reject(scope: Scope, send: Send, exc: LiveError) -> None:

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 from dspy_live.core.call import new_id
 from dspy_live.core.errors import LiveError, Overloaded, Stop
-from dspy_live.core.events import Usage
-from dspy_live.runtime.door import Door
 from dspy_live.server.encoders.plain import PlainText
+from dspy_live.server.encoders.sinks import TextSink
 from dspy_live.server.errors import ClientGone, public_error
 from dspy_live.server.routes.inputs import new_call
 from dspy_live.server.routes.question import question_inputs
-from dspy_live.server.runs.registry import ActiveRun
-from dspy_live.server.served import Mounted
+from dspy_live.server.runs.registry import RegisteredRun
+from dspy_live.server.served import ServedProgram
 
 if TYPE_CHECKING:
     from dspy_live.server.app import App
@@ -30,13 +29,13 @@ DONE = "[DONE]"
 class PlainSession:
     """Answers one question after the other."""
 
-    def __init__(self, app: App, mounted: Mounted, key: str, socket: Socket) -> None:
+    def __init__(self, app: App, program: ServedProgram, key: str, socket: Socket) -> None:
         self._app = app
-        self._mounted = mounted
+        self._program = program
         self._key = key
         self._socket = socket
         self._questions: deque[str] = deque()
-        self._active: ActiveRun | None = None
+        self._run: RegisteredRun | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def take(self, text: str) -> None:
@@ -51,8 +50,8 @@ class PlainSession:
     async def close(self) -> None:
         """Stop the answer that is under way and wait for its end."""
         self._questions.clear()
-        if self._active is not None:
-            self._active.stop(ClientGone("the client closed its socket"))
+        if self._run is not None:
+            self._run.stop(ClientGone("the client closed its socket"))
         if self._task is not None:
             await self._task
 
@@ -68,27 +67,21 @@ class PlainSession:
                 return
 
     async def _answer(self, question: str, run_id: str) -> None:
-        mounted, socket = self._mounted, self._socket
-        inputs = question_inputs(mounted.schema, question)
-        call = new_call(mounted, inputs, None, run_id, self._key, stream=True, restartable=False)
-        unsteady = self._app.unsteady
-        plain = PlainText(mounted.schema, hold=mounted.name in unsteady)
-        with self._app.runs.enter(run_id, self._key, mounted.name) as active:
-            self._active = active
-            try:
-                async with Door(mounted.service.open(call)) as events:
-                    while batch := await events.receive_many():
-                        for event in batch:
-                            if type(event) is Usage:
-                                active.account.add(event)
-                            elif text := plain.feed(event):
-                                active.count(active.tokens + 1)
-                                await socket.text(text)
-            finally:
-                self._active = None
-                if plain.unsteady:
-                    unsteady.add(mounted.name)
-        await socket.text(DONE)
+        program, socket = self._program, self._socket
+        inputs = question_inputs(program.schema, question)
+        call = new_call(program, inputs, None, run_id, self._key, stream=True)
+        self._run = run = RegisteredRun(self._app.runs, run_id, self._key)
+        text = PlainText(program.schema, run.stop, hold=program.hold_text)
+        try:
+            async with run:
+                result = await program.run(call, TextSink(text, run.totals, socket.text, socket.room))
+                if rest := text.rest(result):
+                    run.totals.token()
+                    socket.text(rest)
+        finally:
+            self._run = None
+        if not socket.text(DONE):
+            await socket.room()
 
     async def _fail(self, error: LiveError) -> None:
         self._questions.clear()

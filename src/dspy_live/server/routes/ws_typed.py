@@ -8,7 +8,7 @@ whole number, free again after the run's ``done``.
 The server sends ``{"id", "event", "seq", "data"}`` with the events and data of the event stream, and
 at last ``done`` with ``null``. With ``credit`` it sends that many tokens, partial values and pieces of
 reasoning, and then none until more credit comes; the order of events is kept, so what stands behind a
-token waits with it, and the LM waits once the run's buffer is full.
+token waits with it, and so does the LM.
 """
 
 from __future__ import annotations
@@ -18,25 +18,22 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from dspy_live.core.call import new_id
 from dspy_live.core.errors import Cancelled, InputError, LiveError, NotFound, Stop
-from dspy_live.core.events import Event, Partial, Reasoning, TextDelta, Token
-from dspy_live.runtime.door import Door
-from dspy_live.server.encoders.events import Encoder, frames
+from dspy_live.core.events import Predicted
+from dspy_live.server.encoders.events import frames
 from dspy_live.server.encoders.json import dumps
+from dspy_live.server.encoders.sinks import CreditSink, FrameSink
 from dspy_live.server.errors import ClientGone, error_object, public_error
 from dspy_live.server.routes.inputs import new_call
-from dspy_live.server.runs.registry import ActiveRun
-from dspy_live.server.served import Mounted, find
+from dspy_live.server.runs.registry import RegisteredRun
+from dspy_live.server.served import ServedProgram, find
 from dspy_live.server.transport.http import parse_object
 
 if TYPE_CHECKING:
     from dspy_live.server.app import App
     from dspy_live.server.routes.websocket import Socket
 
-COUNTED = (Token, Partial, Reasoning, TextDelta)
-"""The events that cost a credit."""
-
 RUNS = 256
-"""Runs at once on one socket; each is a task and a buffer."""
+"""Runs at once on one socket; each is a task."""
 
 _LONGEST_ID = 256
 """Characters of a run's id, which stands in each of its frames."""
@@ -45,9 +42,9 @@ _LONGEST_ID = 256
 class TypedSession:
     """The runs of one socket."""
 
-    def __init__(self, app: App, mounted: Mounted, key: str, socket: Socket) -> None:
+    def __init__(self, app: App, program: ServedProgram, key: str, socket: Socket) -> None:
         self.app = app
-        self.mounted = mounted
+        self.program = program
         self.key = key
         self.socket = socket
         self.runs: dict[str | int, TypedRun] = {}
@@ -69,7 +66,8 @@ class TypedSession:
         except LiveError as exc:
             error = dumps(error_object(exc, None)).decode()
             head = dumps(run_id).decode()
-            await self.socket.text(f'{{"id":{head},"event":"error","seq":0,"data":{error}}}')
+            if not self.socket.text(f'{{"id":{head},"event":"error","seq":0,"data":{error}}}'):
+                await self.socket.room()
 
     async def close(self) -> None:
         """Stop every run and wait for their ends."""
@@ -107,72 +105,55 @@ class TypedRun:
     def __init__(self, session: TypedSession, client_id: str | int, frame: dict[str, Any]) -> None:
         self._session = session
         self._client_id = client_id
-        self._stopped: LiveError | None = None
-        self._active: ActiveRun | None = None
-        self._more = asyncio.Event()
-        self._credit = None if frame.get("credit") is None else _credit(frame["credit"], "credit")
-        self.task = asyncio.create_task(self._run(frame))
-
-    def stop(self, error: LiveError) -> None:
-        """End the run; it then sends ``error`` and ``done`` where there is still a socket."""
-        self._stopped = self._stopped or error
-        if self._active is not None:
-            self._active.stop(error)
+        self._run = run = RegisteredRun(session.app.runs, new_id(), session.key)
+        self._encoder = frames(client_id, run.id, run.totals)
+        self._sink = FrameSink(self._encoder, self._write, session.socket.room, run.stop)
+        self._credit = None
+        if frame.get("credit") is not None:
+            self._credit = CreditSink(self._sink, _credit(frame["credit"], "credit"))
+        self.stop = run.stop
+        self.task = asyncio.create_task(self._serve(frame))
 
     def add_credit(self, n: int) -> None:
         """Let ``n`` more counted events through; without credit at the start there is nothing to add to."""
         if self._credit is None:
             raise InputError("this run was started without credit", field="n", expected="credit at the start")
-        self._credit += n
-        self._more.set()
+        self._credit.add(n)
 
-    async def _run(self, frame: dict[str, Any]) -> None:
-        session, run_id = self._session, new_id()
-        socket = session.socket
-        active = ActiveRun(session.app.runs, run_id, session.key, session.mounted.name)
-        encoder = frames(self._client_id, run_id, active.account)
+    async def _serve(self, frame: dict[str, Any]) -> None:
         try:
             try:
-                await self._serve(frame, active, encoder)
+                last = self._encoder.prediction(await self._answer(frame))
             except ClientGone:
-                raise
+                return
             except (Exception, Stop) as exc:
-                await socket.text(encoder.error(public_error(exc, run_id)).decode())
-            finally:
-                session.runs.pop(self._client_id, None)
-            await socket.text(encoder.frame("done", b"null").decode())
-        except ClientGone:
-            pass
+                last = self._encoder.error(public_error(exc, self._run.id))
+            if not self._write(last):
+                await self._session.socket.room()
+        finally:
+            del self._session.runs[self._client_id]
+        self._write(self._encoder.end())
 
-    async def _serve(self, frame: dict[str, Any], active: ActiveRun, encoder: Encoder) -> None:
-        session = self._session
+    async def _answer(self, frame: dict[str, Any]) -> Predicted:
+        session, credit = self._session, self._credit
         name = frame.get("program")
-        mounted: Mounted = session.mounted if name is None else find(session.app.programs, str(name))
+        program = session.program if name is None else find(session.app.programs, str(name))
         stream = frame.get("stream", True) is not False
         inputs, config = frame.get("inputs", {}), frame.get("config")
-        call = new_call(mounted, inputs, config, active.id, session.key, stream=stream)
-        session.app.runs.check()
-        active.program = mounted.name
-        with active:
-            self._active = active
-            if self._stopped is not None:
-                raise self._stopped
+        call = new_call(program, inputs, config, self._run.id, session.key, stream=stream)
+        async with self._run:
+            if credit is None:
+                return await program.run(call, self._sink)
             try:
-                async with Door(mounted.service.open(call)) as events:
-                    while batch := await events.receive_many():
-                        for event in batch:
-                            await self._send(event, encoder)
-                        active.count(encoder.tokens)
-            finally:
-                self._active = None
+                result = await program.run(call, credit)
+            except (Exception, Stop):
+                await credit.none_held()  # what came before the failure comes before it
+                raise
+            await credit.none_held()
+            return result
 
-    async def _send(self, event: Event, encoder: Encoder) -> None:
-        if self._credit is not None and isinstance(event, COUNTED):
-            while self._credit < 1:
-                self._more.clear()
-                await self._more.wait()
-            self._credit -= 1
-        await self._session.socket.text(encoder.encode(event).decode())
+    def _write(self, frame: bytes) -> bool:
+        return self._session.socket.text(frame.decode())
 
 
 def _is_id(value: Any) -> TypeGuard[str | int]:

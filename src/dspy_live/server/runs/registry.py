@@ -1,4 +1,4 @@
-"""The runs that are under way: how many there may be, who owns them, how they are stopped."""
+"""The runs that are under way: who owns them, how they are stopped, how many there were."""
 
 from __future__ import annotations
 
@@ -9,125 +9,124 @@ from collections import deque
 from types import TracebackType
 from typing import Any
 
-from dspy_live.core.errors import Draining, LiveError, NotFound, Overloaded
+from dspy_live.core.errors import Cancelled, Draining, NotFound, Overloaded
+from dspy_live.runtime.scope import Scope
 from dspy_live.server.errors import ClientGone
-from dspy_live.server.runs.totals import Account
+from dspy_live.server.runs.totals import RunTotals
 
-LAST_WORDS = 5.0
+STOP_GRACE = 5.0
 """Seconds that stopped runs have to end at a shutdown; a program that ignores its stop must not prevent it."""
 
 
-class ActiveRun:
-    """One run while it is under way; a context manager around the work.
-
-    :meth:`stop` ends it from outside: the work is cancelled and the ``with`` block raises the error
-    that was given, once the work has really ended.
-    """
-
-    __slots__ = ("_runs", "_task", "account", "id", "key", "program", "stopped", "tokens")
-
-    def __init__(self, runs: ActiveRuns, run_id: str, key: str, program: str) -> None:
-        self.id = run_id
-        self.key = key
-        self.program = program
-        self.account = Account()
-        self.tokens = 0
-        self.stopped: LiveError | None = None
-        self._runs = runs
-        self._task: asyncio.Task[Any] | None = None
-
-    def stop(self, error: LiveError) -> None:
-        """Cancel the work; the first reason given is the one that counts."""
-        if self.stopped is None and self._task is not None:
-            self.stopped = error
-            self._task.cancel()
-
-    def count(self, tokens: int) -> None:
-        """Set the number of tokens sent so far; the first one is timed."""
-        if tokens and not self.tokens:
-            self.account.first = time.perf_counter()
-        self.tokens = tokens
-
-    def __enter__(self) -> ActiveRun:
-        self._task = asyncio.current_task()
-        self._runs.add(self)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        task, self._task = self._task, None
-        ours = self.stopped is not None and isinstance(exc, asyncio.CancelledError)
-        self._runs.remove(self, self.stopped if ours else exc)
-        if ours and self.stopped is not None and task is not None and task.uncancel() == 0:
-            raise self.stopped from None
-
-
-class ActiveRuns:
-    """All runs of one server.
+class RegisteredRun:
+    """One run of a server: ``async with run:`` stands around the work, and is its scope.
 
     Args:
-        limit: the most runs at once, or ``None`` for no limit here.
+        registry: counts it while it is under way.
+        run_id: its id.
+        key: the name of the API key that it belongs to.
+    """
+
+    __slots__ = ("_entered", "_registry", "_scope", "_stopped", "id", "key", "totals")
+
+    def __init__(self, registry: RunRegistry, run_id: str, key: str) -> None:
+        self.id = run_id
+        self.key = key
+        self.totals = RunTotals()
+        self._registry = registry
+        self._scope = Scope()
+        self._entered = False
+        self._stopped: BaseException | None = None
+
+    def stop(self, error: BaseException) -> None:
+        """End it: the work is cancelled, and once it has ended ``async with`` raises ``error``. The first one wins."""
+        if self._entered:
+            self._scope.fail(error)
+        elif self._stopped is None:
+            self._stopped = error
+
+    async def __aenter__(self) -> RegisteredRun:
+        """Begin. Raises :class:`Draining` while the server shuts down, and why it was stopped before it began."""
+        if self._stopped is not None:
+            raise self._stopped
+        self._registry.check()
+        await self._scope.__aenter__()
+        self._entered = True
+        self._registry.add(self)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self._scope.__aexit__(kind, exc, trace)
+        except BaseException as error:
+            exc = error
+            raise
+        finally:
+            self._registry.remove(self, exc)
+
+
+class RunRegistry:
+    """All runs of one server that are under way, and what became of the others.
+
+    Args:
+        limit: the most runs at once that the server's layers let in, for the statistics; ``None`` for no limit.
     """
 
     def __init__(self, limit: int | None = None) -> None:
-        if limit is not None and limit < 1:
-            raise ValueError(f"max_active must be at least 1; got {limit!r}")
         self.limit = limit
         self.draining = False
-        self.started = self.succeeded = self.failed = self.cancelled = self.tokens = 0
+        self.succeeded = self.failed = self.cancelled = self.refused = self.tokens = 0
         self.cost = 0.0
         self._began = time.monotonic()
-        self._active: dict[str, ActiveRun] = {}
+        self._runs: dict[str, RegisteredRun] = {}
         self._durations: deque[float] = deque(maxlen=512)
         self._first: deque[float] = deque(maxlen=512)
         self._empty: asyncio.Event | None = None
 
     def __len__(self) -> int:
-        return len(self._active)
+        return len(self._runs)
 
-    def enter(self, run_id: str, key: str, program: str) -> ActiveRun:
-        """Return a new run to enter; raise :class:`Draining` or :class:`Overloaded` when there is no room."""
-        self.check()
-        return ActiveRun(self, run_id, key, program)
+    @property
+    def started(self) -> int:
+        """How many runs have begun; a refused one has not."""
+        return len(self._runs) + self.succeeded + self.failed + self.cancelled
 
     def check(self) -> None:
-        """Raise :class:`Draining` or :class:`Overloaded` when there is no room for another run."""
+        """Raise :class:`Draining` once the server shuts down."""
         if self.draining:
             raise Draining("the server is shutting down and takes no new runs", retry_after=5.0)
-        if self.limit is not None and len(self._active) >= self.limit:
-            raise Overloaded(
-                f"{self.limit} runs are under way, the most that this server takes; try again", retry_after=1.0
-            )
 
-    def find(self, run_id: str, key: str) -> ActiveRun:
+    def find(self, run_id: str, key: str) -> RegisteredRun:
         """Return a run of this key; another key's run is not found."""
-        run = self._active.get(run_id)
+        run = self._runs.get(run_id)
         if run is None or run.key != key:
             raise NotFound(f"no run {run_id!r} is under way")
         return run
 
-    def add(self, run: ActiveRun) -> None:
+    def add(self, run: RegisteredRun) -> None:
         """Count a run in."""
-        self.started += 1
-        self._active[run.id] = run
+        self._runs[run.id] = run
 
-    def remove(self, run: ActiveRun, exc: BaseException | None) -> None:
+    def remove(self, run: RegisteredRun, exc: BaseException | None) -> None:
         """Count a run out, with what it ended with."""
-        self._active.pop(run.id, None)
-        account = run.account
-        self.tokens += run.tokens
-        self.cost += account.cost
+        self._runs.pop(run.id, None)
+        totals = run.totals
+        self.tokens += totals.tokens
+        self.cost += totals.cost
         if exc is None:
             self.succeeded += 1
-            self._durations.append(time.perf_counter() - account.began)
-            if account.first is not None:
-                self._first.append(account.first - account.began)
-        elif isinstance(exc, (asyncio.CancelledError, ClientGone)) or run.stopped is not None:
+            self._durations.append(time.perf_counter() - totals.began)
+            if totals.first is not None:
+                self._first.append(totals.first - totals.began)
+        elif isinstance(exc, (asyncio.CancelledError, ClientGone, Cancelled, Draining)):
             self.cancelled += 1
+        elif isinstance(exc, Overloaded) and exc.details.get("local"):
+            self.refused += 1
         else:
             self.failed += 1
-        if self._empty is not None and not self._active:
+        if self._empty is not None and not self._runs:
             self._empty.set()
 
     async def drain(self, seconds: float) -> None:
@@ -135,24 +134,24 @@ class ActiveRuns:
         self.draining = True
         if self._empty is None:
             self._empty = asyncio.Event()
-        if not self._active:
+        if not self._runs:
             return
         try:
             await asyncio.wait_for(self._empty.wait(), seconds)
         except TimeoutError:
             self.stop_all()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._empty.wait(), LAST_WORDS)
+                await asyncio.wait_for(self._empty.wait(), STOP_GRACE)
 
     def stop_all(self) -> None:
         """Stop every run with the error that the server is shutting down."""
-        for run in list(self._active.values()):
+        for run in list(self._runs.values()):
             run.stop(Draining("the server shut down before the run had ended", retry_after=5.0))
 
     def statistics(self) -> dict[str, Any]:
-        """Return the figures of this process: counts since the start, times in milliseconds of the last 512 runs."""
+        """Return the counts since the start of this process, and times in milliseconds of the last 512 runs."""
         return {
-            "active": len(self._active),
+            "active": len(self._runs),
             "max_active": self.limit,
             "draining": self.draining,
             "uptime_s": round(time.monotonic() - self._began, 3),
@@ -160,7 +159,8 @@ class ActiveRuns:
             "succeeded": self.succeeded,
             "failed": self.failed,
             "cancelled": self.cancelled,
-            "tokens": self.tokens + sum(run.tokens for run in self._active.values()),
+            "refused": self.refused,
+            "tokens": self.tokens + sum(run.totals.tokens for run in self._runs.values()),
             "cost": round(self.cost, 10),
             "duration_ms": _percentiles(self._durations),
             "first_token_ms": _percentiles(self._first),

@@ -7,47 +7,56 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from dspy_live.core.call import Call
-from dspy_live.core.errors import Cancelled, LiveError, Stop
-from dspy_live.runtime.door import Door
-from dspy_live.server.encoders.events import SSE_END, Encoder, sse
+from dspy_live.core.errors import Cancelled, Stop
+from dspy_live.runtime.scope import Room
+from dspy_live.server.encoders.events import sse
+from dspy_live.server.encoders.sinks import FrameSink
 from dspy_live.server.errors import Gone, public_error
-from dspy_live.server.runs.registry import ActiveRun
+from dspy_live.server.runs.registry import RegisteredRun
 
 if TYPE_CHECKING:
     from dspy_live.server.app import App
-    from dspy_live.server.served import Mounted
+    from dspy_live.server.served import ServedProgram
 
 REPLAY_BYTES = 256 << 10
 """Frames already delivered that are kept, per run, for a reader who comes back: some 2,000 tokens."""
 
+UNDELIVERED = 64
+"""Frames that may wait for a reader before the run is asked to pause."""
+
 
 class Resumable:
-    """One run, pumped into a log by a task of its own.
+    """One run, in a task of its own, that writes its frames into a log.
 
-    The pump waits while more frames than the call's buffer holds have not been delivered, and so the
-    LM waits. Without a reader for ``grace`` seconds the run is stopped; when it is over, its log is
-    kept for as long.
+    Without a reader for ``app.grace`` seconds the run is stopped; when it is over, its log is kept for as long.
     """
 
-    def __init__(self, app: App, mounted: Mounted, call: Call, key: str) -> None:
+    def __init__(self, app: App, program: ServedProgram, call: Call, key: str) -> None:
         self.id = call.id
         self.key = key
         self.ended = False
-        self.begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._app = app
-        self._mounted = mounted
-        self._call = call
-        self._active = ActiveRun(app.runs, call.id, key, mounted.name)
-        self._encoder: Encoder = sse(call.id, self._active.account)
+        self._run = RegisteredRun(app.runs, call.id, key)
+        self._encoder = sse(call.id, self._run.totals)
         self._log: deque[bytes] = deque()
         self._first = 1
         self._bytes = 0
         self._delivered = 0
+        self._room = Room()
         self._readers = 0
-        self._room = asyncio.Event()
-        self._news = asyncio.Event()
+        self._waiting: list[asyncio.Future[None]] = []
+        self._kept = False
+        self._refusal: BaseException | None = None
         self._alone: asyncio.TimerHandle | None = None
-        self.task = asyncio.create_task(self._pump())
+        self._task = asyncio.create_task(self._serve(program, call))
+        self._leave_alone()
+
+    async def begun(self) -> None:
+        """Let the run begin. Raises its failure where it comes at once and before any event: it was refused."""
+        await asyncio.sleep(0)
+        if self._refusal is not None:
+            raise self._refusal
+        self._kept = True
 
     @property
     def last(self) -> int:
@@ -57,9 +66,7 @@ class Resumable:
     def attach(self) -> int:
         """Count a reader in and return its number; the newest one is the one that is served."""
         self._readers += 1
-        if self._alone is not None:
-            self._alone.cancel()
-            self._alone = None
+        self._cancel_timer()
         self._wake()
         return self._readers
 
@@ -88,63 +95,63 @@ class Resumable:
         while self._bytes > REPLAY_BYTES and self._first <= self._delivered:
             self._bytes -= len(self._log.popleft())
             self._first += 1
-        self._room.set()
+        self._room.set(self.last - self._delivered < UNDELIVERED)
 
     async def news(self) -> None:
         """Wait until there may be something new for a reader."""
-        await self._news.wait()
+        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiting)
+        await waiting
 
-    async def _pump(self) -> None:
+    async def _serve(self, program: ServedProgram, call: Call) -> None:
+        encoder = self._encoder
         try:
-            self._app.runs.check()
-            with self._active:
-                self.begun.set_result(None)
-                self._leave_alone()
-                await self._take()
+            async with self._run:
+                sink = FrameSink(encoder, self._append, self._room.wait, self._run.stop)
+                result = await program.run(call, sink)
         except (Exception, Stop) as exc:
-            if not self.begun.done():
-                self.begun.set_exception(exc)
+            if not (self._kept or self._log):
+                self._refusal = exc
+                self._cancel_timer()
                 return
-            self._append(self._encoder.error(public_error(exc, self.id)))
-        self._append(self._encoder.frame("done", SSE_END))
+            self._append(encoder.error(public_error(exc, self.id)))
+        else:
+            self._append(encoder.prediction(result))
+        self._append(encoder.end())
         self.ended = True
-        self._wake()
         if self._alone is not None:
             self._leave_alone()
 
-    async def _take(self) -> None:
-        size = self._call.buffer.size
-        async with Door(self._mounted.service.open(self._call)) as events:
-            while batch := await events.receive_many():
-                for event in batch:
-                    self._append(self._encoder.encode(event))
-                self._active.count(self._encoder.tokens)
-                self._wake()
-                while self.last - self._delivered >= size:
-                    self._room.clear()
-                    await self._room.wait()
-
-    def _append(self, frame: bytes) -> None:
+    def _append(self, frame: bytes) -> bool:
         self._log.append(frame)
         self._bytes += len(frame)
+        if self.last - self._delivered >= UNDELIVERED:
+            self._room.set(False)
+        self._wake()
+        return self._room.open
 
     def _wake(self) -> None:
-        self._news.set()
-        self._news = asyncio.Event()
+        waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            if not one.done():
+                one.set_result(None)
 
     def _leave_alone(self) -> None:
+        self._cancel_timer()
+        self._alone = asyncio.get_running_loop().call_later(self._app.grace, self._abandoned)
+
+    def _cancel_timer(self) -> None:
         if self._alone is not None:
             self._alone.cancel()
-        self._alone = asyncio.get_running_loop().call_later(self._app.grace, self._abandoned)
+            self._alone = None
 
     def _abandoned(self) -> None:
         self._alone = None
         if self.ended:
             self._app.resumables.forget(self)
             return
-        error: LiveError = Cancelled(f"nobody read the run for {self._app.grace:g} seconds")
-        self._active.stop(error)
-        self._alone = asyncio.get_running_loop().call_later(self._app.grace, self._abandoned)
+        self._run.stop(Cancelled(f"nobody read the run for {self._app.grace:g} seconds"))
+        self._leave_alone()
 
 
 class Resumables:

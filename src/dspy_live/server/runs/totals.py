@@ -5,26 +5,32 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from dspy_live.core.events import Predicted, Usage
+from dspy_live.core.events import Usage
 
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
 
 
-class Account:
-    """Adds up a run's usage. Times are seconds on the monotonic clock."""
+class RunTotals:
+    """Adds up a run's usage. Times are seconds on the monotonic clock; ``tokens`` are those given to the client."""
 
-    __slots__ = ("began", "cached_calls", "cost", "estimated", "first", "lm_calls", "prediction", "totals", "unpriced")
+    __slots__ = ("_sums", "began", "cached_calls", "cost", "estimated", "first", "lm_calls", "tokens", "unpriced")
 
     def __init__(self) -> None:
         self.began = time.perf_counter()
         self.first: float | None = None
+        self.tokens = 0
         self.lm_calls = 0
         self.cached_calls = 0
         self.unpriced = 0
         self.estimated = False
         self.cost = 0.0
-        self.totals = [0, 0, 0, 0, 0]
-        self.prediction: Predicted | None = None
+        self._sums = [0, 0, 0, 0, 0]
+
+    def token(self) -> None:
+        """Count a token that the client is given; the first one is timed."""
+        if not self.tokens:
+            self.first = time.perf_counter()
+        self.tokens += 1
 
     def add(self, usage: Usage) -> None:
         """Count one LM call."""
@@ -36,7 +42,7 @@ class Account:
         elif not usage.cached:
             self.unpriced += 1
         for i, name in enumerate(_COUNTS):
-            self.totals[i] += getattr(usage, name)
+            self._sums[i] += getattr(usage, name)
 
     @property
     def duration_ms(self) -> float:
@@ -51,7 +57,7 @@ class Account:
     def usage(self) -> dict[str, Any]:
         """Return the sums. ``cost`` is US dollars, ``None`` when the price of a call is unknown."""
         return {
-            **dict(zip(_COUNTS, self.totals, strict=True)),
+            **dict(zip(_COUNTS, self._sums, strict=True)),
             "cost": None if self.unpriced else round(self.cost, 10),
             "lm_calls": self.lm_calls,
             "cached_calls": self.cached_calls,

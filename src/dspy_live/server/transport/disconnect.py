@@ -1,38 +1,30 @@
-"""Noticing that the client has gone, while its request is being answered."""
+"""Ending a run when the client of its request has gone."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from types import TracebackType
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from starlette.types import Receive
 
 from dspy_live.server.errors import ClientGone
 
 
-class Watch:
-    """While entered, calls ``gone`` with a :class:`ClientGone` as soon as the client's connection is closed.
+@contextmanager
+def cancel_on_disconnect(receive: Receive, stop: Callable[[ClientGone], object]) -> Iterator[None]:
+    """While inside, call ``stop`` with a :class:`ClientGone` as soon as the client has closed its connection.
 
-    One task per request, which sleeps until then. It ends with the block.
+    One task per request, which sleeps until then.
     """
+    task = asyncio.get_running_loop().create_task(_wait(receive, stop))
+    try:
+        yield
+    finally:
+        task.cancel()
 
-    __slots__ = ("_gone", "_receive", "_task")
 
-    def __init__(self, receive: Receive, gone: Callable[[ClientGone], Any]) -> None:
-        self._receive = receive
-        self._gone = gone
-
-    def __enter__(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._wait())
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._task.cancel()
-
-    async def _wait(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self._gone(ClientGone("the client closed its connection"))
+async def _wait(receive: Receive, stop: Callable[[ClientGone], object]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    stop(ClientGone("the client closed its connection"))

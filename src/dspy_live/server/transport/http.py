@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from dspy_live.core.call import new_id
 from dspy_live.core.errors import LiveError, TooLarge
@@ -88,14 +88,23 @@ class Request:
         """Read the body as a JSON object."""
         return parse_object(await self.body(), "the body")
 
-    async def start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Send the reply's head."""
+    def head(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> Message:
+        """Return the reply's head, which the caller sends now."""
         self.began = True
         head = [*self.app.common_headers, *headers]
         if self.with_run:
             head.append((b"x-run-id", self.run_id.encode()))
         head += self.cors
-        await self.send_raw({"type": "http.response.start", "status": status, "headers": head})
+        return {"type": "http.response.start", "status": status, "headers": head}
+
+    async def start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Send the reply's head."""
+        await self.send_raw(self.head(status, headers))
+
+    async def reply_empty(self, status: int, *headers: tuple[bytes, bytes]) -> None:
+        """Send a reply without a body."""
+        await self.start(status, headers)
+        await self.write(b"", False)
 
     async def write(self, body: bytes, more: bool = True) -> None:
         """Send a piece of the body; waits while the client reads too slowly."""

@@ -27,16 +27,16 @@ class Protocol(HttpToolsProtocol):
     head_seconds = HEAD_SECONDS
     _in_head = True
     _head = 0
-    _patience: asyncio.TimerHandle | None = None
+    _head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for the first request's head."""
         super().connection_made(transport)
-        self._wait()
+        self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
-        self._wait_no_more()
+        self._stop_timer()
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
@@ -51,7 +51,7 @@ class Protocol(HttpToolsProtocol):
         if self._stays_http():
             return
         self._in_head = False
-        self._wait_no_more()
+        self._stop_timer()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -80,8 +80,8 @@ class Protocol(HttpToolsProtocol):
         self._head += len(data)
         if self._head > MOST_HEAD:
             self.send_400_response("")
-        elif self._patience is None:
-            self._wait()
+        elif self._head_timer is None:
+            self._start_timer()
 
     def _should_upgrade(self) -> bool:
         # A WebSocket begins with GET. What asks for one in another way is answered as if it had not asked.
@@ -104,7 +104,7 @@ class Protocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Say in JSON what is wrong with the request, and hang up."""
-        self._wait_no_more()
+        self._stop_timer()
         come = len(self.url or b"") + sum(map(_size, self.headers or ()))
         large = self._in_head and max(self._head, come) > MOST_HEAD
         if large:
@@ -118,16 +118,16 @@ class Protocol(HttpToolsProtocol):
         self.transport.write(head.encode() + b"connection: close\r\n\r\n" + body)
         self.transport.close()
 
-    def _wait(self) -> None:
-        self._patience = self.loop.call_later(self.head_seconds, self._give_up)
+    def _start_timer(self) -> None:
+        self._head_timer = self.loop.call_later(self.head_seconds, self._give_up)
 
-    def _wait_no_more(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
     def _give_up(self) -> None:
-        self._patience = None
+        self._head_timer = None
         if self._in_head and not self.transport.is_closing():
             if self._head:
                 self._refuse(

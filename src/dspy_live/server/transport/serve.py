@@ -25,8 +25,8 @@ KEEP_ALIVE = 75
 """Seconds that an unused connection is kept: longer than clients and balancers keep theirs, so that it is they who
 close, and no request meets a closing connection."""
 
-LAST_WORDS = 5
-"""Seconds that a client has to read the end of its reply after its run has ended."""
+END_SECONDS = 5
+"""Seconds that a client has to read the end of its reply after its run has ended, at a shutdown."""
 
 
 class LiveServer(uvicorn.Server):
@@ -63,7 +63,7 @@ class LiveServer(uvicorn.Server):
                 server_header=False,
                 ws_max_size=live.max_body,
                 ws_per_message_deflate=False,
-                timeout_graceful_shutdown=LAST_WORDS,
+                timeout_graceful_shutdown=END_SECONDS,
                 **config,
             )
         )

@@ -1,0 +1,23 @@
+"""When two calls ask for the same: the part of a cache's and a flight's key that is common to both."""
+
+from __future__ import annotations
+
+import msgspec
+
+from dspy_live.core.call import Call
+
+
+def same_question(call: Call) -> str | None:
+    """Return the call's inputs, arguments and options (``rollout_id`` among them) as JSON.
+
+    ``None`` when they are no JSON: such a call is like no other.
+    """
+    try:
+        return msgspec.json.encode([call.inputs, call.args, call.config], order="deterministic").decode()
+    except (TypeError, ValueError, msgspec.MsgspecError):
+        return None
+
+
+def who_answers(call: Call) -> tuple[str, str, str]:
+    """Return the call's program, its version and its LM: only calls that agree in these may share an answer."""
+    return call.program, call.version, call.model
