@@ -1,10 +1,14 @@
 """Soak and chaos: hundreds of runs at once, an LM with faults of every kind, clients that leave at random.
 
     python bench/soak.py [--seconds 300] [--clients 500] [--faults 0.3] [--report docs/soak.md]
+    python bench/soak.py --load parallel [--seconds 300] [--clients 60] [--faults 0.3] [--execution auto]
 
 Three processes on 127.0.0.1: the simulated LM, the server under soak, and the clients here. It fails
 unless every run ended exactly once, no limit was exceeded, nothing is left over at the end, and memory
 rises by less than 1 % a minute after the warm-up. Bounded in time; it stops by itself.
+
+``--load parallel`` has no server: asyncify and streamify in one process, over a program that calls stock
+``dspy.Parallel`` (``bench/soak_parallel.py``). It fails for a crash of that process, too.
 """
 
 from __future__ import annotations
@@ -250,6 +254,59 @@ def rise_per_minute(samples: list[tuple[float, float]]) -> float:
     return 6000 * slope / mean_m
 
 
+def soak_parallel(lm: str, options: argparse.Namespace) -> int:
+    """Run the load of one process, and say what is wrong with what it found."""
+    wait_for(lm)
+    command = [sys.executable, "bench/soak_parallel.py", lm, "--seconds", str(options.seconds)]
+    command += ["--workers", str(options.clients), "--seed", str(options.seed), "--execution", options.execution]
+    last = ""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as load:
+        assert load.stdout is not None
+        for line in load.stdout:
+            last = line
+            if not line.startswith("{"):
+                print(line, end="", flush=True)
+    if load.returncode:
+        print(f"WRONG: the process ended with {load.returncode} (negative: the signal that killed it)")
+        return 1
+    found = json.loads(last)
+    for name, count in sorted({**found["after"]["counts"], **found["outcomes"]}.items()):
+        print(f"{count:8d}  {name}")
+    wrong = judged_parallel(found, options.seconds)
+    print({name: (found["before"][name], found["after"][name]) for name in found["before"] if name != "counts"})
+    print(f"memory after the warm-up: {rise_per_minute(found['samples']):+.2f} % a minute")
+    for line in wrong:
+        print(f"WRONG: {line}")
+    print("soak: all is well" if not wrong else f"soak: {len(wrong)} things are wrong")
+    return 1 if wrong else 0
+
+
+def wait_for(lm: str) -> None:
+    """Return when the LM takes connections."""
+    port = int(lm.rpartition(":")[2].partition("/")[0])
+    for _ in range(200):
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.1)
+    raise SystemExit(f"no LM at {lm}")
+
+
+def judged_parallel(found: dict[str, Any], seconds: float) -> list[str]:
+    """What is wrong; empty when all is well."""
+    before, after = found["before"], found["after"]
+    counts, wrong = after["counts"], []
+    if counts["started"] != counts["ended"] or counts.get("ended twice"):
+        wrong.append(f"runs: {counts['started']} started, {counts['ended']} ended, {counts['ended twice']} twice")
+    wrong += [f"{n} times: {what}" for what, n in found["outcomes"].items() if what.endswith(": NO RESULT")]
+    wrong += [f"{after[name]} {name} are left" for name in ("slots", "leaving", "parked") if after[name]]
+    if after["threads"] > before["threads"] + 256 or after["tasks"] > before["tasks"] + 3:
+        wrong.append(f"{after['threads']} threads and {after['tasks']} tasks are left")
+    rise = rise_per_minute(found["samples"])
+    if seconds >= 300 and rise > 1.0:
+        wrong.append(f"memory rises by {rise:.2f} % a minute")
+    return wrong
+
+
 def report(found: dict[str, Any], faults: float) -> str:
     """The page that goes into the documentation."""
     after, lm = found["after"], found["lm"]
@@ -296,14 +353,21 @@ def report(found: dict[str, Any], faults: float) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=300)
-    parser.add_argument("--clients", type=int, default=500)
+    parser.add_argument("--load", choices=("server", "parallel"), default="server")
+    parser.add_argument("--clients", type=int, help="at once; 500, or 60 for --load parallel")
+    parser.add_argument("--execution", default="auto", help="for --load parallel")
     parser.add_argument("--faults", type=float, default=0.3)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--report")
     options = parser.parse_args()
+    options.clients = options.clients or (60 if options.load == "parallel" else 500)
     port, lm_port = free_port(), free_port()
     lm = f"http://127.0.0.1:{lm_port}/v1"
     sim = ("-m", "dspy_live", "sim", "--port", str(lm_port), "--ttft", "0.05", "--tps", "300")
+    if options.load == "parallel":
+        faults = [f"--fault={name}={rate}" for name, rate in Faults.every(options.faults).rates.items()]
+        with process(*sim, *faults):
+            return soak_parallel(lm, options)
     with process(*sim), process("bench/soak_server.py", str(port), lm):
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             found = runner.run(soak(f"http://127.0.0.1:{port}", lm, options))

@@ -148,6 +148,15 @@ def test_scripts_can_be_executed() -> None:
         assert "set -euo pipefail" in script.read_text(), script
 
 
+def test_classifiers_name_the_pythons_that_a_release_is_tried_with() -> None:
+    named = [text.rpartition(" ")[2] for text in PROJECT["project"]["classifiers"] if ":: Python :: 3." in text]
+    workflow = (ROOT / ".github" / "workflows" / "release.yml").read_text()
+    tried = re.search(r'make wheel PYTHONS="([^"]+)"', workflow)
+    assert tried is not None
+    assert [f"python{version}" for version in named] == tried[1].split()
+    assert PROJECT["project"]["requires-python"] == f">={named[0]}"
+
+
 def test_the_package_says_that_it_is_typed() -> None:
     assert (SOURCE / "py.typed").is_file()
 

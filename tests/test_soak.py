@@ -17,3 +17,11 @@ def test_faults_and_leaving_clients_leave_nothing_behind() -> None:
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert "soak: all is well" in finished.stdout
+
+
+@pytest.mark.timeout(120)
+def test_callers_that_leave_programs_with_dspys_own_parallel_leave_nothing_behind() -> None:
+    command = [sys.executable, "bench/soak.py", "--load", "parallel", "--seconds", "8", "--clients", "30"]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert "soak: all is well" in finished.stdout

@@ -9,11 +9,12 @@ if TYPE_CHECKING:
     from dspy_live.core.events import Restart
     from dspy_live.layers.budget import Budget, BudgetAlert
     from dspy_live.loading.app import create_app
+    from dspy_live.loading.simulated_lm import sim_lm
     from dspy_live.observe.logs import log_structured, setup_logging
     from dspy_live.observe.tracker import UsageTracker
     from dspy_live.programs.api.asyncify import asyncify
     from dspy_live.programs.api.batch import BatchError, BatchItem, abatch, batch, stream_batch
-    from dspy_live.programs.api.items import PartialValue, StreamToken
+    from dspy_live.programs.api.items import PartialValue, StreamItem, StreamToken
     from dspy_live.programs.api.listeners import StreamListener
     from dspy_live.programs.api.parallel import Parallel
     from dspy_live.programs.api.streamify import streamify
@@ -56,6 +57,7 @@ _HOMES = {
     "Restart": "core.events",
     "Runtime": "runtime.runtime",
     "StatusMessageProvider": "programs.run.status",
+    "StreamItem": "programs.api.items",
     "StreamListener": "programs.api.listeners",
     "StreamToken": "programs.api.items",
     "asyncify": "programs.api.asyncify",
@@ -63,6 +65,7 @@ _HOMES = {
     "default_runtime": "runtime.runtime",
     "emit": "programs.run.run",
     "set_default_runtime": "runtime.runtime",
+    "sim_lm": "loading.simulated_lm",
     "streamify": "programs.api.streamify",
 }
 
@@ -78,6 +81,7 @@ __all__ = [
     "Restart",
     "Runtime",
     "StatusMessageProvider",
+    "StreamItem",
     "StreamListener",
     "StreamToken",
     "Tool",
@@ -93,6 +97,7 @@ __all__ = [
     "set_default_runtime",
     "set_prices",
     "setup_logging",
+    "sim_lm",
     "stream_batch",
     "streamify",
     "streaming_response",

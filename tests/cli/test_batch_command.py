@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
+import re
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.cli.conftest import Commands
+from tests.support.until import until
 
 BATCH = ("batch", "--program", "qa.py:plain", "--sim", "--quiet")
 
@@ -107,3 +115,176 @@ def test_ctrl_c_ends_it_cleanly_and_a_rerun_does_the_rest(live: Commands) -> Non
     out = rows((live.folder / "out.jsonl").read_text())
     assert [row["input"]["question"] for row in out] == [f"q{n}" for n in range(count)]
     assert out[: len(kept)] == kept
+
+
+def many(live: Commands, count: int) -> None:
+    live.write("in.jsonl", "".join(f'{{"question":"q{n}"}}\n' for n in range(count)))
+
+
+def lines_in(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def test_a_batch_that_is_refused_leaves_its_output_as_it_was(live: Commands) -> None:
+    """The output was emptied before the checkpoint was looked at."""
+    live.write("in.jsonl", '{"question":"a"}\n')
+    live.write("out.jsonl", "dear\n")
+    live.write("done.jsonl", "no checkpoint\n")
+    live.write("out.jsonl.part", "of an earlier run\n")
+    refused = live.run(*BATCH, "in.jsonl", "-o", "out.jsonl", "--checkpoint", "done.jsonl")
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[-1:] == ["dspy-live: done.jsonl is no checkpoint of a batch"]
+    assert (live.folder / "out.jsonl").read_text() == "dear\n"
+    assert (live.folder / "out.jsonl.part").read_text() == "of an earlier run\n"
+    (live.folder / "out.jsonl.part").unlink()
+    assert live.run(*BATCH, "in.jsonl", "-o", "new.jsonl", "--checkpoint", "done.jsonl").returncode == 2
+    assert sorted(path.name for path in live.folder.glob("*.jsonl*")) == ["done.jsonl", "in.jsonl", "out.jsonl"]
+
+
+def test_sigterm_keeps_the_rows_and_the_output_that_was_there(live: Commands) -> None:
+    many(live, 1000)
+    words = (*BATCH, "in.jsonl", "-o", "out.jsonl", "--concurrency", "4")
+    live.write("out.jsonl", "dear\n")
+    (live.folder / "out.jsonl").chmod(0o640)
+    part = live.folder / "out.jsonl.part"
+    process = live.start(*words, DSPY_LIVE_SIM="ttft=0.1 tps=none jitter=0")
+    until(lambda: lines_in(part) > 4)
+    second = live.run(*words)
+    assert second.returncode == 2
+    assert "another batch is writing it" in second.stderr
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == 143
+    kept = rows(part.read_text())
+    assert f"dspy-live: {len(kept)} rows, 0 failed; ended early: terminated" in err
+    assert f"these rows are in {part}" in err
+    assert "Traceback" not in err
+    assert [row["index"] for row in kept] == list(range(len(kept)))
+    assert (live.folder / "out.jsonl").read_text() == "dear\n"
+    assert live.run(*words).returncode == 0
+    assert lines_in(live.folder / "out.jsonl") == 1000
+    assert (live.folder / "out.jsonl").stat().st_mode & 0o777 == 0o640
+    assert not part.exists()
+
+
+def test_an_output_that_is_a_link_stays_one(live: Commands) -> None:
+    live.write("in.jsonl", '{"question":"a"}\n')
+    live.write("far.jsonl", "")
+    (live.folder / "out.jsonl").symlink_to("far.jsonl")
+    assert live.run(*BATCH, "in.jsonl", "-o", "out.jsonl").returncode == 0
+    assert (live.folder / "out.jsonl").is_symlink()
+    assert lines_in(live.folder / "far.jsonl") == 1
+
+
+def test_a_reader_that_leaves_ends_the_batch_quietly(live: Commands) -> None:
+    many(live, 200)
+    process = live.start(*BATCH, "in.jsonl", "-o", "-", "--concurrency", "2", DSPY_LIVE_SIM="ttft=0.02 tps=none")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert json.loads(process.stdout.readline())["index"] == 0
+    process.stdout.close()
+    err = process.stderr.read()
+    assert process.wait(10) == 0
+    assert err.count("\n") == 2, "the simulated LM, and the summary"
+    count = int(err.splitlines()[1].removeprefix("dspy-live: ").split()[0])
+    assert 1 <= count < 200
+    assert err.splitlines()[1].endswith(" rows, 0 failed; ended early: nobody reads the output any more")
+
+
+SICK = """
+import os
+import dspy
+
+class Sick(dspy.Module):
+    async def aforward(self, question: str):
+        if question in os.environ.get("SICK", "").split():
+            raise OSError("no route to the index")
+        if question == "odd":
+            raise ValueError("odd " * 100)
+        return dspy.Prediction(answer=question)
+
+program = Sick()
+"""
+
+
+def test_the_summary_says_why_rows_failed_and_a_rerun_asks_again(live: Commands) -> None:
+    live.write("sick.py", SICK)
+    live.write("in.jsonl", "".join(f'{{"question":"{word}"}}\n' for word in ("a", "b", "c", "odd")) + "{}\n")
+    words = ("batch", "--program", "sick.py:program", "--sim", "--quiet", "in.jsonl", "-o", "out.jsonl")
+    kept = (*words, "--checkpoint", "done.jsonl")
+    first = live.run(*kept, SICK="b c")
+    assert first.returncode == 1
+    said = first.stderr.splitlines()[-4:]
+    assert said[0] == "dspy-live: 5 rows, 4 failed"
+    assert said[1] == "  2 OSError, first in row 1: no route to the index"
+    assert said[2].startswith("  1 ValueError, first in row 3: odd odd")
+    assert len(said[2]) < 250
+    assert said[3].startswith("  1 InvalidInput, first in row 4: ")
+    again = live.run(*kept)
+    assert "5 rows, 4 failed" in again.stderr
+    assert "3 of them failed in an earlier run; --retry-failed asks for them again" in again.stderr
+    retried = live.run(*kept, "--retry-failed")
+    assert "5 rows, 2 failed" in retried.stderr
+    assert [row.get("output", {}).get("answer") for row in rows((live.folder / "out.jsonl").read_text())] == [
+        *("a", "b", "c"),
+        *(None, None),
+    ]
+    alone = live.run(*words, "--retry-failed")
+    assert alone.returncode == 2
+    assert "name it, --checkpoint" in alone.stderr
+
+
+def test_the_first_failure_can_end_the_batch(live: Commands) -> None:
+    live.write("sick.py", SICK)
+    live.write("in.jsonl", "".join(f'{{"question":"q{n}"}}\n' for n in range(100)))
+    words = ("batch", "--program", "sick.py:program", "--sim", "--quiet", "in.jsonl", "-o", "out.jsonl")
+    done = live.run(*words, "--on-error", "raise", SICK="q2")
+    assert done.returncode == 1
+    assert "3 rows, 1 failed; ended early: a row has failed\n  1 OSError, first in row 2" in done.stderr
+    out = rows((live.folder / "out.jsonl").read_text())
+    assert ["error" in row for row in out] == [False, False, True]
+    assert live.run(*words, "--on-error", "stop").returncode == 2
+
+
+def test_without_a_key_a_batch_is_one_error(live: Commands) -> None:
+    many(live, 50)
+    words = ("batch", "--program", "qa.py:plain", "--lm", "openai/gpt-4o-mini", "in.jsonl", "-o", "out.jsonl")
+    done = live.run(*words, "--checkpoint", "done.jsonl", OPENAI_API_KEY="")
+    assert done.returncode == 2
+    assert "set OPENAI_API_KEY" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert lines_in(live.folder / "done.jsonl") == 1, "its head only"
+    assert not list(live.folder.glob("out.jsonl*"))
+
+
+def test_the_bar_knows_how_many_rows_there_are(live: Commands) -> None:
+    """On a terminal, one that says it has no columns too: there nothing was drawn at all."""
+    many(live, 30)
+    main, terminal = pty.openpty()
+    words = [sys.executable, "-m", "dspy_live", *BATCH[:-1], "in.jsonl", "-o", "out.jsonl", "--concurrency", "2"]
+    environ = {**live.environ, "DSPY_LIVE_SIM": "ttft=0.05 tps=none jitter=0"}
+    process = subprocess.Popen(words, cwd=live.folder, env=environ, stderr=terminal)
+    os.close(terminal)
+    drawn = b""
+    with contextlib.suppress(OSError):  # how Linux says that the other end is closed
+        while data := os.read(main, 4096):
+            drawn += data
+    os.close(main)
+    assert process.wait(10) == 0
+    assert re.search(rb" \d+/30 \[\d\d:\d\d<\d\d:\d\d, +[\d.]+item/s", drawn), drawn
+
+
+def test_what_would_fail_every_row_ends_the_batch_and_keeps_what_it_has(live: Commands) -> None:
+    told = "        if question == 'stop':\n            raise ConfigurationError('the index has no such name')\n"
+    program = SICK.replace("import dspy\n", "import dspy\nfrom dspy_live.core.errors import ConfigurationError\n")
+    live.write("sick.py", program.replace("        if question ==", told + "        if question ==", 1))
+    live.write("in.jsonl", "".join(f'{{"question":"{word}"}}\n' for word in ("a", "b", "stop", "c", "d")))
+    words = ("batch", "--program", "sick.py:program", "--sim", "--quiet", "in.jsonl", "-o", "out.jsonl")
+    done = live.run(*words, "--checkpoint", "done.jsonl", "--concurrency", "1")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-2:] == [
+        "dspy-live: 2 rows, 0 failed; ended early: by an error",
+        "dspy-live: the index has no such name",
+    ]
+    assert lines_in(live.folder / "out.jsonl") == 2
+    assert lines_in(live.folder / "done.jsonl") == 3, "its head and two records"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dspy_live.cli.input.inputs import read_inputs
+from dspy_live.cli.input.rows import count_rows, read_rows
 from dspy_live.core.errors import InputError
 from dspy_live.core.schema import Field, Schema
 from dspy_live.server.routes.question import question_inputs
@@ -79,3 +80,20 @@ def test_a_value_stays_the_text_that_it_is_where_the_input_takes_only_that() -> 
     for word, read in (("5", "5"), ("[1]", "[1]"), ("plain words", "plain words"), ("null", None), ('"5"', "5")):
         assert read_inputs(schema, None, {"note": word}) == {"note": read}
         assert question_inputs(schema, word) == {"note": read}
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "count"),
+    [
+        ("in.jsonl", b'{"a": 1}\r\n\n  \n[1]\nnot json\n\xff\n{"a": 2}', 5),
+        ("in.jsonl", b"", 0),
+        ("in.csv", b'a,b\n1,2\n\n"two\nlines",3\n1,2,3\n\xff\n', 4),
+        ("in.csv", b"a,b\n", 0),
+        ("in.csv", b"", 0),
+        ("in.tsv", b"a\tb\n1\t2\n" + b"9" * 200_000 + b"\n3\t4\n", 3),
+    ],
+)
+def test_rows_are_counted_as_they_are_read(tmp_path: Path, name: str, data: bytes, count: int) -> None:
+    path = tmp_path / name
+    path.write_bytes(data)
+    assert count_rows(str(path)) == len(list(read_rows(str(path)))) == count

@@ -158,7 +158,8 @@ def test_a_port_that_is_taken_is_told(live: Commands) -> None:
 
 
 def test_sigterm_lets_a_running_call_end_and_takes_no_new_one(live: Commands) -> None:
-    process = live.start("serve", "question -> answer", "--port", "0", DSPY_LIVE_SIM="ttft=1.5 tps=none")
+    words = ("serve", "question -> answer", "--port", "0", "--lame-duck", "0")
+    process = live.start(*words, DSPY_LIVE_SIM="ttft=1.5 tps=none")
     where = address(banner(process))
     running: list[Any] = []
     thread = threading.Thread(target=lambda: running.append(ask(where, "/predict", {"question": "a"})))
@@ -174,8 +175,31 @@ def test_sigterm_lets_a_running_call_end_and_takes_no_new_one(live: Commands) ->
     process.wait(timeout=20)
 
 
+def test_a_server_without_a_terminal_serves_on_for_a_while_after_sigterm(live: Commands) -> None:
+    """A balancer sends requests until it has seen that readiness is off."""
+    process = live.start("serve", "question -> answer", "--port", "0")
+    where = address(banner(process))
+    process.send_signal(signal.SIGTERM)
+    while ask(where, "/health/ready")[0] == 200:
+        pass
+    status, headers, _ = ask(where, "/predict", {"question": "b"})
+    assert status == 200
+    assert headers["connection"] == "close"
+    process.send_signal(signal.SIGTERM)
+    process.wait(timeout=20)
+
+
+@pytest.mark.parametrize("option", ["--drain", "--lame-duck"])
+def test_a_time_below_nothing_is_told(live: Commands, option: str) -> None:
+    done = live.main("serve", "qa.py:program", "--port", "0", option, "-1")
+    assert done.returncode == 2
+    assert f"{option} must be 0 or more seconds" in done.stderr
+
+
 def test_calls_that_outlast_the_drain_get_a_clean_error(live: Commands) -> None:
-    process = live.start("serve", "question -> answer", "--port", "0", "--drain", "0.2", DSPY_LIVE_SIM="ttft=60")
+    process = live.start(
+        "serve", "question -> answer", "--port", "0", "--drain", "0.2", "--lame-duck", "0", DSPY_LIVE_SIM="ttft=60"
+    )
     where = address(banner(process))
     running: list[Any] = []
     thread = threading.Thread(target=lambda: running.append(ask(where, "/predict", {"question": "a"})))
@@ -218,6 +242,18 @@ def test_runs_are_counted_written_to_the_ledger_and_logged(live: Commands) -> No
     for wrong in ("by=nonsense", "since=yesterday", "nonsense=1"):
         assert ask(where, f"/usage?{wrong}", **key)[0] == 422
     assert all(json.loads(line)["level"] for line in log.read_text().splitlines())
+
+
+def test_requests_are_logged_unless_that_is_turned_off(live: Commands) -> None:
+    for words, paths in (((), ["/predict"]), (("--no-access-log",), [])):
+        log = live.folder / f"log{len(words)}.jsonl"
+        process = live.start("serve", "qa.py:program", "--port", "0", "--no-ledger", "--log-file", str(log), *words)
+        assert ask(address(banner(process)), "/predict", {"question": "a"})[0] == 200
+        stopped(process, signal.SIGINT)
+        assert [line["path"] for line in map(json.loads, log.read_text().splitlines()) if "path" in line] == paths
+    done = live.main("serve", "qa.py:program", "--port", "0", "--access-log-rate", "0")
+    assert done.returncode == 2
+    assert "--access-log-rate" in done.stderr
 
 
 def test_a_server_may_keep_no_ledger(live: Commands) -> None:

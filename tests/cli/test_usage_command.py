@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import importlib
+import io
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.cli.conftest import Commands
@@ -14,6 +17,8 @@ from dspy_live.core.call import Call
 from dspy_live.core.observer import RunRecord
 from dspy_live.core.usage import LMRecord, LMUsage
 from dspy_live.observe.ledger import open_ledger
+
+command = importlib.import_module("dspy_live.cli.commands.usage")
 
 
 @pytest.fixture
@@ -74,6 +79,33 @@ def test_single_runs_and_calls(live: Commands, place: str) -> None:
     calls = live.main("usage", "--ledger", place, "--calls", "10", "--run", identifier).stdout.splitlines()
     assert len(calls) == 2
     assert "acme/y" in calls[1]
+
+
+def test_a_long_table_looks_like_a_short_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"program": f"Größe{n}", **_row(n)} for n in (1, 1_000)]
+    rows.append({"program": "", **_row(0)})
+    short, long = io.StringIO(), io.StringIO()
+    command.show_summary(rows, "program", rows[1], short)
+    monkeypatch.setattr(command, "_LONG", 2)
+    command.show_summary(rows, "program", rows[1], long)
+    assert long.getvalue() == "\n".join(line.rstrip() for line in short.getvalue().splitlines()) + "\n"
+    assert "Größe1000" in long.getvalue()
+
+
+def _row(n: int) -> dict[str, Any]:
+    names = "runs failed_runs api_calls cache_hits errors prompt_tokens completion_tokens total_cost unpriced_calls"
+    return {**dict.fromkeys(names.split(), n), "mean_duration": n / 7, "mean_ttft": None}
+
+
+def test_old_runs_are_removed_on_request(live: Commands, place: str) -> None:
+    kept = live.main("usage", "--ledger", place, "--prune", "90d")
+    assert (kept.returncode, kept.stdout) == (0, f"removed 0 runs older than 90d from {place}\n"), kept.stderr
+    gone = live.main("usage", "--ledger", place, "--prune", "0.0001s")
+    assert gone.stdout.startswith("removed 6 runs"), gone.stderr
+    assert "nothing is written down" in live.main("usage", "--ledger", place).stdout
+    wrong = live.main("usage", "--ledger", place, "--prune", "old")
+    assert wrong.returncode != 0
+    assert "--prune takes the age of what goes, such as 90d or 12h" in wrong.stderr
 
 
 def test_export(live: Commands, place: str) -> None:

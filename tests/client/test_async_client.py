@@ -279,12 +279,12 @@ async def test_cancel_by_id() -> None:
 
 @pytest.mark.parametrize("way", ["stream", "socket"])
 async def test_a_reader_that_waits_makes_the_run_wait_and_misses_nothing(way: str) -> None:
-    count = 20_000
+    count = 20_000  # 40 MB: more than the kernel's own buffers of two sockets may grow to
 
     async def flood(call: Call, tape: Tape) -> None:
         await tape.push(Started(call.id))
         for i in range(count):
-            await tape.push(Token(f"{i}:{'x' * 200} ", "answer", "p", 1))
+            await tape.push(Token(f"{i}:{'x' * 2000} ", "answer", "p", 1))
             if i % 16 == 0:
                 await asyncio.sleep(0)
         await tape.push(Predicted({"answer": ""}))

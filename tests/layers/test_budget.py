@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from dspy_live.core.sink import DISCARD, Sink
 from dspy_live.core.usage import LMRecord, LMUsage
 from dspy_live.layers.budget import Budget, BudgetAlert, per_call, per_key
 from dspy_live.runtime.books.account import Account
+from dspy_live.runtime.books.prices import Price
 
 
 def used(tokens: int = 0, cost: float | None = 0.0, **more: Any) -> LMRecord:
@@ -126,7 +129,7 @@ def test_cached_answers_are_free() -> None:
 
 
 def test_an_unknown_price_is_named_once_or_refused(caplog: pytest.LogCaptureFixture) -> None:
-    lenient, strict = Budget(max_cost=1.0), Budget(max_cost=1.0, unpriced="refuse")
+    lenient, strict = Budget(max_cost=1.0, unpriced="allow"), Budget(max_cost=1.0)
     for budget in (lenient, strict):
         budget.record(used(10, None, model="acme/x"))
         budget.record(used(10, None, model="acme/x"))
@@ -157,14 +160,133 @@ async def test_a_run_that_asks_no_lm_is_refused_too_when_the_budget_is_spent() -
         await ask(budget(program))
 
 
-async def test_calls_side_by_side_overshoot_by_no_more_than_what_is_in_flight() -> None:
+class Engine:
+    """Asks one LM as the engine does: expects, reserves, sends once ``go`` is set, records what was used."""
+
+    def __init__(self, used: LMUsage, last: int | None = None) -> None:
+        self.account = Account()
+        self.account.prices.set({"m": Price(1.0, 2.0), "free/*": Price(0.0, 0.0)})
+        self.used = used
+        self.go = asyncio.Event()
+        self.sent = 0
+        if last is not None:
+            self.account.record(LMRecord(model="m", usage=LMUsage(1, last, 1 + last)), ())
+
+    async def __call__(self, call: Call, sink: Sink) -> Result:
+        model = call.model or "m"
+        meters = self.account.admit(call.meters, lambda: self.account.expect(model, 100, call.inputs.get("max_tokens")))
+        self.sent += 1
+        try:
+            await self.go.wait()
+        except asyncio.CancelledError:
+            self.account.record(LMRecord(model=model, error="CancelledError"), meters)
+            raise
+        cost = self.account.price(model, self.used)
+        self.account.record(LMRecord(model=model, usage=self.used, cost=cost), meters)
+        return ANSWER
+
+
+async def at_once(engine: Engine, budget: Budget, calls: int, call: Call | None = None) -> list[Any]:
+    tasks = [asyncio.create_task(ask(budget(engine), call)) for _ in range(calls)]
+    await asyncio.sleep(0)
+    engine.go.set()
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_200_calls_at_once_make_as_many_requests_as_the_limit_says() -> None:
+    """They were counted when they ended, so that all 200 had gone out before the first one counted."""
+    engine, budget = Engine(LMUsage(100, 50, 150)), Budget(max_calls=7)
+    results = await at_once(engine, budget, 200)
+    assert engine.sent == budget.spent["calls"] == results.count(ANSWER) == 7
+    refused = next(r for r in results if isinstance(r, BudgetExceeded))
+    assert "0 calls of 7 calls are spent, 7 calls are reserved for calls that run" in str(refused)
+    assert budget.statistics().reserved == {"cost": 0, "tokens": 0, "calls": 0}
+
+
+@pytest.mark.parametrize(("completion", "over"), [(50, 0), (40, 0), (80, 6 * 30)])
+async def test_tokens_and_cost_pass_the_limit_by_the_estimates_error_at_most(completion: int, over: int) -> None:
+    used = LMUsage(100, completion, 100 + completion)
+    engine, budget = Engine(used, last=50), Budget(max_tokens=1000)
+    await at_once(engine, budget, 200)
+    assert engine.sent == 6  # of 150 tokens each, as estimated
+    assert budget.spent["tokens"] == 6 * used.total_tokens <= 1000 + over
+    engine, budget = Engine(used, last=50), Budget(max_cost=0.001)
+    await at_once(engine, budget, 200)
+    assert engine.sent == 5  # of 200 millionths of a dollar each
+    assert budget.spent["cost"] <= 0.001 + 5 * max(0, completion - 50) * 2e-6 + 1e-12
+
+
+async def test_the_estimate_is_the_last_completion_and_max_tokens_before_there_was_one() -> None:
     account = Account()
-    program = Program(account, lm_calls=50)
-    budget = Budget(max_tokens=100)
-    results = await asyncio.gather(*(ask(budget(program)) for _ in range(8)), return_exceptions=True)
-    assert all(isinstance(r, BudgetExceeded) for r in results)
-    assert budget.spent["calls"] <= 10 + 7
-    assert budget.spent["tokens"] == 10 * program.sent
+    assert account.expect("m", 100).usage.total_tokens == 100
+    assert account.expect("m", 100, 70).usage.total_tokens == 170
+    account.record(LMRecord(model="m", usage=LMUsage(1, 50, 51)), ())
+    account.record(LMRecord(model="m", usage=LMUsage(1, 9, 10), error="LMTimeoutError"), ())
+    assert account.expect("m", 100, 70).usage.total_tokens == 150
+    assert account.expect("m", 100, 30).usage.total_tokens == 130
+    assert account.expect("another", 100).usage.total_tokens == 100
+
+
+async def test_a_call_that_is_alone_goes_out_whatever_its_estimate() -> None:
+    engine, budget = Engine(LMUsage(100, 5, 105)), Budget(max_tokens=1000)
+    results = await at_once(engine, budget, 3, Call({"max_tokens": 4000}))
+    assert results.count(ANSWER) == 1
+    results = await at_once(engine, budget, 3, Call({"max_tokens": 4000}))
+    assert results.count(ANSWER) == 3, "now it is known how long completions are"
+
+
+async def test_cancelled_calls_give_their_reservation_up() -> None:
+    engine, budget = Engine(LMUsage(100, 50, 150), last=50), Budget(max_tokens=450)
+    tasks = [asyncio.create_task(ask(budget(engine))) for _ in range(3)]
+    await asyncio.sleep(0)
+    assert budget.statistics().reserved == {"cost": pytest.approx(0.0006), "tokens": 450, "calls": 3}
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert budget.statistics().reserved == {"cost": 0, "tokens": 0, "calls": 0}
+    assert (await at_once(engine, budget, 3)).count(ANSWER) == 3
+
+
+async def test_what_a_second_budget_refuses_the_first_does_not_hold() -> None:
+    engine, wide, narrow = Engine(LMUsage(1, 1, 2)), Budget(max_calls=10), Budget(max_calls=1)
+    results = await asyncio.gather(at_once(engine, wide, 1), ask(wide(narrow(engine))), return_exceptions=True)
+    assert not isinstance(results[1], BaseException)
+    with pytest.raises(BudgetExceeded):
+        engine.account.admit((wide, narrow))
+    assert wide.statistics().reserved["calls"] == 0
+
+
+async def test_a_model_without_a_price_is_not_asked_where_cost_is_limited() -> None:
+    engine = Engine(LMUsage(10, 10, 20))
+    (refused,) = await at_once(engine, Budget(max_cost=1), 1, Call({}, model="acme/x"))
+    assert isinstance(refused, BudgetExceeded)
+    assert "acme/x has no known price" in str(refused)
+    assert "set_prices()" in str(refused)
+    assert engine.sent == 0
+    for budget in (Budget(max_cost=1, unpriced="allow"), Budget(max_tokens=100)):
+        assert await at_once(engine, budget, 1, Call({}, model="acme/x")) == [ANSWER]
+    assert await at_once(engine, Budget(max_cost=1), 1, Call({}, model="free/x")) == [ANSWER]
+
+
+def test_threads_share_a_budget_exactly() -> None:
+    budget, account = Budget(max_calls=50), Account()
+    together = threading.Barrier(16)
+
+    def work() -> int:
+        sent = 0
+        together.wait()
+        for _ in range(20):
+            try:
+                meters = account.admit((budget,))
+            except BudgetExceeded:
+                continue
+            sent += 1
+            account.record(used(1), meters)
+        return sent
+
+    with ThreadPoolExecutor(16) as pool:
+        assert sum(f.result() for f in [pool.submit(work) for _ in range(16)]) == 50
+    assert budget.spent["calls"] == 50
 
 
 async def test_each_call_can_have_a_budget_of_its_own() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from random import Random
 
 import pytest
 from tests.layers.doors import without_restarts
@@ -19,14 +20,15 @@ from dspy_live.core.errors import (
     RateLimited,
     StreamBroken,
 )
-from dspy_live.core.events import Completion, Event, Predicted, Restart, Started, Status, TextDelta, Token
+from dspy_live.core.events import Completion, Event, Predicted, Restart, Result, Started, Status, TextDelta, Token
+from dspy_live.core.sink import DISCARD, Sink
 from dspy_live.layers.limit import Limit
-from dspy_live.layers.retry import Retry
+from dspy_live.layers.retry import Retry, RetryStatistics
 from dspy_live.layers.timeouts import Timeouts
 from dspy_live.runtime.channel import read
 from dspy_live.sansio.limits.backoff import Backoff
 from dspy_live.testing.scripted import Recorder, ScriptedService, Wait, collect
-from dspy_live.testing.virtual_time import virtual_time
+from dspy_live.testing.virtual_time import run_virtual, virtual_time
 
 DOWN = LMFailed("connection refused")
 
@@ -224,18 +226,78 @@ async def test_it_does_not_wait_past_the_deadline() -> None:
 
 
 @virtual_time
-async def test_all_calls_together_retry_only_within_the_budget() -> None:
+async def test_while_everything_fails_only_the_savings_are_spent() -> None:
     script = ScriptedService(DOWN)
-    layer = full(2, budget=(0.1, 0.001, 5))
+    layer = full(2, budget=(1.0, 0.001, 5))
+    failures = []
     for _ in range(100):
-        with pytest.raises(LMFailed):
+        with pytest.raises(LMFailed) as info:
             await collect(layer(script), Call({}))
+        failures.append(info.value)
     statistics = layer.statistics()
-    assert statistics.calls == 100
-    # What was saved up, and a tenth of the calls; each wait of 1 s adds a thousandth.
-    assert statistics.retries == 14
-    assert statistics.over_budget == 86
-    assert len(script.attempts) == 114
+    assert (statistics.calls, statistics.retries, statistics.over_budget) == (100, 5, 95)
+    assert statistics.budget_left == pytest.approx(0.005)
+    assert len(script.attempts) == 105
+
+
+@virtual_time
+async def test_a_failure_says_that_the_budget_refused_another_try() -> None:
+    layer = full(3, budget=(1.0, 0.001, 1))
+    with pytest.raises(LMFailed) as info:
+        await collect(layer(ScriptedService(LMFailed("the first"), LMFailed("the second"))), Call({}))
+    assert any("try 2 of 3" in note and "retry budget" in note for note in info.value.__notes__)
+    last = LMFailed("the only try")
+    with pytest.raises(LMFailed):
+        await collect(Retry(1)(ScriptedService(last)), Call({}))
+    assert not hasattr(last, "__notes__"), "a budget that refused nothing is not blamed"
+
+
+@pytest.mark.parametrize(
+    ("faults", "order"),
+    [
+        *((faults, order) for faults in (0.1, 0.3, 0.5) for order in ("at once", "one after another")),
+        (0.1, "faults first"),
+        (0.3, "faults first"),
+    ],
+)
+def test_the_default_budget_refuses_nobody_while_half_of_the_requests_are_answered(faults: float, order: str) -> None:
+    """A fifth of a retry per call gave up on 101 of 400 calls at 30 % of faults, where tries alone would lose 11."""
+    chance = Random(f"{faults} {order}")
+
+    async def service(call: Call, sink: Sink) -> Result:
+        fails = chance.random() < faults
+        await asyncio.sleep(0.01 if fails and order == "faults first" else 0.5)
+        if fails:
+            raise LMFailed("a fault")
+        return Completion({})
+
+    async def ask(layer: Retry) -> bool:
+        try:
+            await layer(service)(Call({}), DISCARD)
+        except LMFailed:
+            return False
+        return True
+
+    async def main() -> tuple[int, RetryStatistics]:
+        layer = Retry(chance=chance.random)
+        if order == "one after another":
+            answered = [await ask(layer) for _ in range(400)]
+        else:
+            answered = await asyncio.gather(*(ask(layer) for _ in range(400)))
+        return sum(answered), layer.statistics()
+
+    answered, statistics = run_virtual(main())
+    print(f"{faults:.0%} {order}: {answered} of 400, {statistics}")
+    assert statistics.over_budget == 0
+    assert statistics.exhausted == 400 - answered
+
+
+@virtual_time
+async def test_400_calls_at_once_that_all_fail_make_650_requests_and_not_1200() -> None:
+    script = ScriptedService(DOWN)
+    layer = Retry(chance=lambda: 0.0)
+    await asyncio.gather(*(collect(layer(script), Call({})) for _ in range(400)), return_exceptions=True)
+    assert len(script.attempts) == 650
 
 
 @virtual_time

@@ -14,7 +14,7 @@ import redis
 from tests.support.databases import Server, free_port
 
 from dspy_live.core.errors import BudgetExceeded, ConfigurationError
-from dspy_live.core.usage import LMRecord, LMUsage
+from dspy_live.core.usage import Expected, LMRecord, LMUsage
 from dspy_live.layers.budget import BudgetAlert
 from dspy_live.layers.shared_budget import SharedBudget
 
@@ -86,7 +86,7 @@ def test_threads_and_processes_lose_nothing(purse: Purse) -> None:
         thread.start()
     code = (
         "import sys; from dspy_live.layers.shared_budget import SharedBudget; "
-        "from dspy_live.core.usage import LMRecord, LMUsage\n"
+        "from dspy_live.core.usage import Expected, LMRecord, LMUsage\n"
         "b = SharedBudget(sys.argv[1], 'team', max_calls=10**6)\n"
         "for _ in range(500): b.record(LMRecord(model='m', usage=LMUsage(3, 0, 3), cost=0.5))\n"
         "b.close()"
@@ -107,8 +107,8 @@ def test_what_is_spent_while_figures_are_exchanged_counts_at_once(
     budget._stop.set()  # no thread: this test exchanges by hand
     exchange = budget._exchange
 
-    def slow(key: str, told: Any) -> Any:
-        totals = exchange(key, told)
+    def slow(*told: Any) -> Any:
+        totals = exchange(*told)
         budget.record(used())
         return totals
 
@@ -223,6 +223,55 @@ def test_one_that_nobody_uses_goes_and_takes_its_thread_along(redis_url: str) ->
     thread.join(10)
     assert gone() is None
     assert not thread.is_alive()
+
+
+def test_a_server_that_comes_back_empty_gives_nothing_back(purse: Purse) -> None:
+    """Each process took the empty server's totals for the truth, and the whole limit could be spent once more."""
+    one, other = purse(max_calls=10), purse(max_calls=10)
+    for _ in range(4):
+        one.record(used())
+    one.sync()
+    other.record(used())
+    other.sync()
+    one._server.flushall()
+    one.record(used())
+    one.sync()  # it knows of 4, and has spent one more
+    assert one.spent["calls"] == 5
+    other.sync()
+    assert other.spent == {"cost": 1.25, "tokens": 50, "calls": 5}
+    assert purse(max_calls=10).spent["calls"] == 5, "a process that starts later knows it too"
+    other.record(used())
+    other.sync()
+    one.sync()
+    assert one.spent["calls"] == other.spent["calls"] == 6
+
+
+def test_a_reset_holds_for_processes_that_know_of_more(purse: Purse) -> None:
+    one, other = purse(max_calls=10), purse(max_calls=10)
+    for _ in range(9):
+        one.record(used())
+    one.sync()
+    other.sync()
+    one.reset()
+    other.sync()
+    one.sync()
+    assert one.spent["calls"] == other.spent["calls"] == 0
+    one._server.flushall()
+    other.record(used())
+    other.sync()
+    assert other.spent["calls"] == 1
+
+
+def test_calls_that_run_are_reserved_in_their_own_process(purse: Purse) -> None:
+    budget = purse(max_calls=3)
+    running = [budget.reserve(Expected()) for _ in range(3)]
+    budget.sync()
+    with pytest.raises(BudgetExceeded, match="3 calls are reserved for calls that run"):
+        budget.reserve(Expected())
+    for reservation in running:
+        reservation.record(used())
+    budget.sync()
+    assert purse(max_calls=3).spent["calls"] == 3
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from dspy_live.loading.configure import configure, current_settings
 
 
 class SimulatedLM(dspy.LM):
-    """Says of itself that it is simulated, as an LM of ours over the simulated endpoint does."""
+    """Says of itself that it stands in for an LM, as the one that commands make does."""
 
-    live = SimpleNamespace(endpoint=SimpleNamespace(simulated=True))
+    live = SimpleNamespace(endpoint=SimpleNamespace(simulated=True, stand_in=True))
 
 
 def simulated() -> Any:

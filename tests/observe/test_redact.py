@@ -7,7 +7,7 @@ import signal
 from types import FrameType
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dspy_live.observe.redact import HIDDEN, redact
@@ -70,6 +70,17 @@ SECRET = "S3CRETs3cretS3cret77"
         f"eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.{SECRET}",
         f"-----BEGIN RSA PRIVATE KEY-----\nMII{SECRET}\nAAAA\n-----END RSA PRIVATE KEY-----",
         json.dumps(f"-----BEGIN PRIVATE KEY-----\nMII{SECRET}\n"),
+        f"requests.get(url, auth=('me', '{SECRET}'))",
+        f"Client(auth=HTTPBasicAuth('me', '{SECRET}'), timeout=3)",
+        f"auth={SECRET}",
+        json.dumps({"auth": {"user": "me", "pass": SECRET}}),
+        f"credentials: {SECRET}",
+        f"Credential(credentials='{SECRET}')",
+        f"GROQ_KEY={SECRET} LANGFUSE_SECRET={SECRET}",
+        f"HF_TOKEN=a,b;c&{SECRET}",
+        json.dumps(f'HF_TOKEN="{SECRET}"'),
+        f"hf_token={SECRET}",
+        f"DB_SECRET: {SECRET}",
     ],
 )
 def test_a_secret_is_hidden(line: str) -> None:
@@ -93,6 +104,10 @@ def test_a_secret_is_hidden(line: str) -> None:
         "api_key=None secret=true",
         '{"api_key": null, "api_keys": []}',
         "token='hello' next token: world",
+        "auth=None basic auth: needed, author=me oauth: x authority=y",
+        "hf_transfer npm_config_registry npm_package_version fw_version e2b_sandbox pplx-70b-online jina_embeddings_v3",
+        "pypi-attestation-models SG.one ABSKURE csk-x MAX_TOKENS_LEFT=3 cache_key=0123456789abcdef0 KEY=1",
+        "sk-learn-and-other-libraries-for-the-first-year rk-architecture",
         "",
     ],
 )
@@ -106,6 +121,83 @@ def test_a_line_of_json_stays_one(before: str, secret: str) -> None:
     cleaned = json.loads(redact(line))
     assert cleaned["api_key"] == HIDDEN
     assert cleaned["n"] == [1]
+
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+WORD = LETTERS + "0123456789"
+URL_SAFE = WORD + "_-"
+
+# As their providers make them: the fixed beginning, the signs that follow, and how many of them.
+SHAPES = [
+    ("hf_", WORD, 34),
+    ("pplx-", WORD, 48),
+    ("fw_", WORD, 22),
+    ("tvly-", WORD, 32),
+    ("tvly-dev-", URL_SAFE, 32),
+    ("lsv2_pt_", "0123456789abcdef", 32),
+    ("jina_0123456789abcdef0123456789abcdef", URL_SAFE, 28),
+    ("npm_", WORD, 36),
+    ("pypi-AgEIcHlwaS5vcmcC", URL_SAFE, 140),
+    ("pcsk_", WORD + "_", 70),
+    ("e2b_", "0123456789abcdef", 40),
+    ("SG.", URL_SAFE, 22),
+    ("glpat-", URL_SAFE, 20),
+    ("ABSK", WORD + "+/", 128),
+    ("csk-", WORD, 48),
+    ("AIza", URL_SAFE, 35),
+    ("gsk_", WORD, 52),
+    ("ghp_", WORD, 36),
+    ("r8_", WORD, 37),
+    ("sk-proj-", WORD, 48),
+]
+PLACES = [
+    "{}", "the key {} is wrong", "({})", "'{}'", '{{"error": "no access for {}"}}', "x={};", "https://h/?a={}&b=1",
+    "\x1b[32m{}\x1b[0m", "a line\\n{}\\nanother", "q%20{}", "\t{}\r\n",
+]  # fmt: skip
+
+
+@settings(max_examples=600)
+@given(st.sampled_from(SHAPES), st.sampled_from(PLACES), st.sampled_from([LETTERS, ""]), st.data())
+def test_of_a_key_of_a_known_shape_nothing_is_left(
+    shape: tuple[str, str, int], place: str, only: str, data: st.DataObject
+) -> None:
+    """A key may be of letters alone: a Hugging Face token of 34 letters was once taken for a word."""
+    prefix, signs, length = shape
+    signs = "".join(c for c in signs if not only or c in only)
+    body = data.draw(st.text(signs, min_size=length, max_size=length))
+    assert redact(place.format(prefix + body)) == place.format(HIDDEN)
+
+
+def test_both_parts_of_a_key_of_parts_are_hidden() -> None:
+    assert redact("SG.abcdefghijklmnopqrstuv.abcdefghijklmnopqrstuvwxyzabcdefghijklmnopq sent") == f"{HIDDEN} sent"
+    assert redact("lsv2_pt_0123456789abcdef0123456789abcdef_0123456789 x") == f"{HIDDEN} x"
+
+
+@given(
+    st.sampled_from(["GROQ_KEY", "HF_TOKEN", "LANGFUSE_SECRET", "X2_KEYS"]),
+    st.text(
+        st.characters(min_codepoint=33, exclude_categories=["Cs", "Z", "Cc"], exclude_characters="\\\"'"), min_size=1
+    ),
+)
+def test_of_a_secret_in_a_variable_nothing_is_left(name: str, value: str) -> None:
+    if value.lower().startswith(("none", "null", "true", "false")):
+        value = "x" + value
+    assert redact(f"env {name}={value} and") == f"env {name}={HIDDEN} and"
+    assert redact(f"env {name}='{value}' and") == f"env {name}='{HIDDEN}' and"
+    line = json.loads(redact(json.dumps({"command": f"{name}={value}", name: value, "n": 1})))
+    assert line == {"command": f"{name}={HIDDEN}", name: HIDDEN, "n": 1}
+
+
+@pytest.mark.parametrize("text", ['say "api_key=x" now', 'say "MY_KEY=x" now', "a 'api_key=x' \\ \" now"])
+def test_a_name_and_its_value_in_quotes_inside_of_json_leave_it_json(text: str) -> None:
+    for depth in range(3):
+        line = text
+        for _ in range(depth):
+            line = json.dumps(line)
+        line = redact(line)
+        for _ in range(depth):
+            line = json.loads(line)
+        assert line == text.replace("=x", f"={HIDDEN}")
 
 
 def test_aws_and_basic_are_known_by_their_shape() -> None:
@@ -140,6 +232,8 @@ def test_a_line_of_json_stays_one_whatever_a_secret_is(name: str, secret: object
         *("eyJ-", "eyJabcdefgh.", "://a1@", "authorization: a ", "cookie: a=b; ", "('api_key', '", "--key ", "token=1"),
         *("?key=", "-----BEGIN PRIVATE KEY-----", "-----BEGIN ", "api_key: [", "api_key: {", "bearer ", "basic "),
         *("api_key: a[", "--aaaa", ";pwd=", "sk-1", "Authorization: Basic "),
+        *("hf_", "sk-a", "glpat-a.", "SG.aaaaaaaaaaaaaaaa.", "auth=(", "auth=a.", "A_KEY=", 'A_KEY":', "credentials: "),
+        *("tvly-", "sk-aaaaaaaaaaaaaaaaaaa-", "\\n", "%20", "auth", 'auth\\\\\\"', "ABSK", "eyJaaaaaaaa."),
     ],
 )
 def test_long_lines_cost_linear_time(nasty: str) -> None:

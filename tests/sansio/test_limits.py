@@ -109,7 +109,7 @@ def test_a_backoff_that_is_none_is_refused(bad: dict) -> None:
 # A retry budget.
 
 
-def test_retries_are_a_share_of_the_calls() -> None:
+def test_retries_are_a_share_of_the_calls_that_succeed() -> None:
     budget = RetryBudget(0, ratio=0.2, per_second=0.001, most=5)
     for _ in range(5):
         assert budget.withdraw(0)

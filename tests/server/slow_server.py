@@ -1,4 +1,7 @@
-"""A server process for the tests of the shutdown: `python slow_server.py DRAIN`. Its runs end at SIGUSR1."""
+"""A server process for the tests of the shutdown: `python slow_server.py DRAIN [LAME_DUCK]`.
+
+Its runs end at SIGUSR1; one that is asked "quick" ends at once.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,18 @@ from dspy_live.server.transport.serve import serve
 
 def main() -> None:
     async def script(call: Call, tape: Tape) -> None:
+        quick = call.inputs["question"] == "quick"
         may_end = asyncio.Event()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, may_end.set)
+        if not quick:  # before the client is told that the run has begun: it may send the signal then
+            asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, may_end.set)
         await tape.push(Started(call.id))
-        await may_end.wait()
+        if not quick:
+            await may_end.wait()
         await tape.push(Predicted({"answer": "in time"}))
 
-    serve(create_app(qa(script)), port=0, drain=float(sys.argv[1]), on_ready=lambda url: print(url, flush=True))
+    drain, lame_duck = float(sys.argv[1]), float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
+    app = create_app(qa(script))
+    serve(app, port=0, drain=drain, lame_duck=lame_duck, on_ready=lambda url: print(url, flush=True))
 
 
 if __name__ == "__main__":

@@ -9,11 +9,12 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.server.support import Live, Tape, http, qa, serving
+from tests.server.support import QA, Live, Tape, http, qa, serving, text_convert
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import BudgetExceeded, CircuitOpen, DeadlineExceeded, LMFailed, ProgramFailed
 from dspy_live.core.events import Started
+from dspy_live.core.schema import Field, Schema
 from dspy_live.server.errors import redacted
 
 
@@ -283,3 +284,41 @@ def test_a_compressed_body_is_named_as_the_trouble(live: Live) -> None:
     reply = http.post(live.url + "/predict", content=body, headers={"Content-Encoding": "gzip"})
     assert reply.status_code == 400
     assert "compressed (gzip)" in error(reply)["message"]
+
+
+def test_each_field_that_does_not_fit_is_told_at_once() -> None:
+    """Only the first was, so that a client with three mistakes asked four times."""
+    schema = Schema("Two", (Field("question", convert=text_convert), Field("context"), Field("times")), QA.outputs)
+    with serving(qa(schema=schema)) as live:
+        body = {"question": 5, "nonsense": 1, "times": "x", "config": {"temperature": "hot"}}
+        reply = http.post(live.url + "/predict", json=body)
+        many = http.post(live.url + "/predict", json={f"f{i}": 1 for i in range(100_000)})
+    error = reply.json()["error"]
+    assert reply.status_code == 422
+    assert [one["field"] for one in error["errors"]] == ["config.temperature", "nonsense", "question", "context"]
+    assert (error["field"], error["expected"]) == ("config.temperature", "a number")
+    assert all(one["message"] in error["message"] for one in error["errors"])
+    assert len(many.json()["error"]["errors"]) == 20
+    assert many.json()["error"]["message"].endswith("; and more")
+
+
+@pytest.mark.parametrize("raised", [TypeError("`download` is only for a source"), KeyError("url")])
+def test_a_value_that_a_types_own_code_trips_over_is_the_clients_mistake(raised: Exception) -> None:
+    """An image's ``download`` made DSPy raise a TypeError, which was a 500."""
+
+    def convert(value: Any) -> Any:
+        raise raised
+
+    with serving(qa(schema=Schema("Photo", (Field("photo", "dspy.Image", convert=convert),), QA.outputs))) as live:
+        reply = http.post(live.url + "/predict", json={"photo": {"url": "x", "download": True}})
+        asked = {"model": "qa", "messages": [{"role": "user", "content": "{}"}]}
+        chat = http.post(live.url + "/v1/chat/completions", json=asked)
+    assert (reply.status_code, reply.json()["error"]["field"]) == (422, "photo")
+    assert ("download" in reply.json()["error"]["message"]) == isinstance(raised, TypeError)
+    assert chat.status_code == 422
+
+
+def test_an_empty_header_sets_no_options() -> None:
+    with serving(qa()) as live:
+        reply = http.post(live.url + "/predict", json={"question": "x"}, headers={"X-Config": ""})
+    assert reply.status_code == 200

@@ -10,6 +10,7 @@ from typing import Any
 from starlette.types import Message
 
 from dspy_live.server.errors import ClientGone
+from dspy_live.server.runs.registry import RunRegistry
 from dspy_live.server.transport.event_stream import HEARTBEAT, event_stream
 from dspy_live.server.transport.heartbeat import Pulse
 from dspy_live.server.transport.http import Request
@@ -25,7 +26,7 @@ class Client:
         self.reads.set()
         self.left = asyncio.Event()
         self.stopped: list[ClientGone] = []
-        app: Any = SimpleNamespace(common_headers=[], pulse=Pulse(10.0))
+        app: Any = SimpleNamespace(common_headers=[], pulse=Pulse(10.0), runs=RunRegistry())
         self.request = Request(app, {"type": "http", "headers": []}, self._receive, self._send)
 
     async def _receive(self) -> Message:

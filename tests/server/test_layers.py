@@ -124,7 +124,7 @@ def openai(live: Live) -> tuple[str, Any]:
     for line in reply.text.split("\n"):
         if line.startswith("data: {"):
             data = json.loads(line[6:])
-            error = data["error"]["type"] if "error" in data else error
+            error = data["error"]["code"] if "error" in data else error
             text += "".join(choice["delta"].get("content", "") for choice in data.get("choices", ()))
     return text, error
 

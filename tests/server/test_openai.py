@@ -106,7 +106,6 @@ def test_a_program_of_several_inputs_takes_json_and_a_history_takes_the_turns() 
     with serving(qa(schema=schema)) as live:
         url = live.url + "/v1/chat/completions"
         messages = [
-            {"role": "system", "content": "be kind"},
             {"role": "user", "content": "one"},
             {"role": "assistant", "content": "1"},
             {"role": "user", "content": "two"},
@@ -136,7 +135,7 @@ def test_a_failure_in_mid_stream_is_an_error_object() -> None:
 
     with serving(qa(script)) as live:
         found = chunks(http.post(live.url + "/v1/chat/completions", json=body(stream=True)))
-    assert found[-1]["error"]["type"] == "lm_failed"
+    assert found[-1]["error"]["code"] == "lm_failed"
 
 
 def test_outputs_without_text_are_json() -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from tests.server.support import Live, http, qa, serving
+from tests.server.support import Live, http, qa, serving, sse
 
 from dspy_live.server.transport.protocol import MOST_HEAD, Protocol
 
@@ -136,3 +136,17 @@ def test_a_tunnel_is_refused(live: Live, wish: bytes) -> None:
     reply = everything(live, b"CONNECT example:80 HTTP/1.1\r\nHost: example\r\n" + wish + b"\r\n")
     assert reply.startswith(b"HTTP/1.1 400 ")
     assert http.get(live.url + "/health/live").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/predict/stream", "/predict"])
+def test_a_client_of_http_1_0_gets_no_chunks(live: Live, path: str) -> None:
+    """It has never heard of them: the lengths of the chunks stood between its events."""
+    request = live.request("POST", path, b'{"question":"why?"}').replace(b"HTTP/1.1", b"HTTP/1.0")
+    head, _, body = everything(live, request).partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head.lower()
+    assert b"connection: close" in head.lower()
+    if path == "/predict":
+        assert json.loads(body)["answer"] == "You asked: why?"
+    else:
+        assert [name for name, _, _ in sse(body.decode())][-1] == "done"
+        assert b"\r\n" not in body

@@ -23,8 +23,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @contextlib.contextmanager
-def process(drain: float) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    command = [sys.executable, "-m", "tests.server.slow_server", str(drain)]
+def process(drain: float, lame_duck: float = 0) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    command = [sys.executable, "-m", "tests.server.slow_server", str(drain), str(lame_duck)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
         assert server.stdout is not None
         try:

@@ -5,6 +5,7 @@ An ``ignore`` that is not needed is an error, so that each line with one says: t
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any, assert_type
 
@@ -12,17 +13,19 @@ import dspy_live
 from dspy_live.client import AsyncClient, Client, Reply
 from dspy_live.core.call import Buffer, Call
 from dspy_live.core.events import Event, Result, Token
-from dspy_live.core.service import Service, compose
+from dspy_live.core.service import Layer, Service, compose
 from dspy_live.core.sink import DISCARD, Sink
 from dspy_live.layers import Limit
+from dspy_live.programs.api.streamify import AsyncStreamer, SyncStreamer
 from dspy_live.runtime.channel import read
 
 
 async def in_python(program: Any) -> None:
     ask = dspy_live.asyncify(program, execution="inline", timeout=1.5)
     await ask(question="x")
-    dspy_live.asyncify(program, execution="sometimes")  # type: ignore[arg-type]
-    dspy_live.asyncify(program, timeout="1 s")  # type: ignore[arg-type]
+    assert_type(ask.layers, list[Layer])
+    dspy_live.asyncify(program, execution="sometimes")  # type: ignore[call-overload]
+    dspy_live.asyncify(program, timeout="1 s")  # type: ignore[call-overload]
     assert_type(dspy_live.batch(program, [{"question": "x"}], concurrency=3), list[Any])
     assert_type(await dspy_live.abatch(program, [{"question": "x"}]), list[Any])
     async for item in dspy_live.stream_batch(program, iter([{"question": "x"}])):
@@ -34,6 +37,44 @@ async def in_python(program: Any) -> None:
     dspy_live.emit("progress", {"done": 3})
     dspy_live.set_default_runtime(dspy_live.Runtime(max_threads=8))
     dspy_live.Runtime(threads=8)  # type: ignore[call-arg]
+
+
+def shout(text: str) -> bytes:
+    return text.upper().encode()
+
+
+async def shout_slowly(text: str) -> bytes:
+    return text.upper().encode()
+
+
+async def results_have_the_types_of_the_program() -> None:
+    assert_type(await dspy_live.asyncify(shout)("x"), bytes)
+    assert_type(await dspy_live.asyncify(shout_slowly)(text="x", config={"temperature": 0.5}), bytes)
+
+
+async def streams(program: Any, asynchronous: bool) -> None:
+    streamer = dspy_live.streamify(shout, stream_listeners=[dspy_live.StreamListener("answer")], buffer=8)
+    async with contextlib.aclosing(streamer(text="x")) as stream:
+        async for item in stream:
+            assert_type(item, dspy_live.StreamItem | bytes)
+            if isinstance(item, dspy_live.StreamToken):
+                assert_type(item.predict_name, str)
+            elif isinstance(item, dspy_live.PartialValue):
+                assert_type(item.is_last_chunk, Any)
+    async for slow in dspy_live.streamify(shout_slowly)("x"):
+        assert_type(slow, dspy_live.StreamItem | bytes)
+    for plain in dspy_live.streamify(shout, async_streaming=False, events=True)(text="x"):
+        assert_type(plain, dspy_live.StreamItem | bytes)
+    for plain in dspy_live.streamify(shout_slowly, async_streaming=False)(text="x"):
+        assert_type(plain, dspy_live.StreamItem | bytes)
+    async for untyped in dspy_live.streamify(program)(question="x"):
+        assert_type(untyped, dspy_live.StreamItem | Any)
+    assert_type(dspy_live.streamify(shout, async_streaming=asynchronous), AsyncStreamer[Any] | SyncStreamer[Any])
+    for _ in streamer("x"):  # type: ignore[attr-defined]
+        pass
+    await streamer("x")  # type: ignore[misc]
+    dspy_live.streamify(shout, buffer="8")  # type: ignore[call-overload]
+    dspy_live.streamify(shout, bufer=8)  # type: ignore[call-overload]
 
 
 def tokens(item: dspy_live.StreamToken, void: dspy_live.Restart) -> None:

@@ -36,6 +36,7 @@ class ServeOptions:
     app: Mapping[str, Any] = field(default_factory=dict)
     observe: ObserveFlags = field(default_factory=ObserveFlags)
     drain: float = 30.0
+    lame_duck: float = 0.0
 
 
 def serve_process(options: ServeOptions, sockets: list[socket.socket] | None = None) -> None:
@@ -51,7 +52,14 @@ def serve_process(options: ServeOptions, sockets: list[socket.socket] | None = N
 
 def _serve(programs: Mapping[str, ReadyProgram], app: App, options: ServeOptions, sockets: list[socket.socket]) -> None:
     text = banner(programs, base_url(options.host, sockets[0]), options)
-    if serve(app, drain=options.drain, sockets=sockets, on_ready=lambda _: print(text, flush=True)) is signal.SIGINT:
+    ended_by = serve(
+        app,
+        drain=options.drain,
+        lame_duck=options.lame_duck,
+        sockets=sockets,
+        on_ready=lambda _: print(text, flush=True),
+    )
+    if ended_by is signal.SIGINT:
         raise KeyboardInterrupt  # a shell that runs a script must see what ended it
 
 

@@ -38,7 +38,7 @@ class ConfigurationError(LiveError):
 
 
 class InputError(LiveError):
-    """The caller's inputs don't fit the program. ``details`` has ``field`` and ``expected``."""
+    """The caller's inputs don't fit. ``details`` has ``field`` and ``expected``, and ``errors`` for several."""
 
     code = "invalid_input"
     status = 422
@@ -150,6 +150,12 @@ class LMBadReply(LMFailed):
     """The LM answered, and its reply could not be read as the program's output."""
 
     code = "lm_bad_reply"
+
+
+class LMTruncated(LMBadReply):
+    """The LM's reply was cut at its limit of tokens, and an output that the program must give is missing or empty."""
+
+    code = "lm_truncated"
 
 
 class ProgramFailed(LiveError):

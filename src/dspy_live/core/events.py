@@ -109,7 +109,8 @@ class Usage(_Event, frozen=True, tag="usage"):
     """What one LM call used. Tokens are counts; ``cost`` is US dollars, ``None`` when unknown.
 
     ``cached`` is true when the reply came from the response cache: it used nothing.
-    ``estimated`` is true when the provider did not report the counts.
+    ``estimated`` is true when the provider did not report the counts. ``truncated`` is true when the reply ended at the
+    LM's limit of tokens (``max_tokens``, or the model's own).
     """
 
     model: str
@@ -123,6 +124,7 @@ class Usage(_Event, frozen=True, tag="usage"):
     cost: float | None = None
     cached: bool = False
     estimated: bool = False
+    truncated: bool = False
 
 
 class Custom(_Event, frozen=True, tag="custom"):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from dspy_live.core.errors import InputError
@@ -22,7 +23,7 @@ class Field:
         description: for people; empty when the signature says nothing.
         required: false when it has a default or accepts ``None``.
         default: its default as a JSON value, when there is one.
-        convert: turns a JSON value into what the program takes; raises ``ValueError`` with a
+        convert: turns a JSON value into what the program takes; raises ``ValueError`` or ``TypeError`` with a
             message for people. ``None`` passes the value through.
     """
 
@@ -62,27 +63,54 @@ class Schema:
     def check(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Check a JSON object against the inputs and convert its values.
 
-        Returns a new dict in the signature's order. Raises :class:`InputError` that names the first
-        field that does not fit and what was expected.
+        Returns a new dict in the signature's order. Raises :class:`InputError` that names each field that does not fit
+        and what was expected: unknown ones first, then the others in the signature's order.
         """
+        out, wrong = self.convert(values)
+        if wrong:
+            raise all_of(wrong)
+        return out
+
+    def convert(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[InputError]]:
+        """Return the values that fit, converted, and an error for each that does not; see :meth:`check`."""
         if self.open:
-            return dict(values)
+            return dict(values), []
         known = {f.name for f in self.inputs}
-        for name in values:
-            if name not in known:
-                raise InputError(
-                    f"unknown field {name!r}; this program takes {_names(self.inputs)}",
-                    field=name,
-                    expected=sorted(known),
-                )
+        unknown = (name for name in values if name not in known)
+        wrong = [
+            InputError(
+                f"unknown field {name!r}; this program takes {_names(self.inputs)}", field=name, expected=sorted(known)
+            )
+            for name in islice(unknown, MOST_ERRORS + 1)
+        ]
         out: dict[str, Any] = {}
         for f in self.inputs:
-            if f.name not in values:
-                if f.required:
-                    raise InputError(f"missing field {f.name!r} ({f.type})", field=f.name, expected=f.type)
-                continue
-            out[f.name] = _converted(f, values[f.name])
-        return out
+            if f.name in values:
+                try:
+                    out[f.name] = _converted(f, values[f.name])
+                except InputError as exc:
+                    wrong.append(exc)
+            elif f.required:
+                wrong.append(InputError(f"missing field {f.name!r} ({f.type})", field=f.name, expected=f.type))
+        return out, wrong
+
+
+MOST_ERRORS = 20
+"""Fields that one error names at most: a body of a million unknown ones must not become a reply of that size."""
+
+
+def all_of(wrong: Sequence[InputError]) -> InputError:
+    """Return one error for several: the message has each, ``field`` and ``expected`` are the first one's.
+
+    ``details`` has ``errors`` where there are more: a list of objects with ``field``, ``expected`` and ``message``.
+    """
+    if len(wrong) == 1:
+        return wrong[0]
+    told = wrong[:MOST_ERRORS]
+    message = "; ".join(error.message for error in told)
+    if len(wrong) > len(told):
+        message += "; and more"
+    return InputError(message, **told[0].details, errors=[error.details | {"message": error.message} for error in told])
 
 
 def _converted(f: Field, value: Any) -> Any:
@@ -90,8 +118,10 @@ def _converted(f: Field, value: Any) -> Any:
         return value
     try:
         return f.convert(value)
-    except ValueError as exc:
+    except (ValueError, TypeError) as exc:
         raise InputError(f"field {f.name!r} must be {f.type}: {exc}", field=f.name, expected=f.type) from None
+    except Exception as exc:  # a type's own validator may raise anything for a value that it was not made for
+        raise InputError(f"field {f.name!r} must be {f.type}", field=f.name, expected=f.type) from exc
 
 
 def _names(fields: tuple[Field, ...]) -> str:

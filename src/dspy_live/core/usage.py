@@ -143,6 +143,17 @@ class LMRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     key: str = ""
 
 
+class Expected(msgspec.Struct, frozen=True, gc=False):
+    """What one LM call will probably use: ``usage`` is an estimate, ``cost`` its price in US dollars.
+
+    ``model`` is empty where nobody knows yet which LM is asked; ``cost`` is ``None`` where the price is unknown.
+    """
+
+    model: str = ""
+    usage: LMUsage = NOTHING
+    cost: float | None = None
+
+
 class Meter(Protocol):
     """Something that counts what LM calls use, and may refuse the next one. Called from any thread; must be quick."""
 
@@ -152,6 +163,25 @@ class Meter(Protocol):
 
     def record(self, record: LMRecord) -> None:
         """Count one exchange. Must not raise."""
+        ...
+
+
+class Reservation(Meter, Protocol):
+    """The place that a meter keeps for one LM call. The first :meth:`record` settles it."""
+
+    def release(self) -> None:
+        """Give the place up without anything to count. Does nothing when it is settled. Must not raise."""
+        ...
+
+
+class ReservingMeter(Meter, Protocol):
+    """A meter that counts a call from the moment when it is let through, by an estimate at first."""
+
+    def reserve(self, expected: Expected) -> Reservation:
+        """Take the place of ``check``: keep room for one LM call.
+
+        Raises :class:`~dspy_live.core.errors.BudgetExceeded` where there is none.
+        """
         ...
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
@@ -18,12 +18,15 @@ from dspy_live.core.errors import BudgetExceeded, ConfigurationError
 from dspy_live.core.events import Result
 from dspy_live.core.service import Layer, Service
 from dspy_live.core.sink import Sink
-from dspy_live.core.usage import LMRecord
+from dspy_live.core.usage import Expected, LMRecord
 from dspy_live.runtime.books.account import process_account
 
 logger = logging.getLogger("dspy_live.budget")
 
 Unit = Literal["cost", "tokens", "calls"]
+
+_ROUNDING = 1e-9
+"""The share of a limit that sums of prices are off by."""
 
 
 class BudgetAlert(msgspec.Struct, frozen=True):
@@ -45,18 +48,22 @@ class BudgetAlert(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class BudgetStatistics:
-    """The amounts spent, and the limits: US dollars (``cost``), ``tokens``, ``calls``."""
+    """The amounts spent, the limits, and what is reserved for calls that run: US dollars (``cost``), ``tokens``,
+    ``calls``."""
 
     spent: dict[Unit, float]
     limits: dict[Unit, float]
+    reserved: dict[Unit, float]
 
 
 class Budget:
-    """Refuses LM calls once a limit is reached; the error names the amount spent and the limit.
+    """Refuses LM calls that would pass a limit; the error names the amount spent and the limit.
 
-    Asked before each LM call, told after it. Calls in flight are not yet counted, so that a limit can be overshot by
-    the calls in flight when it is reached, and by no more. Answers from the cache cost nothing and are not refused
-    when the cache is asked first. A call with no known price counts towards ``max_tokens`` and ``max_calls`` only.
+    Each LM call reserves what it will probably use before it is sent, and is settled with what it has used. So
+    ``max_calls`` is exact, and tokens and cost pass their limits by no more than the estimates of the calls were too
+    low, however many run at once. The estimate is the prompt's length at four characters a token, and the model's last
+    completion (``max_tokens`` before there was any). A call that is alone with nothing spent is sent whatever its
+    estimate. Answers from the cache cost nothing and are not refused when the cache is asked first.
 
     It can be used as a scope (``with budget:``), as a layer around a program or an LM (``Runtime(layers=[budget])``),
     or with :func:`per_call` and :func:`per_key`. One object is one purse: share it to share the limit.
@@ -69,8 +76,9 @@ class Budget:
             Without it a warning is logged.
         alert_at: a share between 0 and 1.
         name: this budget's name in errors and alerts.
-        unpriced: ``"allow"`` lets a model without a known price go on where ``max_cost`` is set (a warning is
-            logged once), ``"refuse"`` ends it after the first such call.
+        unpriced: with ``max_cost``, ``"refuse"`` (the default) sends no call to a model without a known price, for
+            its cost could not be limited: give one with ``set_prices()``. ``"allow"`` sends it, counts 0 dollars
+            and logs a warning once.
     """
 
     kind: ClassVar[str] = "budget"
@@ -84,7 +92,7 @@ class Budget:
         alert_at: float = 0.8,
         *,
         name: str = "budget",
-        unpriced: Literal["allow", "refuse"] = "allow",
+        unpriced: Literal["allow", "refuse"] = "refuse",
     ) -> None:
         self.limits: dict[Unit, float] = _limits(max_cost, max_tokens, max_calls)
         if isinstance(alert_at, bool) or not isinstance(alert_at, int | float) or not 0 < alert_at <= 1:
@@ -96,6 +104,7 @@ class Budget:
         self._alert_at = alert_at
         self._refuse_unpriced = unpriced == "refuse"
         self._spent: dict[Unit, float] = {"cost": 0.0, "tokens": 0, "calls": 0}
+        self._reserved: dict[Unit, float] = {"cost": 0.0, "tokens": 0, "calls": 0}
         self._unpriced: dict[str, int] = {}
         self._alerted: set[Unit] = set()
         self._lock = threading.Lock()
@@ -105,7 +114,8 @@ class Budget:
         return f"Budget({', '.join(f'max_{unit}={limit:g}' for unit, limit in self.limits.items())})"
 
     def statistics(self) -> BudgetStatistics:
-        return BudgetStatistics(self.spent, dict(self.limits))
+        with self._lock:
+            return BudgetStatistics(dict(self._spent), dict(self.limits), dict(self._reserved))
 
     @property
     def spent(self) -> dict[Unit, float]:
@@ -126,23 +136,47 @@ class Budget:
             if spent[unit] >= limit:
                 raise self._exceeded(unit, limit)
         if self._refuse_unpriced and self._unpriced and "cost" in self.limits:
-            models = ", ".join(sorted(self._unpriced))
-            raise BudgetExceeded(
-                f"{self.name}: {_amount('cost', spent['cost'])} of {_amount('cost', self.limits['cost'])} are spent, "
-                f"but {models} has no known price; give one with set_prices()",
-                unit="cost",
-                spent=spent["cost"],
-                limit=self.limits["cost"],
-            )
+            raise self._no_price(", ".join(sorted(self._unpriced)))
+
+    def reserve(self, expected: Expected) -> Reserved:
+        """Keep room for one LM call; its first ``record`` settles it, and the account calls both.
+
+        Raises :class:`~dspy_live.core.errors.BudgetExceeded` where the call would pass a limit, or has no known price.
+        """
+        self.check()
+        if self._refuse_unpriced and "cost" in self.limits and expected.model and expected.cost is None:
+            raise self._no_price(expected.model)
+        amounts: dict[Unit, float] = {
+            "cost": expected.cost or 0.0,
+            "tokens": expected.usage.total_tokens,
+            "calls": 1,
+        }
+        with self._lock:
+            for unit, limit in self.limits.items():
+                taken = self._spent[unit] + self._reserved[unit]
+                # A call that is estimated at nothing is refused too where nothing is left.
+                if taken >= limit or (taken and taken + amounts[unit] > limit * (1 + _ROUNDING)):
+                    raise self._too_much(unit, limit, amounts[unit])
+            for unit, amount in amounts.items():
+                self._reserved[unit] += amount
+        return Reserved(self, amounts)
 
     def record(self, record: LMRecord) -> None:
         """Count one exchange, and alert where a share is reached."""
-        if record.cache == "hit":
-            return
+        self.settle(record, {})
+
+    def settle(self, record: LMRecord | None, reserved: Mapping[Unit, float]) -> None:
+        """Give up what was reserved, and count what one exchange has used in its place, in one step."""
+        first_unpriced, alerts = False, []
         with self._lock:
-            first_unpriced = self._count(record)
-            alerts = self._due()
-        if first_unpriced:
+            for unit, amount in reserved.items():
+                self._reserved[unit] -= amount
+            if not self._reserved["calls"]:
+                self._reserved.update({"cost": 0.0, "tokens": 0})  # what rounding has left
+            if record is not None and record.cache != "hit":
+                first_unpriced = self._count(record)
+                alerts = self._due()
+        if first_unpriced and record is not None:
             logger.warning(
                 "%s limits cost, and %r has no known price: its calls count as 0 dollars", self.name, record.model
             )
@@ -210,6 +244,50 @@ class Budget:
             spent=spent,
             limit=limit,
         )
+
+    def _too_much(self, unit: Unit, limit: float, amount: float) -> BudgetExceeded:
+        spent, reserved = self._spent[unit], self._reserved[unit]
+        return BudgetExceeded(
+            f"{self.name}: {_amount(unit, spent)} of {_amount(unit, limit)} are spent, {_amount(unit, reserved)} are "
+            f"reserved for calls that run, and this one is estimated at {_amount(unit, amount)}; it is not sent. Raise "
+            "the limit, or let fewer calls run at once",
+            unit=unit,
+            spent=spent,
+            limit=limit,
+        )
+
+    def _no_price(self, models: str) -> BudgetExceeded:
+        spent, limit = self._spent["cost"], self.limits["cost"]
+        return BudgetExceeded(
+            f"{self.name}: {_amount('cost', spent)} of {_amount('cost', limit)} are spent, but {models} has no known "
+            "price, so that its cost can't be limited; give one with set_prices(), or allow it with unpriced='allow'",
+            unit="cost",
+            spent=spent,
+            limit=limit,
+        )
+
+
+class Reserved:
+    """What a budget keeps for one LM call, as a meter that stands for the budget in that call."""
+
+    __slots__ = ("_amounts", "_budget")
+
+    def __init__(self, budget: Budget, amounts: Mapping[Unit, float]) -> None:
+        self._budget = budget
+        self._amounts = amounts
+
+    def check(self) -> None:
+        """Refuse nothing: there is room for this call."""
+
+    def record(self, record: LMRecord) -> None:
+        """Count one exchange of the call; the first one takes the place of the estimate."""
+        amounts, self._amounts = self._amounts, {}
+        self._budget.settle(record, amounts)
+
+    def release(self) -> None:
+        """Give up the room that is kept, where that has not happened yet."""
+        amounts, self._amounts = self._amounts, {}
+        self._budget.settle(None, amounts)
 
 
 def per_call(make: Callable[[], Budget]) -> Layer:

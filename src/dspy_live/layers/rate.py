@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import ConfigurationError, RateLimited
@@ -16,7 +17,10 @@ from dspy_live.core.sink import Sink
 from dspy_live.layers._now import loop_now
 from dspy_live.layers._usages import Usages
 from dspy_live.sansio.checks import not_negative, positive
-from dspy_live.sansio.limits.bucket import Bucket
+from dspy_live.sansio.limits.window import Entry, Window
+
+_ROUNDING = 1e-6
+"""Seconds by which a wait may exceed ``max_wait``: a clock that counts from the machine's start rounds that much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +37,25 @@ class RateStatistics:
 
 
 class Rate:
-    """Spaces calls so that no more than so many requests and tokens go out per minute.
+    """Lets no more than so many requests and tokens out in any 60 seconds, wherever those begin.
 
     A call waits its turn, in the order of coming, for up to ``max_wait`` seconds; one that would wait longer, or past
     its deadline, is refused at once with :class:`RateLimited` that says how long it would have been. The tokens
-    that a call really used (its ``Usage`` events, or an LM's completion) are set against the estimate when it ends.
+    that a call really used (its ``Usage`` events, or an LM's completion) are set against the estimate when it ends:
+    fewer make room at once, more count from then on. So tokens exceed the limit by no more than the estimates were
+    too low. Cancelled while it waits, a call has taken nothing.
+
+    The arithmetic is a sliding window log, :class:`~dspy_live.sansio.limits.window.Window`, which names its sources.
 
     Args:
-        requests_per_minute: or ``None``.
+        requests_per_minute: or ``None``. Below 1, one request in ``60 / requests_per_minute`` seconds.
         tokens_per_minute: prompt and completion together, or ``None``.
-        max_wait: seconds.
-        estimate: tokens that a call will use, before it is known; 1000 by default.
-        burst: the share of a minute's allowance that may go out at once after a pause, above 0 and up to 1.
+        max_wait: seconds; 60 by default.
+        estimate: tokens that a call will use, before it is known; 1000 by default. A call that is estimated at more
+            than ``tokens_per_minute`` is refused, for it would never fit.
+        burst: the share of a minute's allowance that may go out at once after a pause, above 0 and up to 1. At 1, the
+            default, a call waits only when the allowance of the last minute is used up; below it the calls after the
+            burst are spaced evenly. No value lets more than the limit out in 60 seconds.
     """
 
     kind: ClassVar[str] = "rate"
@@ -64,15 +75,15 @@ class Rate:
             raise ConfigurationError(f"burst must be a share above 0 and at most 1; got {burst!r}")
         self.max_wait = not_negative("max_wait", max_wait, "seconds")
         self._estimate = estimate
-        self._requests = _bucket("requests_per_minute", requests_per_minute, burst)
-        self._tokens = _bucket("tokens_per_minute", tokens_per_minute, burst)
+        self._requests = _window("requests_per_minute", requests_per_minute, burst)
+        self._tokens = _window("tokens_per_minute", tokens_per_minute, burst)
         self._lock = threading.Lock()
         self._admitted = self._delayed = self._refused = 0
         self._waited = 0.0
 
     def __repr__(self) -> str:
         limits = {"requests_per_minute": self._requests, "tokens_per_minute": self._tokens}
-        return f"Rate({', '.join(f'{name}={b.rate * 60:g}' for name, b in limits.items() if b is not None)})"
+        return f"Rate({', '.join(f'{name}={w.rate * 60:g}' for name, w in limits.items() if w is not None)})"
 
     def __call__(self, service: Service) -> Service:
         async def spaced(call: Call, sink: Sink) -> Result:
@@ -80,7 +91,7 @@ class Rate:
                 await self._turn(call, 0.0)
                 return await service(call, sink)
             estimate = not_negative("the estimate", self._estimate(call), "tokens")
-            await self._turn(call, estimate)
+            taken = await self._turn(call, estimate)
             usages: list[Usage] = []
             result = None
             try:
@@ -89,7 +100,7 @@ class Rate:
             finally:
                 used = _used(usages, result)
                 if used is not None:  # else the estimate stands, for something was probably used
-                    self._give_back(0, estimate - used)
+                    self._settle(taken, estimate, used)
 
         return spaced
 
@@ -101,59 +112,87 @@ class Rate:
                 self._delayed,
                 self._refused,
                 self._waited,
-                self._requests.level(now) if self._requests is not None else None,
-                self._tokens.level(now) if self._tokens is not None else None,
+                self._requests.left(now) if self._requests is not None else None,
+                self._tokens.left(now) if self._tokens is not None else None,
             )
 
-    async def _turn(self, call: Call, tokens: float) -> None:
+    async def _turn(self, call: Call, tokens: float) -> list[_Taken]:
         """Wait for the call's turn, or raise :class:`RateLimited`. Cancelled meanwhile, it has taken nothing."""
-        wait = self._reserve(call, tokens)
-        if wait > 0:
-            try:
+        wait, taken = self._reserve(call, tokens)
+        try:
+            while wait > 0:
                 await asyncio.sleep(wait)
-            except BaseException:
-                self._give_back(1, tokens)
-                raise
+                wait = self._late(taken)
+        except BaseException:
+            self._give_back(taken)
+            raise
         self._admitted += 1
+        return taken
 
-    def _reserve(self, call: Call, tokens: float) -> float:
+    def _reserve(self, call: Call, tokens: float) -> tuple[float, list[_Taken]]:
+        wanted = [(w, n) for w, n in ((self._requests, 1.0), (self._tokens, tokens)) if w is not None]
         with self._lock:
             now = loop_now()
-            waits = [b.wait(now, n) for b, n in ((self._requests, 1), (self._tokens, tokens)) if b is not None]
-            wait = max(waits)
-            if wait > self.max_wait or (call.deadline is not None and wait > 0 and now + wait >= call.deadline):
+            times = [window.plan(now, amount) for window, amount in wanted]
+            when = max(times)
+            wait = when - now
+            late = call.deadline is not None and wait > 0 and when >= call.deadline
+            if wait > self.max_wait + _ROUNDING or late:
                 self._refused += 1
-                raise self._limited(wait, self._requests is None or wait > waits[0])
-            self._take(now, 1, tokens)
+                raise self._limited(wait, tokens, self._requests is None or when > times[0])
             self._delayed += wait > 0
+            self._waited += wait
+            return wait, [_Taken(window, window.take(when, amount), amount) for window, amount in wanted]
+
+    def _late(self, taken: list[_Taken]) -> float:
+        with self._lock:
+            now = loop_now()
+            wait = max(window.late(now, entry) for window, entry, _ in taken)
             self._waited += wait
             return wait
 
-    def _take(self, now: float, requests: float, tokens: float) -> None:
-        if self._requests is not None:
-            self._requests.take(now, requests)
-        if self._tokens is not None:
-            self._tokens.take(now, tokens)
-
-    def _give_back(self, requests: float, tokens: float) -> None:
+    def _give_back(self, taken: list[_Taken]) -> None:
         with self._lock:
-            now = loop_now()
-            if self._requests is not None:
-                self._requests.give_back(now, requests)
-            if self._tokens is not None:
-                self._tokens.give_back(now, tokens)
+            for window, entry, amount in taken:
+                window.cancel(loop_now(), entry, amount)
 
-    def _limited(self, wait: float, by_tokens: bool) -> RateLimited:
-        bucket, unit = (self._tokens, "tokens") if by_tokens else (self._requests, "requests")
-        assert bucket is not None
+    def _settle(self, taken: list[_Taken], estimate: float, used: float) -> None:
+        window, entry, _ = taken[-1]
+        with self._lock:
+            if used > estimate:
+                window.add(loop_now(), used - estimate)
+            else:
+                window.give_back(loop_now(), entry, estimate - used)
+
+    def _limited(self, wait: float, tokens: float, by_tokens: bool) -> RateLimited:
+        window, unit = (self._tokens, "tokens") if by_tokens else (self._requests, "requests")
+        assert window is not None
+        limit = window.rate * 60
+        if math.isinf(wait):
+            return RateLimited(
+                f"this call is estimated at {tokens:g} tokens, and {limit:g} tokens per minute are the limit, so that "
+                "it would never fit; make its prompt shorter, lower the estimate, or raise the limit",
+                retry_after=window.seconds,
+                limit=limit,
+                unit=unit,
+                local=True,
+            )
         return RateLimited(
-            f"the limit of {bucket.rate * 60:g} {unit} per minute is reached: this call would wait {wait:.1f} s "
+            f"the limit of {limit:g} {unit} per minute is reached: this call would wait {wait:.1f} s "
             f"and may wait {self.max_wait:g} s, within its deadline; try again later, or raise the limit",
             retry_after=wait,
-            limit=bucket.rate * 60,
+            limit=limit,
             unit=unit,
             local=True,
         )
+
+
+class _Taken(NamedTuple):
+    """What a call has taken of one limit."""
+
+    window: Window
+    entry: Entry
+    amount: float
 
 
 def _used(usages: list[Usage], result: Result | None) -> float | None:
@@ -174,8 +213,9 @@ def _member(value: Any, name: str) -> Any:
     return value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
 
 
-def _bucket(name: str, per_minute: float | None, burst: float) -> Bucket | None:
+def _window(name: str, per_minute: float | None, burst: float) -> Window | None:
     if per_minute is None:
         return None
     positive(name, per_minute)
-    return Bucket(per_minute / 60, max(1.0, per_minute * burst), 0.0)
+    # One unit must fit: 0.5 per minute are one in 120 s.
+    return Window(per_minute, 60.0, burst) if per_minute >= 1 else Window(1.0, 60.0 / per_minute, burst)

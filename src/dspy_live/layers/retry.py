@@ -23,13 +23,15 @@ from dspy_live.sansio.limits.retry_budget import RetryBudget
 @dataclass(frozen=True, slots=True)
 class RetryStatistics:
     """``retries`` were made; ``exhausted`` calls failed at their last try; the others were not tried again because the
-    budget was spent (``over_budget``) or the deadline too near (``too_late``)."""
+    budget was spent (``over_budget``) or the deadline too near (``too_late``). ``budget_left`` is in retries, ``None``
+    where there is no budget."""
 
     calls: int
     retries: int
     exhausted: int
     over_budget: int
     too_late: int
+    budget_left: float | None = None
 
 
 class Retry:
@@ -39,13 +41,18 @@ class Retry:
     another try begins with a ``Restart``; a door that can't take words back then ends the call with
     :class:`~dspy_live.core.errors.StreamBroken`. It waits for nothing that the call's deadline leaves no time for.
 
+    The budget is for all calls of this layer together: each call that succeeds pays for one retry. Up to half of the
+    requests may fail for long and every call has its tries; when everything fails, the savings are soon spent, and a
+    call then fails with its first failure, to which a note says so.
+
     Among the layers of an LM it takes the place of DSPy's ``num_retries``: they never multiply.
 
     Args:
         tries: how often a call is run at most, the first time included.
         backoff: the waits.
-        budget: retries that all calls of this layer may make together, as ``(ratio, per_second, most)`` of
-            :class:`~dspy_live.sansio.limits.retry_budget.RetryBudget`; ``None`` for no such limit.
+        budget: ``(ratio, per_second, most)`` of :class:`~dspy_live.sansio.limits.retry_budget.RetryBudget`: one
+            retry for each call that succeeds, one per second besides, and 250 saved up at most, by default; ``None``
+            for no such limit.
         when: tells of a failure whether another try makes sense;
             :func:`~dspy_live.sansio.failures.transient` by default.
         chance: random numbers in [0, 1).
@@ -58,7 +65,7 @@ class Retry:
         tries: int = 3,
         *,
         backoff: Backoff | None = None,
-        budget: tuple[float, float, float] | None = (0.2, 1.0, 10.0),
+        budget: tuple[float, float, float] | None = (1.0, 1.0, 250.0),
         when: Callable[[BaseException], bool] = transient,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -74,20 +81,24 @@ class Retry:
         return f"Retry({self.tries})"
 
     def statistics(self) -> RetryStatistics:
-        return RetryStatistics(**self._counts)
+        with self._lock:
+            left = self._budget.level(loop_now()) if self._budget is not None else None
+            return RetryStatistics(**self._counts, budget_left=left)
 
     def __call__(self, service: Service) -> Service:
         async def retried(call: Call, sink: Sink) -> Result:
             with self._lock:
                 self._counts["calls"] += 1
-                if self._budget is not None:
-                    self._budget.deposit(loop_now())
 
             def following(failure: Exception, attempt: int) -> tuple[Service, float] | None:
                 delay = self._delay(call, failure, attempt)
                 return None if delay is None else (service, delay)
 
-            return await attempts(call, sink, service, following)
+            result = await attempts(call, sink, service, following)
+            if self._budget is not None:
+                with self._lock:
+                    self._budget.deposit(loop_now())
+            return result
 
         return retried
 
@@ -100,6 +111,11 @@ class Retry:
         with self._lock:
             why = self._refusal(call, attempt, now, delay)
             self._counts[why or "retries"] += 1
+        if why == "over_budget":
+            failure.add_note(
+                f"try {attempt} of {self.tries}; no other one is made, for the retry budget of all calls is spent: too "
+                "few of them succeed. Retry(budget=(ratio, per_second, most)) sets it, budget=None lifts it"
+            )
         return delay if why is None else None
 
     def _refusal(self, call: Call, attempt: int, now: float, delay: float) -> str | None:

@@ -6,8 +6,9 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
+from uuid import uuid4
 
 from dspy_live.core.errors import ConfigurationError
 from dspy_live.core.usage import LMRecord
@@ -20,6 +21,7 @@ logger = logging.getLogger("dspy_live.budget")
 
 Period = Literal["hour", "day", "month"]
 
+_FIRST_LIFE = "0"
 INTERVAL = 0.2
 """Seconds between two exchanges with the server, while there is anything to tell or to ask."""
 _STAMPS: dict[str, tuple[str, int]] = {
@@ -28,15 +30,41 @@ _STAMPS: dict[str, tuple[str, int]] = {
     "month": ("%Y-%m", 62 * 86_400),
 }
 
+_EXCHANGE = """
+local life = redis.call('HGET', KEYS[1], 'life')
+if not life then
+  life = ARGV[1]
+  redis.call('HSET', KEYS[1], 'life', life)
+end
+if life == ARGV[1] then
+  for i, unit in ipairs({'cost', 'tokens', 'calls'}) do
+    if tonumber(redis.call('HGET', KEYS[1], unit) or '0') < tonumber(ARGV[i + 1]) then
+      redis.call('HSET', KEYS[1], unit, ARGV[i + 1])
+    end
+  end
+end
+redis.call('HINCRBYFLOAT', KEYS[1], 'cost', ARGV[5])
+redis.call('HINCRBY', KEYS[1], 'tokens', ARGV[6])
+redis.call('HINCRBY', KEYS[1], 'calls', ARGV[7])
+if tonumber(ARGV[8]) > 0 then
+  redis.call('EXPIRE', KEYS[1], ARGV[8])
+end
+return redis.call('HMGET', KEYS[1], 'life', 'cost', 'tokens', 'calls')
+"""
+"""Adds this process's spending to the totals and returns them. Totals that are lower than the process has seen them in
+the same life, as when the server came back empty, are set right first. A ``reset()`` begins a new life."""
+
 
 class SharedBudget(Budget):
     """As :class:`~dspy_live.layers.budget.Budget`, with the spending of all processes that use the same ``name``.
 
     No LM call waits for the server: spending is told, and that of the others asked for, by a thread five times a
-    second. So the limit can be overshot by the spending of all processes in that time, and by the calls in flight.
+    second. Calls reserve in their own process only. So the limit can be overshot by the spending of the other processes
+    in that time, and by their calls in flight.
     While the server is down each process counts alone, from the last known total; one warning is logged, and the
-    spending of that time is told later. Spending that the server has heard of although its answer was lost counts
-    twice: rather too much than too little.
+    spending of that time is told later. A server that comes back empty is told the totals that the processes know: the
+    highest counts, so that nothing is spent twice. Spending that the server has heard of although its answer was lost
+    counts twice: rather too much than too little.
 
     Args:
         url: ``redis://host:port`` and so on, as for :class:`~dspy_live.runtime.stores.redis.RedisStore`.
@@ -55,6 +83,9 @@ class SharedBudget(Budget):
         self._server = _connect(url)
         self._pending: dict[Unit, float] = _zero()
         self._key = self._key_now()
+        self._known = _zero()
+        self._life = _FIRST_LIFE
+        self._exchanging = self._server.register_script(_EXCHANGE)
         self._synced = 0.0
         self._down = False
         self._syncing = threading.Lock()
@@ -74,23 +105,25 @@ class SharedBudget(Budget):
             self._ask()
         super().check()
 
-    def record(self, record: LMRecord) -> None:
+    def settle(self, record: LMRecord | None, reserved: Mapping[Unit, float]) -> None:
         """Count one exchange here at once, and for the others soon."""
-        if record.cache == "hit":
-            return
-        with self._lock:
-            self._pending["calls"] += 1
-            self._pending["tokens"] += record.usage.total_tokens
-            self._pending["cost"] += record.cost or 0.0
-        super().record(record)
-        self._ask()
+        super().settle(record, reserved)
+        if record is not None and record.cache != "hit":
+            self._ask()
+
+    def _count(self, record: LMRecord) -> bool:
+        self._pending["calls"] += 1
+        self._pending["tokens"] += record.usage.total_tokens
+        self._pending["cost"] += record.cost or 0.0
+        return super()._count(record)
 
     def reset(self) -> None:
         """Start again from nothing spent, for all processes. Raises ``OSError`` when the server can't be reached."""
         with self._syncing:
-            _asked(lambda: self._server.delete(self._key))
+            life = uuid4().hex
+            _asked(lambda: self._begin_life(self._key, life))
             with self._lock:
-                self._pending = _zero()
+                self._pending, self._known, self._life = _zero(), _zero(), life
         super().reset()
 
     def sync(self) -> bool:
@@ -100,8 +133,9 @@ class SharedBudget(Budget):
             with self._lock:
                 self._turn_page(key)
                 told, self._pending = self._pending, _zero()
+                life, known = self._life, self._known
             try:
-                totals = self._exchange(key, told)
+                life, totals = self._exchange(key, life, known, told)
             except Exception as exc:
                 with self._lock:
                     for unit, amount in told.items():
@@ -110,6 +144,7 @@ class SharedBudget(Budget):
                 return False
             with self._lock:
                 if key == self._key:  # else a new period has begun meanwhile
+                    self._life, self._known = life, totals
                     for unit, total in totals.items():
                         self._spent[unit] = total + self._pending[unit]
                 alerts = self._due()
@@ -134,18 +169,25 @@ class SharedBudget(Budget):
         # Spending that is told late belongs to the new period: it is money that is spent now.
         self._key = key
         self._spent.update(self._pending)
+        self._known, self._life = _zero(), _FIRST_LIFE
         self._unpriced.clear()
         self._alerted.clear()
 
-    def _exchange(self, key: str, told: dict[Unit, float]) -> dict[Unit, float]:
-        pipe = self._server.pipeline(transaction=False)
-        pipe.hincrbyfloat(key, "cost", told["cost"])
-        pipe.hincrby(key, "tokens", int(told["tokens"]))
-        pipe.hincrby(key, "calls", int(told["calls"]))
+    def _exchange(
+        self, key: str, life: str, known: dict[Unit, float], told: dict[Unit, float]
+    ) -> tuple[str, dict[Unit, float]]:
+        seconds = _STAMPS[self._period][1] if self._period is not None else 0
+        args: list[Any] = [life, *_amounts(known), *_amounts(told), seconds]
+        life_now, cost, tokens, calls = self._exchanging(keys=[key], args=args)
+        return life_now.decode(), {"cost": float(cost), "tokens": int(tokens), "calls": int(calls)}
+
+    def _begin_life(self, key: str, life: str) -> None:
+        pipe = self._server.pipeline(transaction=True)
+        pipe.delete(key)
+        pipe.hset(key, "life", life)
         if self._period is not None:
             pipe.expire(key, _STAMPS[self._period][1])
-        cost, tokens, calls = pipe.execute()[:3]
-        return {"cost": float(cost), "tokens": int(tokens), "calls": int(calls)}
+        pipe.execute()
 
     def _key_now(self) -> str:
         stamp = f":{time.strftime(_STAMPS[self._period][0], time.gmtime())}" if self._period is not None else ""
@@ -205,6 +247,10 @@ def _zero() -> dict[Unit, float]:
     return {"cost": 0.0, "tokens": 0, "calls": 0}
 
 
+def _amounts(of: dict[Unit, float]) -> list[str]:
+    return [repr(float(of["cost"])), str(int(of["tokens"])), str(int(of["calls"]))]
+
+
 def _asked(function: Callable[[], Any]) -> Any:
     from redis.exceptions import RedisError
 
@@ -220,7 +266,7 @@ def _connect(url: str) -> Redis:
     except ImportError:
         raise ConfigurationError("a shared budget needs the extra 'redis': pip install 'dspy-live[redis]'") from None
     try:
-        client: Redis = Redis.from_url(url, socket_timeout=1.0, socket_connect_timeout=1.0)
+        client: Redis = Redis.from_url(url, decode_responses=False, socket_timeout=1.0, socket_connect_timeout=1.0)
     except ValueError as exc:
         raise ConfigurationError(f"that is no address of a Redis or Valkey server: {exc}") from None
     return client

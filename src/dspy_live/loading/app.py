@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dspy_live.core.service import Layer
+from dspy_live.loading.configure import asks_simulated_lm
 from dspy_live.programs.run.program import ProgramService
 from dspy_live.runtime.execution.execution import Execution
 from dspy_live.runtime.runtime import Runtime
@@ -55,7 +56,9 @@ def create_app(
         name: ProgramService(one, name=name, execution=execution, runtime=runtime, served=True)
         for name, one in programs.items()
     }
-    return app_of(serve_services(services, max_active, timeout, layers, hold_text=hold_text), **options)
+    simulated = [name for name, one in programs.items() if asks_simulated_lm(one)]
+    served = serve_services(services, max_active, timeout, layers, hold_text=hold_text, simulated=simulated)
+    return app_of(served, **options)
 
 
 def serve_services(

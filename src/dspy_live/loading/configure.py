@@ -65,10 +65,16 @@ def current_settings() -> dict[str, Any]:
     return {"lm": dspy.settings.lm, "adapter": dspy.settings.adapter}
 
 
+def asks_simulated_lm(program: Any) -> bool:
+    """True for a program whose LM, as it is configured now, is the simulated one."""
+    own = [predictor.lm for predictor in program.predictors()] if isinstance(program, dspy.Module) else []
+    return any(_is_simulated(lm if lm is not None else dspy.settings.lm) for lm in own or [None])
+
+
 def _own(program: Any) -> ChosenLM | None:
     lm = dspy.settings.lm
-    if lm is not None and not _is_simulated(lm):
-        return ChosenLM(f"{_name(lm)} (configured by the program)")
+    if lm is not None and not _is_stand_in(lm):
+        return ChosenLM(f"{_name(lm)} (configured by the program)", simulated=_is_simulated(lm))
     lms = [predictor.lm for predictor in program.predictors()]
     if not lms or None in lms:
         return None
@@ -92,5 +98,13 @@ def _name(lm: Any) -> str:
 
 
 def _is_simulated(lm: Any) -> bool:
-    endpoint = getattr(getattr(lm, "live", None), "endpoint", None)
-    return bool(getattr(endpoint, "simulated", False))
+    return bool(getattr(_endpoint(lm), "simulated", False))
+
+
+def _is_stand_in(lm: Any) -> bool:
+    """Whether a command made this LM for another program of the process, because that one had none."""
+    return bool(getattr(_endpoint(lm), "stand_in", False))
+
+
+def _endpoint(lm: Any) -> Any:
+    return getattr(getattr(lm, "live", None), "endpoint", None)

@@ -1,12 +1,15 @@
 """Everything of DSPy that is not its public API and that we rely on, in one place.
 
-``tests/programs/test_contract.py`` fails loudly when DSPy moves any of it. Nothing here is patched.
+``tests/programs/test_contract.py`` fails loudly when DSPy moves any of it. What is replaced in DSPy is named in
+``docs/architecture.md``, and lives elsewhere.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from dspy.adapters.base import Adapter
@@ -32,10 +35,13 @@ from dspy.lm15 import LM15Error
 from dspy.utils.callback import ACTIVE_CALL_ID, BaseCallback, with_callbacks
 from dspy.utils.exceptions import is_retryable_lm_error
 
-try:  # public name first, the vendored one where DSPy does not re-export it
-    from dspy.lm15 import map_http_error  # type: ignore[attr-defined,unused-ignore]
-except ImportError:
-    from dspy._vendor.lm15.errors import map_http_error
+# DSPy's engine, imported by its name in a string. This folder of DSPy is marked as typed and DSPy is not: a type
+# checker that follows an import statement to it takes ``dspy`` for a package with nothing else in it, and then says
+# "Module has no attribute" of every ``dspy.Predict`` in the user's own files.
+_ENGINE = "dspy._vendor.lm15"
+map_http_error: Callable[..., Exception] = import_module(f"{_ENGINE}.errors").map_http_error
+provider_definition: Callable[[str], Any] = import_module(f"{_ENGINE}.registry").lookup
+StreamAccumulator: Callable[[Any], Any] = import_module(f"{_ENGINE}.result").StreamAccumulator
 
 __all__ = [
     "ACTIVE_CALL_ID",
@@ -50,6 +56,7 @@ __all__ = [
     "CallResult",
     "LM15Error",
     "PreparedCall",
+    "StreamAccumulator",
     "_account_failed_call",
     "_adapter_call",
     "_hint_responses_api",
@@ -66,6 +73,7 @@ __all__ = [
     "map_http_error",
     "overrides",
     "prepare",
+    "provider_definition",
     "select_backend",
     "settings",
     "thread_local_overrides",

@@ -12,6 +12,7 @@ from dspy_live.core.call import Buffer
 from dspy_live.core.service import Layer
 from dspy_live.runtime.books.account import Account, process_account
 from dspy_live.runtime.execution.execution import EXECUTIONS, Execution
+from dspy_live.runtime.mistakes import checked_layers, names_near_options
 from dspy_live.sansio.limits.order import check_order
 
 MAX_THREADS = 256
@@ -29,10 +30,11 @@ class Runtime:
         execution: how synchronous programs run where the caller does not say; ``"auto"`` by default.
         max_threads: worker threads per event loop for programs that run in threads, 256 by default.
 
-    Raises ``ValueError`` for a value that can't work, ``ConfigurationError`` for layers in an order that would
-    surprise.
+    Raises ``TypeError`` for an option that there is not and for what is no layer, ``ValueError`` for a value that can't
+    work, ``ConfigurationError`` for layers in an order that would surprise.
     """
 
+    @names_near_options
     def __init__(
         self,
         *,
@@ -47,9 +49,9 @@ class Runtime:
             raise ValueError(f"execution must be one of {', '.join(EXECUTIONS)}; got {execution!r}")
         if isinstance(max_threads, bool) or not isinstance(max_threads, int) or max_threads < 1:
             raise ValueError(f"max_threads must be a whole number, at least 1; got {max_threads!r}")
-        check_order(layers, lm_layers)
-        self.layers = tuple(layers)
-        self.lm_layers = tuple(lm_layers)
+        self.layers = tuple(checked_layers("layers", layers))
+        self.lm_layers = tuple(checked_layers("lm_layers", lm_layers))
+        check_order(self.layers, self.lm_layers)
         self.account = account if account is not None else process_account()
         self.buffer = buffer if buffer is not None else Buffer()
         self.execution: Execution = execution

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,8 @@ from starlette.types import Receive, Scope, Send
 from dspy_live.core.errors import ConfigurationError, NotFound, Stop
 from dspy_live.core.service import Layer
 from dspy_live.layers.shed import Shed
-from dspy_live.server.errors import ClientGone, public_error
+from dspy_live.server.access_log import AccessLog
+from dspy_live.server.errors import ClientGone, chat_error_object, public_error
 from dspy_live.server.routes import (
     health,
     openai,
@@ -50,9 +52,9 @@ def _routes() -> list[Route]:
         Route("DELETE", "/runs/{id}", runs.cancel),
         Route("GET", "/programs", programs.index),
         Route("GET", "/programs/{program}", programs.show),
-        Route("POST", "/v1/chat/completions", openai.chat_completions),
-        Route("GET", "/v1/models", openai.models),
-        Route("GET", "/v1/models/{program}", openai.model),
+        Route("POST", "/v1/chat/completions", openai.chat_completions, error_object=chat_error_object),
+        Route("GET", "/v1/models", openai.models, error_object=chat_error_object),
+        Route("GET", "/v1/models/{program}", openai.model, error_object=chat_error_object),
         Route("GET", "/metrics", statistics.metrics),
         Route("GET", "/stats", statistics.stats),
         Route("GET", "/usage", statistics.usage),
@@ -84,6 +86,7 @@ class App:
         usage: Callable[[Mapping[str, str]], Any] | None,
         simulated: bool,
         title: str,
+        access_log: AccessLog | None,
     ) -> None:
         self.programs = programs
         self.default = next(iter(programs.values()))
@@ -101,15 +104,24 @@ class App:
         self.usage = usage
         self.simulated = simulated
         self.title = title
+        self.access_log = access_log
         self.common_headers: Headers = [(b"x-simulated", b"1")] if simulated else []
         self.router = Router(_routes())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
         if scope["type"] == "http":
-            await self._http(Request(self, scope, receive, send))
+            request = Request(self, scope, receive, send)
+            try:
+                await self._http(request)
+            finally:
+                if self.access_log is not None:
+                    self.access_log.request(request)
         elif scope["type"] == "websocket":
-            await self._websocket(scope, receive, send)
+            born = time.perf_counter()
+            status, key = await self._websocket(scope, receive, send)
+            if self.access_log is not None:
+                self.access_log.socket(scope, status, key, born)
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
 
@@ -121,7 +133,9 @@ class App:
     def program(self, request: Request) -> ServedProgram:
         """Return the program that the path names, or the default one."""
         name = request.params.get("program")
-        return self.default if name is None else find(self.programs, name)
+        program = self.default if name is None else find(self.programs, name)
+        request.program = program.name
+        return program
 
     async def drain(self, seconds: float | None = None) -> None:
         """Take no new runs and wait for the running ones: ``seconds``, by default the app's own ``drain``."""
@@ -136,6 +150,7 @@ class App:
                 await request.write(b"", False)
                 return
             route, request.params = self.router.find(scope["method"], route_path(scope))
+            request.error_object = route.error_object
             if not route.open:
                 request.key = self.keys.check(scope, query=route.query_key)
             await route.handler(request)
@@ -147,13 +162,12 @@ class App:
                 raise
             await request.reply_error(error)
 
-    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> tuple[int, str]:
         match = _WEBSOCKET.fullmatch(route_path(scope))
         if match is None:
             await receive()
-            await websocket.reject(scope, send, NotFound("the WebSocket is at /ws and at /programs/NAME/ws"))
-            return
-        await websocket.websocket(self, scope, receive, send, match["program"])
+            return await websocket.reject(scope, send, NotFound("the WebSocket is at /ws and at /programs/NAME/ws")), ""
+        return await websocket.websocket(self, scope, receive, send, match["program"])
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -189,6 +203,7 @@ def create_app(
     usage: Callable[[Mapping[str, str]], Any] | None = None,
     simulated: bool | None = None,
     title: str | None = None,
+    access_log: float = 0.0,
 ) -> App:
     """Return the ASGI application that serves ``programs``.
 
@@ -210,6 +225,7 @@ def create_app(
             coroutine function. Without it ``/usage`` is not found.
         simulated: replies carry ``X-Simulated: 1``; by default when a program says that it is.
         title: shown in the documentation and in the playground; by default the program's name, where there is one.
+        access_log: the share of requests that get a line of the logger ``dspy_live.access``, from 0 (none) to 1.
 
     Raises :class:`~dspy_live.core.errors.ConfigurationError` for values that can't work.
     """
@@ -237,4 +253,5 @@ def create_app(
         usage=usage,
         simulated=any(program.simulated for program in served.values()) if simulated is None else simulated,
         title=title or (first.name if len(served) == 1 else "dspy-live"),
+        access_log=AccessLog(access_log) if access_log else None,
     )

@@ -7,8 +7,9 @@ import math
 import re
 from typing import Any
 
-from dspy_live.core.errors import Cancelled, InputError, LiveError, ProgramFailed, Stop
+from dspy_live.core.errors import Cancelled, InputError, LiveError, LMTruncated, ProgramFailed, Stop
 from dspy_live.observe.redact import redact
+from dspy_live.server.log_fields import log_fields
 
 log = logging.getLogger("dspy_live.server")
 
@@ -26,6 +27,12 @@ class BadRequest(LiveError):
 
     code = "bad_request"
     status = 400
+
+
+class Unsupported(BadRequest):
+    """The request asks for something that a program can't do. ``details`` has ``param``, its name."""
+
+    code = "unsupported_parameter"
 
 
 class RequestTimeout(LiveError):
@@ -80,9 +87,10 @@ def public_error(exc: BaseException, run_id: str | None) -> LiveError:
         if exc.__cause__ is not None:
             # A client is told that the LM failed; whoever runs the server must see how.
             cause = exc.__cause__
-            log.warning("run %s: %s: %s: %s", run_id, exc.code, type(cause).__name__, redacted(str(cause)))
+            told = f"{exc.code}: {type(cause).__name__}: {redacted(str(cause))}"
+            log.warning("run %s: %s", run_id, told, extra=log_fields(told, run=run_id, code=exc.code))
         return exc
-    log.error("run %s failed", run_id, exc_info=exc)
+    log.error("run %s failed", run_id, exc_info=exc, extra=log_fields("the run failed", run=run_id))
     hidden = ProgramFailed(_HIDDEN)
     if isinstance(exc, LiveError):
         hidden.retry_after = exc.retry_after
@@ -93,10 +101,23 @@ def error_object(error: LiveError, run_id: str | None) -> dict[str, Any]:
     """Return the JSON body ``{"error": {"type", "message", "run_id", …}}`` of a public error."""
     body: dict[str, Any] = {"type": error.code, "message": redacted(error.message), "run_id": run_id}
     if isinstance(error, InputError):
-        body.update({name: error.details[name] for name in ("field", "expected") if name in error.details})
+        body.update({name: error.details[name] for name in ("field", "expected", "errors") if name in error.details})
     if error.retry_after is not None:
         body["retry_after"] = error.retry_after
     return {"error": body}
+
+
+def chat_error_object(error: LiveError, run_id: str | None) -> dict[str, Any]:
+    """Return the JSON body of a public error as OpenAI's clients read it: ``code`` is ours, ``type`` is theirs."""
+    body: dict[str, Any] = error_object(error, run_id)["error"]
+    param = error.details.get("param", error.details.get("field"))
+    status = error_status(error)
+    kind = _CHAT_KINDS.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    named = param.removeprefix("config.") if isinstance(param, str) else None
+    return {"error": body | {"type": kind, "param": named, "code": error.code}}
+
+
+_CHAT_KINDS = {401: "authentication_error", 402: "insufficient_quota", 403: "permission_error", 429: "rate_limit_error"}
 
 
 def error_status(error: LiveError) -> int:
@@ -111,6 +132,8 @@ def error_headers(error: LiveError) -> list[tuple[bytes, bytes]]:
         headers.append((b"retry-after", str(max(1, math.ceil(error.retry_after))).encode()))
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", ", ".join(error.details.get("allow", ())).encode()))
+    if isinstance(error, LMTruncated):
+        headers.append((b"x-should-retry", b"false"))  # OpenAI's clients ask again after any 5xx, and pay for it again
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     return headers

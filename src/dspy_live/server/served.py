@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dspy_live.core.call import Call
-from dspy_live.core.errors import ConfigurationError, LifecycleError, NotFound
+from dspy_live.core.errors import ConfigurationError, LifecycleError, LMBadReply, LMTruncated, NotFound
 from dspy_live.core.events import Predicted
 from dspy_live.core.schema import Schema
 from dspy_live.core.service import Layer, Service, compose
@@ -15,6 +15,7 @@ from dspy_live.core.sink import Sink
 from dspy_live.layers.deadline import Deadline
 from dspy_live.layers.detached import Detached
 from dspy_live.layers.shed import Shed
+from dspy_live.server.runs.totals import RunTotals
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
 
@@ -53,12 +54,33 @@ class ServedProgram:
                 f"got {self.name!r}"
             )
 
-    async def run(self, call: Call, sink: Sink) -> Predicted:
-        """Run the program and return its prediction; raises what the service raises."""
-        result = await self.service(call, sink)
+    async def run(self, call: Call, sink: Sink, totals: RunTotals) -> Predicted:
+        """Run the program and return its prediction; raises what the service raises.
+
+        ``totals`` are those that ``sink`` adds to. Where they tell of a reply that was cut, a prediction with an empty
+        output and a reply that could not be read are an :class:`LMTruncated`.
+        """
+        try:
+            result = await self.service(call, sink)
+        except LMBadReply as exc:
+            if totals.truncated:
+                raise _truncated("it could not be read as the program's output") from exc
+            raise
         if not isinstance(result, Predicted):
             raise LifecycleError("the run ended without a prediction")
+        self.check_whole(result, totals)
         return result
+
+    def check_whole(self, result: Predicted, totals: RunTotals) -> None:
+        """Raise :class:`LMTruncated` where a reply of the run was cut and an output is empty that must not be."""
+        if totals.truncated:
+            empty = [f.name for f in self.schema.outputs if f.required and result.outputs.get(f.name, f) in (None, "")]
+            if empty:
+                raise _truncated(f"{', '.join(map(repr, empty))} came out empty")
+
+
+def _truncated(what: str) -> LMTruncated:
+    return LMTruncated(f"the LM's reply was cut at its limit of tokens, and {what}; ask with a larger max_tokens")
 
 
 def layers_of(

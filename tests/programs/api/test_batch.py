@@ -19,6 +19,7 @@ import pydantic
 import pytest
 from tests.programs.conftest import Sim
 
+import dspy_live
 from dspy_live import BatchError, abatch, batch, stream_batch
 from dspy_live.core.errors import ConfigurationError
 
@@ -77,7 +78,7 @@ async def test_examples_tuples_and_what_is_no_input() -> None:
     inputs = [dspy.Example(n=2, gold=1).with_inputs("n"), {"n": 4}, (6,), 7]
     results = await abatch(Picky(), inputs)
     assert [getattr(r, "double", None) for r in results] == [4, 8, 12, None]
-    assert "a dict, a dspy.Example or a tuple; got int" in str(results[3])
+    assert "of positional arguments; got int 7: write {'n': 7}" in str(results[3])
 
 
 async def test_endless_inputs_are_taken_only_as_far_as_needed() -> None:
@@ -237,6 +238,115 @@ async def test_half_a_line_is_cut_off(tmp_path: Path) -> None:
     await abatch(program, inputs, checkpoint=path)
     assert program.seen == [6]
     assert path.read_bytes().count(b"\n") == whole.count(b"\n")
+
+
+class Ill(Picky):
+    """Fails for odd numbers until it is well."""
+
+    well = False
+
+    async def aforward(self, n: int) -> Any:
+        if self.well:
+            self.seen.append(n)
+            return dspy.Prediction(double=2 * n)
+        return await super().aforward(n)
+
+
+async def test_failed_items_are_asked_again_when_that_is_wanted(tmp_path: Path) -> None:
+    """A provider that was down for an hour left failures in the checkpoint for good."""
+    path, program, inputs = tmp_path / "done.jsonl", Ill(), [{"n": n} for n in range(6)]
+    first = await abatch(program, inputs, checkpoint=path)
+    assert [isinstance(result, BatchError) for result in first] == [False, True] * 3
+    program.well, program.seen = True, []
+    kept = await abatch(program, inputs, checkpoint=path)
+    assert [str(result) for result in kept] == [str(result) for result in first]
+    assert program.seen == [], "without the wish a failure is an end"
+    again = await abatch(program, inputs, checkpoint=path, retry_failed=True)
+    assert sorted(program.seen) == [1, 3, 5]
+    assert [result.double for result in again] == [0, 2, 4, 6, 8, 10]
+    program.seen = []
+    assert await abatch(program, inputs, checkpoint=path, retry_failed=True) == again
+    assert program.seen == []
+    with pytest.raises(ValueError, match="give checkpoint= too"):
+        await abatch(program, inputs, retry_failed=True)
+
+
+async def test_without_an_lm_a_batch_ends_at_once_and_records_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each item failed, and each failure was written down as the item's end."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    path, inputs = tmp_path / "done.jsonl", [{"question": "a"}] * 1000
+    asked: list[int] = []
+
+    async def misconfigured(question: str) -> Any:
+        asked.append(1)
+        raise ConfigurationError("there is no such index")
+
+    for program, lm, expected, says in (
+        (dspy.Predict(QA), None, ValueError, "No LM is loaded"),
+        (dspy.Predict(QA), dspy_live.LM("openai/gpt-4o-mini"), dspy.LMNotConfiguredError, "set OPENAI_API_KEY"),
+        (misconfigured, None, ConfigurationError, "there is no such index"),
+    ):
+        path.unlink(missing_ok=True)
+        with dspy.context(lm=lm), pytest.raises(expected, match=says):
+            await abatch(program, inputs, checkpoint=path, concurrency=4)
+        assert path.read_bytes().count(b"\n") == 1, "its head only"
+    assert len(asked) <= 4
+
+
+async def test_two_batches_can_not_share_a_checkpoint(tmp_path: Path) -> None:
+    path, inputs = tmp_path / "done.jsonl", [{"n": n} for n in range(4, 104)]
+    items: Any = stream_batch(Picky(), inputs, checkpoint=path, concurrency=2)
+    await anext(items)
+    refused = Picky()
+    with pytest.raises(ConfigurationError, match="is in use by another batch"):
+        await abatch(refused, inputs, checkpoint=path)
+    assert refused.seen == []
+    rest = [item async for item in items]
+    assert len(rest) == 99
+    program = Picky()
+    await abatch(program, inputs, checkpoint=path)
+    assert program.seen == [], "all hundred records are there"
+
+
+async def test_a_loop_that_was_just_left_lets_go_of_its_checkpoint(tmp_path: Path) -> None:
+    path, inputs = tmp_path / "done.jsonl", [{"n": n} for n in range(4, 24)]
+    async for _ in stream_batch(Picky(), inputs, checkpoint=path, concurrency=2):
+        break
+    assert len(await abatch(Picky(), inputs, checkpoint=path)) == 20
+
+
+@pytest.mark.parametrize(
+    ("inputs", "says"),
+    [
+        ({"question": "a"}, "got one dict: write [{'question': …}, …]"),
+        (dspy.Example(question="a"), "got one dspy.Example: write [{'question': …}, …]"),
+        ("a", "got str 'a': write [{'question': …}, …]"),
+        (None, "got NoneType None: write [{'question': …}, …]"),
+    ],
+)
+def test_what_is_no_list_of_inputs(inputs: Any, says: str) -> None:
+    with pytest.raises(TypeError) as refused:
+        batch(dspy.Predict(QA), inputs)
+    assert says in str(refused.value)
+
+
+async def test_a_table_is_told_from_a_list_of_inputs() -> None:
+    class Table(list[str]):
+        columns = ("question",)
+
+        def to_dict(self, orient: str) -> Any:
+            return [{"question": "a"}]
+
+    with pytest.raises(TypeError, match=r'got a table: write table\.to_dict\("records"\)'):
+        await abatch(dspy.Predict(QA), Table(["question"]))
+
+
+async def test_a_text_in_the_place_of_an_input() -> None:
+    (error,) = await abatch(dspy.Predict(QA), ["What is love?"])
+    assert error.kind == "InvalidInput"
+    assert "got str 'What is love?': write {'question': 'What is love?'}" in error.message
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full outside Linux")

@@ -184,7 +184,7 @@ async def test_a_stopped_run_calls_no_further_tool() -> None:
 
 def test_tools_that_call_tools_do_not_wait_for_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
     from dspy_live import syncify
-    from dspy_live.programs.api import tool as module
+    from dspy_live.programs.run import tool_thread as module
 
     # Both on the run loop, whose one place the outer tool has taken.
     monkeypatch.setattr(module, "MAX_TOOL_THREADS", 1)

@@ -348,6 +348,34 @@ async def test_a_reply_is_there_for_the_next_call_before_it_is_on_the_disk(
     ours.flush()
 
 
+@pytest.mark.parametrize("now", ["no cache", "another disk"])
+async def test_what_waits_for_a_disk_is_no_hit_once_that_disk_is_out_of_use(
+    now: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After configure_cache(enable_disk_cache=False, enable_memory_cache=False), replies that were still being written
+    were answers."""
+    import threading
+
+    ours, gate, before = ResponseCache(), threading.Event(), dspy.cache
+    monkeypatch.setattr(before.disk_cache, "set", lambda *_: gate.wait(10))
+    await ours.put(a_request(), a_record())
+    try:
+        if now == "no cache":
+            dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
+        else:
+            dspy.configure_cache(disk_cache_dir=str(tmp_path / "another"), enable_memory_cache=False)
+        assert await ours.get(a_request(), as_it_is) is None
+        dspy.cache = before
+        before.reset_memory_cache()
+        assert await ours.get(a_request(), as_it_is) == a_record(), "the disk that it waits for still has it"
+    finally:
+        if dspy.cache is not before and now == "another disk":
+            dspy.cache.disk_cache.close()
+        dspy.cache = before
+        gate.set()
+        ours.flush()
+
+
 def test_what_was_put_is_on_the_disk_when_the_process_has_ended(tmp_path: Path) -> None:
     code = f"""
 import asyncio, dspy

@@ -533,3 +533,25 @@ async def test_a_line_of_the_programs_own_logger_names_its_run(sim: Sim, tmp_pat
     assert [line["event"] for line in lines] == ["asking [hidden]"] * 2
     assert all(len(line["run"]) == 32 and line["program"] == "Talks" for line in lines)
     assert "secret" not in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize("on", [True, False])
+async def test_identical_calls_at_once_make_one_request(on: bool, sim: Sim, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them found nothing in the cache and asked: 20 requests for one reply."""
+    monkeypatch.setattr(cache, "single_flight", on)
+    ask = asyncify(dspy.Predict("question -> answer"))
+    budget = Budget(max_calls=20)
+    with dspy.context(lm=sim.lm(cache=True)), UsageTracker() as usage, budget:
+        answers = await asyncio.gather(*(ask(question=f"Who is asked once, with {on}?") for _ in range(20)))
+    assert len({answer.answer for answer in answers}) == 1
+    requests, stats = sim.server.stats.requests, usage.get_stats()
+    assert requests == 1 if on else requests > 1
+    assert stats["api_calls"] == budget.spent["calls"] == requests
+    assert stats["cache_hits"] == 20 - requests
+
+
+async def test_calls_that_are_not_cached_do_not_wait_for_each_other(sim: Sim) -> None:
+    ask = asyncify(dspy.Predict("question -> answer"))
+    with dspy.context(lm=sim.lm(cache=False)):
+        await asyncio.gather(*(ask(question="Who is asked each time?") for _ in range(5)))
+    assert sim.server.stats.requests == 5

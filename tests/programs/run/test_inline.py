@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import dspy
+import greenlet
 import pytest
 from tests.programs.conftest import Sim
 
@@ -56,7 +60,6 @@ async def test_the_line_that_blocks_is_named_once(sim: Sim) -> None:
 
 
 async def test_a_computation_and_a_library_of_the_users_are_named_too(sim: Sim) -> None:
-    import subprocess
 
     def computes(question: str) -> int:
         until = time.monotonic() + 0.15
@@ -260,3 +263,59 @@ async def test_one_that_swallows_everything_is_parked_and_its_caller_is_told(
     assert execution.parked() == before + 1
     assert tries == 7  # the first was stopped, five were refused, the last was never answered
     assert paced.server.stats.requests == 1
+
+
+@pytest.mark.parametrize("error", [KeyError, RuntimeError])
+async def test_no_traceback_carries_a_greenlet(sim: Sim, error: type[Exception]) -> None:
+    """One that outlives its thread in a traceback is freed by greenlet while a collection looks at it: a crash."""
+
+    class Fails(dspy.Module):  # type: ignore[misc]
+        def forward(self, question: str) -> Any:
+            dspy.Predict(QA)(question=question)
+            raise error("mine")
+
+    with dspy.context(lm=sim.lm()), pytest.raises(error, match="mine") as failed:
+        await asyncify(Fails(), execution="inline")(question="?")
+    frames = [frame for frame, _ in traceback.walk_tb(failed.value.__traceback__)]
+    assert {"inline", "_step", "step", "forward"} <= {frame.f_code.co_name for frame in frames}
+    found = [value for frame in frames for value in frame.f_locals.values()]
+    found += [getattr(value, "__self__", None) for value in found]
+    assert not [value for value in found if isinstance(value, greenlet.greenlet)]
+
+
+def test_an_error_of_a_thread_that_asked_for_its_greenlet_can_be_collected_at_the_threads_end() -> None:
+    """greenlet drops a reference too many where a collection holds the last one: the frame must not have it."""
+    script = """
+import gc, threading
+from dspy_live.runtime.execution import bridge
+
+class Garbage:
+    def __init__(self, error, go, thread):
+        self.error, self.go, self.thread, self.me = error, go, thread, self
+
+    def __del__(self):
+        self.go.set()
+        self.thread.join()
+        for _ in range(100_000):  # greenlet looks at the ended thread in a pending call of this one
+            pass
+
+bridge.InlineGreenlet = "no class"
+made, go = threading.Event(), threading.Event()
+
+def work():
+    try:
+        bridge.in_inline_run()
+    except TypeError as error:
+        Garbage(error, go, threading.current_thread())
+    made.set()
+    go.wait()
+
+gc.disable()
+threading.Thread(target=work).start()
+made.wait()
+gc.collect()
+gc.collect()
+print("alive")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr

@@ -317,9 +317,9 @@ async def test_asyncify_asks_nobody(sim: Sim) -> None:
         assert (await asyncify(dspy.Predict(QA))(question="?")).answer
 
 
-@pytest.mark.parametrize("kind", ["theirs", "ours", "async", "later", "quick"])
+@pytest.mark.parametrize("kind", ["called", "theirs", "ours", "async", "later", "quick"])
 async def test_a_tool_that_holds_the_loop_up_is_named_once(sim: Sim, kind: str) -> None:
-    """A plain ``dspy.Tool`` calls its synchronous function on the loop when it is awaited (#10335)."""
+    """One that is called in an ``aforward`` runs on the loop; one that is awaited runs in a thread (#10335)."""
 
     def blocks(n: int) -> int:
         """Block."""
@@ -341,15 +341,18 @@ async def test_a_tool_that_holds_the_loop_up_is_named_once(sim: Sim, kind: str) 
 
         async def aforward(self, question: str) -> Any:
             for n in range(2):
-                await self.tool.acall(n=n)
+                if kind in ("called", "quick"):
+                    self.tool(n=n)
+                else:
+                    await self.tool.acall(n=n)
             return dspy.Prediction(answer=question)
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         await asyncify(Uses())(question="?")
     told = [str(w.message) for w in caught if w.category is BlockingCodeWarning]
-    assert len(told) == (1 if kind == "theirs" else 0)
-    assert all("'t_theirs' held the event loop up" in line and "dspy_live.Tool" in line for line in told)
+    assert len(told) == (1 if kind == "called" else 0)
+    assert all("'t_called' held the event loop up" in line and "await tool.acall(...)" in line for line in told)
 
 
 async def test_where_warnings_are_errors_the_tools_end_is_told_all_the_same(sim: Sim) -> None:
@@ -364,7 +367,7 @@ async def test_where_warnings_are_errors_the_tools_end_is_told_all_the_same(sim:
             self.tool = dspy.Tool(blocks_here)
 
         async def aforward(self, question: str) -> Any:
-            await self.tool.acall(n=1)
+            self.tool(n=1)
             return dspy.Prediction(answer=question)
 
     with warnings.catch_warnings():

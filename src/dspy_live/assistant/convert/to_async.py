@@ -123,8 +123,8 @@ def _note_tools(plan: Plan) -> None:
     for name, function in sorted(finder.found.items()):
         plan.notes.add(
             "advice",
-            f"{name}() is a synchronous tool: an agent that awaits calls it on the event loop. If it waits for "
-            f"something, make it `async def` or hand it over as dspy_live.Tool({name}), which runs it in a thread.",
+            f"{name}() is a synchronous tool: under asyncify and streamify it runs in a worker thread. Awaited by DSPy "
+            f"alone it would stop the event loop; make it `async def`, or hand it over as dspy_live.Tool({name}).",
             plan.source.line(function),
         )
 

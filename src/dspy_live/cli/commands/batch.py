@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from dspy_live.cli.commands.batch_output import Output, open_output, part_of
+from dspy_live.cli.commands.batch_summary import Summary
 from dspy_live.cli.flags import ProgramFlags
-from dspy_live.core.errors import ConfigurationError, InputError, LiveError
+from dspy_live.core.errors import ConfigurationError, InputError
 from dspy_live.core.schema import Schema
 
 if TYPE_CHECKING:
     from dspy_live.programs.api.batch import BatchItem
+
+OnError = Literal["return", "raise"]
+TERMINATED = 143
 
 
 def batch(
@@ -26,13 +31,16 @@ def batch(
     output: Annotated[str, Parameter(alias="-o")],
     concurrency: int = 32,
     checkpoint: str | None = None,
+    retry_failed: Annotated[bool, Parameter(negative="")] = False,
+    on_error: OnError = "return",
     quiet: Annotated[bool, Parameter(negative="")] = False,
     flags: ProgramFlags | None = None,
 ) -> int:
     """Run a program over every row of a file.
 
     The output has one JSON line per row, in the order of the input: its index, the input, and the output or the error.
-    With a checkpoint, a rerun after a crash does only what is missing and writes the whole output again.
+    With a checkpoint, a rerun after a crash does only what is missing and writes the whole output again. The rows are
+    written to OUTPUT.part, which becomes OUTPUT at the end.
 
     Args:
         source: rows to read: JSON Lines, .csv or .tsv; - for JSON Lines on stdin.
@@ -40,6 +48,8 @@ def batch(
         output: file to write, - for stdout.
         concurrency: how many rows run at once.
         checkpoint: a file that remembers finished rows.
+        retry_failed: ask again for rows that the checkpoint has as failed.
+        on_error: return writes a failed row's error and goes on, raise ends the batch with the first one.
         quiet: no progress bar.
     """
     from dspy_live.cli.open_program import open_program, warn_if_simulated
@@ -47,17 +57,20 @@ def batch(
     # A lone dash comes as @-, see app.
     source, output = ("-" if name == "@-" else name for name in (source, output))
     _check_files(source, output, checkpoint)
+    if retry_failed and checkpoint is None:
+        raise ConfigurationError("--retry-failed asks again for the failed rows of a checkpoint; name it, --checkpoint")
     flags = flags or ProgramFlags()
     ready = open_program(program, flags)
     warn_if_simulated(ready.lm)
     options = {
         "concurrency": concurrency,
         "checkpoint": checkpoint,
+        "retry_failed": retry_failed,
         "progress": False if quiet else None,
         "timeout": flags.timeout,
         "execution": flags.execution,
     }
-    return _run(ready.loaded.program, ready.schema, source, output, options)
+    return _run(ready.loaded.program, ready.schema, source, output, on_error, options)
 
 
 def _check_files(source: str, output: str, checkpoint: str | None) -> None:
@@ -67,7 +80,8 @@ def _check_files(source: str, output: str, checkpoint: str | None) -> None:
         raise ConfigurationError(f"can't read {source}: there is no such file")
     if output != "-" and Path(output).is_dir():
         raise ConfigurationError(f"can't write {output}: it is a folder")
-    named = {"input": source, "output": output, "checkpoint": checkpoint}
+    part = "-" if output == "-" else str(part_of(output))
+    named = {"input": source, "output": output, "output's .part": part, "checkpoint": checkpoint}
     places: dict[Path, str] = {}
     for what, name in named.items():
         if name in (None, "-"):
@@ -78,54 +92,132 @@ def _check_files(source: str, output: str, checkpoint: str | None) -> None:
         places[place] = what
 
 
-def _run(program: Any, schema: Schema, source: str, output: str, options: dict[str, Any]) -> int:
+def _run(program: Any, schema: Schema, source: str, output: str, on_error: OnError, options: dict[str, Any]) -> int:
     import asyncio
 
     from dspy_live.cli.run_recording import run_recording
-    from dspy_live.programs.api.batch import stream_batch
+    from dspy_live.programs.api.batch import ends_batch, stream_batch
 
-    done = failed = 0
-    began = False
+    summary = Summary()
+    terminated = Terminated()
+    left_in: Path | None = None
+    ended = ""
 
-    async def write() -> None:
-        nonlocal done, failed, began
-        with _writer(output) as file:
-            items: Any = stream_batch(program, inputs_of(schema, source), ordered=True, **options)
-            try:
+    async def write(file: Output) -> None:
+        with terminated.watch():
+            items: Any = stream_batch(program, Inputs.of(schema, source), ordered=True, **options)
+            async with contextlib.aclosing(items):
                 async for item in items:
-                    began = True
-                    _write(file, _line(item), output)
-                    done += 1
-                    failed += item.error is not None
-            finally:
-                await items.aclose()
+                    file.write(_line(item))
+                    summary.add(item)
+                    if item.error is not None and on_error == "raise":
+                        raise _Ended
 
     try:
         with run_recording():
-            asyncio.run(write())
-    except ValueError as exc:
-        raise ConfigurationError(str(exc)) from exc
+            file = open_output(output)
+            try:
+                with file:
+                    asyncio.run(write(file))
+            finally:
+                left_in = file.left_in
+    except _Ended:
+        ended = "a row has failed"
+    except asyncio.CancelledError:
+        if not terminated:
+            raise
+        ended = "terminated"
+    except KeyboardInterrupt:
+        ended = "interrupted"
+        raise
+    except BrokenPipeError:
+        ended = "nobody reads the output any more"
+        raise
+    except Exception as exc:
+        ended = "by an error" if summary.rows else ""
+        if isinstance(exc, ValueError) or ends_batch(exc):
+            raise ConfigurationError(str(exc)) from exc
+        raise
     finally:
-        if began or sys.exc_info()[0] is None:
-            print(f"dspy-live: {done} rows, {failed} failed", file=sys.stderr)
-    return 1 if failed else 0
+        if summary.rows or ended or sys.exc_info()[0] is None:
+            print(summary.text(ended, left_in), file=sys.stderr)
+    if terminated:
+        return TERMINATED
+    return 1 if summary.failed else 0
 
 
-def inputs_of(schema: Schema, source: str) -> Iterator[Any]:
-    """Yield each row as the program's checked inputs; columns that it does not take stay out."""
-    from dspy_live.cli.input.rows import BadRow, read_rows
-    from dspy_live.programs.api.batch import Row
+class _Ended(Exception):
+    """A row has failed, and the first failure is to end the batch."""
 
-    names = {field.name for field in schema.inputs}
-    for row in read_rows(source):
-        if isinstance(row, BadRow):
-            yield Row(row.text, problem=row.message)
-            continue
-        given = row if schema.open else {name: value for name, value in row.items() if name in names}
+
+class Terminated:
+    """Turns SIGTERM into the cancellation that Ctrl-C is; true once it has come. A second one ends the process."""
+
+    def __init__(self) -> None:
+        self._came = False
+
+    def __bool__(self) -> bool:
+        return self._came
+
+    @contextlib.contextmanager
+    def watch(self) -> Iterator[None]:
+        """Cancel the current task at SIGTERM. Where a loop has no signals (a thread, Windows) nothing changes."""
+        import asyncio
+        import signal
+
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+
+        def came() -> None:
+            self._came = True
+            loop.remove_signal_handler(signal.SIGTERM)
+            task.cancel()
+
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+            loop.add_signal_handler(signal.SIGTERM, came)
         try:
-            yield Row(row, schema.check(given))
-        except InputError as exc:
-            yield Row(row, problem=exc.message)
+            yield
+        finally:
+            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+                loop.remove_signal_handler(signal.SIGTERM)
+
+
+class Inputs:
+    """The rows of a source as the program's checked inputs; columns that it does not take stay out."""
+
+    def __init__(self, schema: Schema, source: str) -> None:
+        self._schema = schema
+        self._source = source
+
+    @classmethod
+    def of(cls, schema: Schema, source: str) -> Inputs:
+        """Return the inputs; those of a file have a length, which the progress bar asks for."""
+        return FileInputs(schema, source) if Path(source).is_file() else cls(schema, source)
+
+    def __iter__(self) -> Iterator[Any]:
+        from dspy_live.cli.input.rows import BadRow, read_rows
+        from dspy_live.programs.api.batch_inputs import Row
+
+        schema = self._schema
+        names = {field.name for field in schema.inputs}
+        for row in read_rows(self._source):
+            if isinstance(row, BadRow):
+                yield Row(row.text, problem=row.message)
+                continue
+            given = row if schema.open else {name: value for name, value in row.items() if name in names}
+            try:
+                yield Row(row, schema.check(given))
+            except InputError as exc:
+                yield Row(row, problem=exc.message)
+
+
+class FileInputs(Inputs):
+    """Those of a file, which can be read twice."""
+
+    def __len__(self) -> int:
+        from dspy_live.cli.input.rows import count_rows
+
+        return count_rows(self._source)
 
 
 def _line(item: BatchItem) -> bytes:
@@ -139,21 +231,3 @@ def _line(item: BatchItem) -> bytes:
     else:
         row["output"] = outputs_of(item.result)
     return orjson.dumps(row, default=str) + b"\n"
-
-
-def _write(file: Any, line: bytes, output: str) -> None:
-    try:
-        file.write(line)
-    except BrokenPipeError:
-        raise
-    except OSError as exc:
-        raise LiveError(f"can't write {output}: {exc.strerror}; what is written so far is whole") from exc
-
-
-def _writer(output: str) -> Any:
-    if output == "-":
-        return os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
-    try:
-        return Path(output).open("wb", buffering=0)
-    except OSError as exc:
-        raise ConfigurationError(f"can't write {output}: {exc.strerror}") from exc

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 _KEYS = "DSPY_LIVE_KEYS"
 
+LAME_DUCK = 5.0
+"""Seconds of ``--lame-duck`` where nobody sits at a terminal: balancers ask for readiness every 2 to 5 seconds."""
+
 
 def serve(
     target: str,
@@ -33,8 +36,11 @@ def serve(
     max_active: int | None = None,
     max_body: int = 16 << 20,
     drain: float = 30.0,
+    lame_duck: float | None = None,
     grace: float = 30.0,
     title: str = "dspy-live",
+    access_log: bool = True,
+    access_log_rate: float = 1.0,
     reload: Annotated[bool, Parameter(negative="")] = False,
     flags: ProgramFlags | None = None,
     observe: ObserveFlags | None = None,
@@ -54,7 +60,11 @@ def serve(
         max_active: the most runs at once; further ones get 503.
         max_body: the largest request, in bytes.
         drain: seconds that running calls have after SIGTERM or Ctrl-C.
+        lame_duck: seconds after SIGTERM in which readiness is off and requests are still served; 5 by default, none on
+            a terminal, with --reload and after Ctrl-C.
         grace: seconds that a run of POST /runs goes on with nobody reading it.
+        access_log: log a line for each request.
+        access_log_rate: the share of requests that are logged, over 0 and at most 1; those that fail are logged all.
         title: shown in the playground and the API's documentation.
         reload: start again when a Python file below the working folder changes.
     """
@@ -70,9 +80,18 @@ def serve(
         )
 
     from dspy_live.cli.server_process import ServeOptions, open_programs, serve_process
+    from dspy_live.server.transport.serve import on_terminal
 
     app = {"origins": origin, "max_active": max_active, "max_body": max_body, "grace": grace, "title": title}
-    options = ServeOptions((target, *more), flags, host, keys, app, observe or ObserveFlags(), drain)
+    app["access_log"] = access_log_rate if access_log else 0.0
+    if not 0 < access_log_rate <= 1:
+        raise ConfigurationError(f"--access-log-rate must be over 0 and at most 1; got {access_log_rate:g}")
+    for name, value in (("--drain", drain), ("--lame-duck", lame_duck)):
+        if value is not None and not value >= 0:
+            raise ConfigurationError(f"{name} must be 0 or more seconds; got {value:g}")
+    if lame_duck is None:
+        lame_duck = 0.0 if reload or on_terminal() else LAME_DUCK
+    options = ServeOptions((target, *more), flags, host, keys, app, observe or ObserveFlags(), drain, lame_duck)
     if not loopback and not flags.sim and any(program.lm.simulated for program in open_programs(options).values()):
         raise ConfigurationError(
             f"no LM is configured, and {host} can be reached from elsewhere: name an LM, or give --sim to serve "

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 Group = Literal["day", "hour", "model", "program", "predictor", "key", "error"]
 Figure = Literal["cost", "tokens", "calls", "runs"]
 
+_LONG = 200
+"""Rows of a table that is printed as it is, without rich."""
+
 
 def usage(
     *,
@@ -36,6 +39,7 @@ def usage(
     plot: Annotated[bool, Parameter(negative="")] = False,
     png: Path | None = None,
     figure: Figure = "cost",
+    prune: str | None = None,
 ) -> int:
     """Show what runs used and cost: a table by day, model, program or key, or single runs.
 
@@ -56,6 +60,7 @@ def usage(
         plot: draw the rows in the terminal.
         png: draw them into this PNG file.
         figure: what is drawn.
+        prune: remove the runs and LM calls older than this, such as 90d, in place of showing any.
     """
     import time
 
@@ -66,6 +71,8 @@ def usage(
     for name, count in (("--runs", runs), ("--calls", calls)):
         if count is not None and count < 1:
             raise ConfigurationError(f"{name} says how many are shown, at least 1; got {count}")
+    if prune is not None:
+        return _prune(ledger, prune)
     now = time.time()
     choice = Filter(
         since=unix_time(since, now) if since else None,
@@ -85,6 +92,24 @@ def usage(
         else:
             rows, title = book.summary(by, choice), by
         _deliver(book, choice, rows, title, by, json=json, export=export, plot=plot, png=png, figure=figure)
+    finally:
+        book.close()
+    return 0
+
+
+def _prune(place: str | None, age: str) -> int:
+    from dspy_live.core.errors import ConfigurationError
+    from dspy_live.sansio.quantities import seconds_of
+
+    try:
+        seconds = seconds_of(age)
+    except ConfigurationError as exc:
+        raise ConfigurationError(f"--prune takes the age of what goes, such as 90d or 12h: {exc}") from None
+    if seconds <= 0:
+        raise ConfigurationError(f"--prune takes the age of what goes, such as 90d or 12h; got {age!r}")
+    book = _open(place)
+    try:
+        print(f"removed {book.prune(seconds):,} runs older than {age} from {book.backend.name}")
     finally:
         book.close()
     return 0
@@ -204,8 +229,24 @@ def _seconds(value: float | None) -> str:
 def _print(table: Any, out: TextIO) -> None:
     from rich.console import Console
 
+    if table.row_count > _LONG:
+        _print_long(table, out)
+        return
     # In a pipe no line is cut to a terminal's width that is not there.
     Console(file=out, highlight=False, markup=False, emoji=False, width=None if out.isatty() else 250).print(table)
+
+
+def _print_long(table: Any, out: TextIO) -> None:
+    """Print a table's text alone, in the same columns: rich takes a second for 2000 rows."""
+    from rich.cells import cell_len, set_cell_size
+
+    columns = []
+    for column in table.columns:
+        cells = [column.header, *column.cells, *([column.footer] if table.show_footer else [])]
+        width = max(map(cell_len, cells))
+        right = column.justify == "right"
+        columns.append([" " * (width - cell_len(c)) + c if right else set_cell_size(c, width) for c in cells])
+    print("\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True)), file=out)
 
 
 def _open(place: str | None) -> Ledger:

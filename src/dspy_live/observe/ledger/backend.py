@@ -31,6 +31,10 @@ class Backend(Protocol):
         """Carry out one statement and return how many rows it touched."""
         ...
 
+    def change_all(self, statements: Sequence[str]) -> None:
+        """Carry out these statements, all or none."""
+        ...
+
     def pause(self) -> None:
         """The process is about to fork: wait a few seconds at most for the statement under way, and let none begin."""
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 import weakref
@@ -16,17 +17,22 @@ from dspy_live.core.errors import ConfigurationError
 from dspy_live.core.observer import RunRecord
 from dspy_live.core.usage import LMRecord
 from dspy_live.observe.ledger.backend import Backend
-from dspy_live.observe.ledger.query import SUMS, Filter, Group, has_group, summary
+from dspy_live.observe.ledger.query import Filter, Group, has_group, name_of, summaries
 from dspy_live.observe.ledger.schema import CALL_COLUMNS, RUN_COLUMNS
 from dspy_live.observe.ledger.sqlite import SQLiteBackend
+from dspy_live.observe.ledger.sums import REAL, SUMS, Table, pruning
 from dspy_live.observe.ledger.writer import Writer
 from dspy_live.observe.redact import MAX_SECRET, redact
 from dspy_live.runtime.books.account import Account, process_account
 from dspy_live.runtime.books.totals import Totals
 from dspy_live.runtime.home import home_file
+from dspy_live.sansio.quantities import seconds_of
 
 MAX_CONTENT = 100_000
 """Characters of a run's inputs, and of its outputs, that are kept where that is chosen."""
+
+_AT_ONCE = 20_000
+"""Rows that one statement removes."""
 
 
 def default_place() -> str:
@@ -38,16 +44,41 @@ def default_place() -> str:
     return os.environ.get("DSPY_LIVE_LEDGER") or str(home_file("ledger.db"))
 
 
-def open_ledger(place: str | Path | None = None, *, contents: bool = False) -> Ledger:
+def default_keep() -> float | None:
+    """Return how many seconds rows are kept: ``DSPY_LIVE_LEDGER_KEEP`` (``90d``), or ``None``, for ever.
+
+    Raises :class:`~dspy_live.core.errors.ConfigurationError` for a setting that is no length of time.
+    """
+    setting = os.environ.get("DSPY_LIVE_LEDGER_KEEP", "").strip()
+    if not setting:
+        return None
+    try:
+        return _checked_keep(seconds_of(setting))
+    except ConfigurationError as exc:
+        raise ConfigurationError(f"DSPY_LIVE_LEDGER_KEEP is how long runs are kept, such as 90d: {exc}") from None
+
+
+def _checked_keep(keep: float | None) -> float | None:
+    if keep is not None and (isinstance(keep, bool) or not isinstance(keep, (int, float)) or not keep > 0):
+        raise ConfigurationError(
+            f"a ledger keeps rows for a positive number of seconds, or for ever (None); got {keep!r}"
+        )
+    return keep
+
+
+def open_ledger(place: str | Path | None = None, *, contents: bool = False, keep: float | None = None) -> Ledger:
     """Open the ledger in a file (a path) or a database (``postgresql://…``); it is made or migrated as needed.
 
     Args:
         place: a path or an address; :func:`default_place` by default.
         contents: keep inputs and outputs of runs, the first 100,000 characters of each, keys taken out.
+        keep: remove runs and LM calls older than so many seconds, while rows are written, once an hour;
+            :func:`default_keep` by default, and without that setting all are kept.
 
     Raises :class:`~dspy_live.core.errors.ConfigurationError` when it can't be opened.
     """
     place = place if place is not None else default_place()
+    keep = _checked_keep(keep) if keep is not None else default_keep()
     backend: Backend
     if str(place).startswith(("postgresql://", "postgres://")):
         from dspy_live.observe.ledger.postgres import PostgresBackend
@@ -59,7 +90,7 @@ def open_ledger(place: str | Path | None = None, *, contents: bool = False) -> L
         )
     else:
         backend = SQLiteBackend(Path(place).expanduser())
-    return Ledger(backend, contents=contents)
+    return Ledger(backend, contents=contents, keep=keep)
 
 
 class Ledger:
@@ -71,11 +102,13 @@ class Ledger:
     Args:
         backend: the database.
         contents: keep inputs and outputs.
+        keep: remove rows older than so many seconds, once an hour; by default all are kept.
     """
 
-    def __init__(self, backend: Backend, *, contents: bool = False) -> None:
+    def __init__(self, backend: Backend, *, contents: bool = False, keep: float | None = None) -> None:
         self.backend = backend
-        self.writer = Writer(backend)
+        # Not a method of this object: the writer's thread would hold it, and it could never be garbage.
+        self.writer = Writer(backend, None if keep is None else functools.partial(prune, backend, keep))
         self._contents = contents
         self._running: dict[str, tuple[float, Totals]] = {}
         self._stop: Callable[[], None] | None = None
@@ -148,20 +181,30 @@ class Ledger:
         outside of any run. Days and hours are of UTC.
         """
         chosen = chosen or Filter()
-        groups: dict[str, dict[str, Any]] = {}
-        for name, *sums in self.backend.read(*summary(by, "lm_calls", chosen, self.backend.dialect)):
-            row = groups.setdefault(name, {by or "": name, **_empty()})
-            row.update(zip(SUMS, (s or 0 for s in sums), strict=True))
+        groups = {
+            name: {by or "": name, **_empty(), **sums} for name, sums in self._sums(by, "lm_calls", chosen).items()
+        }
         if has_group(by, "runs"):
             for row in groups.values():
                 row.update(runs=0, failed_runs=0)
-            for name, count, duration, tokened, ttft, failed in self.backend.read(
-                *summary(by, "runs", chosen, self.backend.dialect)
-            ):
+            for name, sums in self._sums(by, "runs", chosen).items():
                 row = groups.setdefault(name, {by or "": name, **_empty()})
-                row.update(runs=count, failed_runs=failed, mean_duration=duration / count)
-                row["mean_ttft"] = ttft / tokened if tokened else None
+                row.update(runs=sums["runs"], failed_runs=sums["failed_runs"])
+                row["mean_duration"] = sums["duration"] / sums["runs"]
+                row["mean_ttft"] = sums["ttft"] / sums["ttft_runs"] if sums["ttft_runs"] else None
         return [groups[name] for name in sorted(groups)]
+
+    def _sums(self, by: Group | None, table: Table, chosen: Filter) -> dict[str, dict[str, Any]]:
+        names = tuple(SUMS[table].added)
+        groups: dict[str, dict[str, Any]] = {}
+        for statement, parameters in summaries(by, table, chosen, self.backend.dialect):
+            for group, count, *values in self.backend.read(statement, parameters):
+                if not count:  # the one row of a sum over nothing
+                    continue
+                row = groups.setdefault(name_of(by, group), dict.fromkeys(names, 0))
+                for name, value in zip(names, values, strict=True):
+                    row[name] += float(value) if name in REAL else int(value)
+        return groups
 
     def runs(self, chosen: Filter | None = None, *, limit: int = 100) -> list[dict[str, Any]]:
         """Return runs, the newest first, at most ``limit``."""
@@ -182,9 +225,7 @@ class Ledger:
 
     def prune(self, older_than: float) -> int:
         """Remove runs and LM calls that are older than ``older_than`` seconds; return how many runs."""
-        limit = time.time() - older_than
-        self.backend.change("DELETE FROM lm_calls WHERE ended < ?", [limit])
-        return self.backend.change("DELETE FROM runs WHERE started < ?", [limit])
+        return prune(self.backend, older_than)
 
     def _content(self, content: Any) -> str | None:
         if not self._contents or content is None:
@@ -196,12 +237,31 @@ class Ledger:
         return redact(text[: MAX_CONTENT + MAX_SECRET])[:MAX_CONTENT]  # an image may be of megabytes
 
 
+def prune(backend: Backend, older_than: float) -> int:
+    """Remove runs and LM calls that are older than ``older_than`` seconds; return how many runs. Blocks."""
+    limit = time.time() - older_than
+    removed = _remove(backend, "runs", limit)
+    if _remove(backend, "lm_calls", limit) or removed:
+        for table in SUMS:
+            backend.change_all(pruning(table, limit, backend.dialect))
+    return removed
+
+
+def _remove(backend: Backend, table: Table, limit: float) -> int:
+    # Some at a time: the writers of other processes wait for each statement, for seconds at most.
+    statement = f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE {SUMS[table].time} < ? LIMIT ?)"
+    removed = 0
+    while count := backend.change(statement, [limit, _AT_ONCE]):
+        removed += count
+    return removed
+
+
 def _empty() -> dict[str, Any]:
     return {
         "runs": None,
         "failed_runs": None,
         "mean_duration": None,
         "mean_ttft": None,
-        **dict.fromkeys(SUMS, 0),
+        **dict.fromkeys(SUMS["lm_calls"].added, 0),
         "total_cost": 0.0,
     }

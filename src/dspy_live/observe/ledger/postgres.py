@@ -31,6 +31,11 @@ _CALLS = insert_json("lm_calls", CALL_COLUMNS)
 _MIGRATING = 0x64737079
 """The advisory lock that replicas which start together take turns by."""
 
+STARTING = 30.0
+"""Seconds that a server which says that it is starting up is waited for."""
+_AGAIN = 0.25
+_STARTING_UP = ("the database system is starting up", "the database system is not yet accepting connections")
+
 _inherited: list[Any] = []
 
 
@@ -39,7 +44,8 @@ class PostgresBackend:
 
     Args:
         url: ``postgresql://user:password@host:port/database``.
-        timeout: seconds to wait for a connection.
+        timeout: seconds to wait for a connection. When the ledger is opened, a server that says that it is starting
+            up is waited for longer, 30 seconds at most.
 
     Raises :class:`~dspy_live.core.errors.ConfigurationError` without the ``postgres`` extra, when the server can't be
     reached at the start, or when its tables are newer than this version of the library.
@@ -59,9 +65,11 @@ class PostgresBackend:
         self._url, self._timeout = url, timeout
         self._lock = threading.Lock()
         self._connection: Connection[Row] | None = None
+        self._opened = False
         try:
             with self._lock, self._connected() as connection:
                 self._migrate(connection)
+            self._opened = True
         except (OSError, psycopg.Error) as exc:
             self.close()
             reason = str(exc.__cause__ or exc).partition("\n")[0]
@@ -84,6 +92,11 @@ class PostgresBackend:
     def change(self, statement: str, parameters: Sequence[Any] = ()) -> int:
         with self._lock, self._connected() as connection:
             return connection.execute(_with_psycopg_marks(statement), parameters).rowcount
+
+    def change_all(self, statements: Sequence[str]) -> None:
+        with self._lock, self._connected() as connection, connection.transaction():
+            for statement in statements:
+                connection.execute(statement.encode())
 
     def pause(self) -> None:
         """Nothing: the child shares no lock with this connection, and a slow server must not hold up a fork."""
@@ -108,9 +121,7 @@ class PostgresBackend:
 
         try:
             if self._connection is None or self._connection.closed:
-                self._connection = psycopg.connect(
-                    self._url, autocommit=True, connect_timeout=max(1, int(self._timeout))
-                )
+                self._connection = self._connect()
             yield self._connection
         except psycopg.DataError as exc:
             raise ValueError(f"the ledger {self.name}: {exc}") from exc
@@ -118,6 +129,20 @@ class PostgresBackend:
             if isinstance(exc, psycopg.OperationalError) and self._connection is not None:
                 self._connection.close()
             raise OSError(f"the ledger {self.name}: {exc}") from exc
+
+    def _connect(self) -> Connection[Row]:
+        import psycopg
+
+        until = time.monotonic() + (0 if self._opened else STARTING)  # later on the writer tries again by itself
+        while True:
+            try:
+                return psycopg.connect(self._url, autocommit=True, connect_timeout=max(1, int(self._timeout)))
+            except psycopg.OperationalError as exc:
+                # A connection that was refused has no SQLSTATE (57P03), only its text.
+                starting = exc.sqlstate == "57P03" or any(text in str(exc) for text in _STARTING_UP)
+                if not starting or time.monotonic() > until:
+                    raise
+            time.sleep(_AGAIN)
 
     def _migrate(self, connection: Connection[Row]) -> None:
         with connection.transaction():
@@ -130,8 +155,8 @@ class PostgresBackend:
                     f"the ledger {self.name} is of version {version}, and this dspy-live knows {len(STEPS)}: upgrade it"
                 )
             for number, step in enumerate(STEPS[version:], version + 1):
-                for statement in step:
-                    connection.execute(in_dialect(statement, "postgres").encode())
+                for statement in filter(None, (in_dialect(s, "postgres") for s in step)):
+                    connection.execute(statement.encode())
                 connection.execute("INSERT INTO ledger_version VALUES (%s, %s)", (number, time.time()))
 
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
 
 from dspy_live.core.errors import ConfigurationError
 from dspy_live.observe.ledger.schema import Dialect
+from dspy_live.observe.ledger.sums import DAY, HOUR, Table, bucket, parts, place_of
+from dspy_live.observe.ledger.sums import SUMS as SUMS_OF
 
 Group = Literal["day", "hour", "model", "program", "predictor", "key", "error"]
 GROUPS: tuple[Group, ...] = ("day", "hour", "model", "program", "predictor", "key", "error")
 
-SUMS = (
-    "api_calls cache_hits errors prompt_tokens completion_tokens total_tokens cached_tokens reasoning_tokens "
-    "estimated_tokens total_cost unpriced_calls"
-).split()
+SUMS = tuple(SUMS_OF["lm_calls"].added)
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,9 +30,9 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     key: str | None = None
     run: str | None = None
 
-    def where(self, table: Literal["runs", "lm_calls"]) -> tuple[str, list[Any]]:
-        """Return a ``WHERE`` clause, empty when everything counts, and its parameters."""
-        time = "started" if table == "runs" else "ended"
+    def where(self, table: Table, time: str = "") -> tuple[str, list[Any]]:
+        """Return a ``WHERE`` clause, empty when everything counts, and its parameters; ``time`` is another column's."""
+        time = time or ("started" if table == "runs" else "ended")
         names = {"program": self.program, "key": self.key}
         if table == "runs":
             names["id"] = self.run
@@ -43,7 +44,9 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
         if self.until is not None:
             terms.append((f"{time} < ?", self.until))
         if table == "runs" and (self.model is not None or self.predictor is not None):
-            inner, parameters = Filter(model=self.model, predictor=self.predictor).where("lm_calls")
+            # No LM call of a run ends before the run has started: with the time an index is used.
+            calls = Filter(model=self.model, predictor=self.predictor, since=self.since)
+            inner, parameters = calls.where("lm_calls")
             clause = " AND ".join([*(t for t, _ in terms), f"id IN (SELECT run FROM lm_calls {inner})"])
             return f"WHERE {clause}", [*(v for _, v in terms), *parameters]
         if not terms:
@@ -51,38 +54,50 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
         return "WHERE " + " AND ".join(t for t, _ in terms), [v for _, v in terms]
 
 
-def summary(by: Group | None, table: Literal["runs", "lm_calls"], chosen: Filter, dialect: Dialect) -> Any:
-    """Return the statement and parameters that sum up one table, one row per group.
+def summaries(by: Group | None, table: Table, chosen: Filter, dialect: Dialect) -> Iterator[tuple[str, list[Any]]]:
+    """Yield the statements, with their parameters, whose rows together sum up one table: a group, then its sums.
 
+    A group comes once in each at most. That of a time is its first second. Whole hours and days are taken from the sums
+    that the database keeps, unless the filter asks for what they do not tell.
     Raises :class:`~dspy_live.core.errors.ConfigurationError` for a group that there is not.
     """
     if by is not None and by not in GROUPS:
         raise ConfigurationError(f"usage can be shown by {', '.join(GROUPS)}; got {by!r}")
-    clause, parameters = chosen.where(table)
-    group = "''" if by is None else _group(by, table, dialect)
-    if table == "runs":
-        columns = "COUNT(*), SUM(duration), COUNT(ttft), SUM(ttft), SUM(CASE WHEN error IS NULL THEN 0 ELSE 1 END)"
-    else:
-        columns = (
-            "SUM(CASE WHEN cache = 'hit' THEN 0 ELSE 1 END), SUM(CASE WHEN cache = 'hit' THEN 1 ELSE 0 END), "
-            "SUM(CASE WHEN error IS NULL THEN 0 ELSE 1 END), SUM(prompt_tokens), SUM(completion_tokens), "
-            "SUM(total_tokens), SUM(cached_tokens), SUM(reasoning_tokens), SUM(estimated_tokens), "
-            "COALESCE(SUM(cost), 0.0), SUM(unpriced_calls)"
-        )
-    return f"SELECT {group}, {columns} FROM {table} {clause} GROUP BY 1 ORDER BY 1", parameters
+    sums = SUMS_OF[table]
+    for part in parts(chosen.since, chosen.until, _sizes(by, table, chosen)):
+        ranged = msgspec.structs.replace(chosen, since=part.since, until=part.until)
+        time = "start" if part.size else sums.time
+        clause, parameters = ranged.where(table, time)
+        rows = place_of(table, part.size) if part.size else table
+        group = "''" if by is None else _group(by, time, dialect)
+        added = ", ".join(f"SUM({name if part.size else what.format('')})" for name, what in sums.added.items())
+        yield f"SELECT {group}, COUNT(*), {added} FROM {rows} {clause} GROUP BY 1", parameters
 
 
-def has_group(by: Group | None, table: Literal["runs", "lm_calls"]) -> bool:
+def _sizes(by: Group | None, table: Table, chosen: Filter) -> tuple[int, ...]:
+    """Return the sizes of the sums that tell what is asked, the largest first."""
+    by_call = chosen.model is not None or chosen.predictor is not None
+    if chosen.run is not None or (table == "runs" and by_call):
+        return ()
+    named = by_call or chosen.program is not None or chosen.key is not None
+    if by == "hour":
+        return () if named else (HOUR,)
+    return (DAY,) if named or by not in (None, "day") else (DAY, HOUR)
+
+
+def name_of(by: Group | None, group: Any) -> str:
+    """Return the name of a group: a time's first second as its day or hour (UTC), any other as it is."""
+    if by not in ("day", "hour"):
+        return str(group)
+    return datetime.fromtimestamp(group, UTC).strftime("%Y-%m-%d" if by == "day" else "%Y-%m-%d %H:00")
+
+
+def has_group(by: Group | None, table: Table) -> bool:
     """True when a table's rows can be told apart by ``by``: a run may have used several models and predictors."""
     return table == "lm_calls" or by not in ("model", "predictor")
 
 
-def _group(by: Group, table: Literal["runs", "lm_calls"], dialect: Dialect) -> str:
-    if by not in ("day", "hour"):
-        return f"COALESCE({by}, '')"
-    time = "started" if table == "runs" else "ended"
-    if dialect == "sqlite":
-        shape = "%Y-%m-%d" if by == "day" else "%Y-%m-%d %H:00"
-        return f"strftime('{shape}', {time}, 'unixepoch')"
-    shape = "YYYY-MM-DD" if by == "day" else 'YYYY-MM-DD HH24":00"'
-    return f"to_char(to_timestamp({time}) AT TIME ZONE 'UTC', '{shape}')"
+def _group(by: Group, time: str, dialect: Dialect) -> str:
+    if by in ("day", "hour"):
+        return bucket(time, DAY if by == "day" else HOUR, dialect)
+    return f"COALESCE({by}, '')"

@@ -6,7 +6,10 @@ number, so that a file is at one version or at the next, never between.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
+
+from dspy_live.observe.ledger.sums import creation
 
 Dialect = Literal["sqlite", "postgres"]
 
@@ -30,12 +33,19 @@ def type_of(column: str) -> Literal["text", "real", "int"]:
 
 
 _TYPES = {
-    "sqlite": {"text": "TEXT", "real": "REAL", "int": "INTEGER", "serial": "INTEGER PRIMARY KEY"},
+    "sqlite": {
+        "text": "TEXT",
+        "real": "REAL",
+        "int": "INTEGER",
+        "serial": "INTEGER PRIMARY KEY",
+        "clustered": "WITHOUT ROWID",
+    },
     "postgres": {
         "text": "TEXT",
         "real": "DOUBLE PRECISION",
         "int": "BIGINT",
         "serial": "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
+        "clustered": "",
     },
 }
 
@@ -57,7 +67,10 @@ _LM_CALLS = """CREATE TABLE lm_calls (
     cached_tokens {int} NOT NULL, reasoning_tokens {int} NOT NULL, estimated_tokens {int} NOT NULL,
     cost {real}, unpriced_calls {int} NOT NULL)"""
 
-STEPS: tuple[tuple[str, ...], ...] = (
+Statement = str | Mapping[str, str]
+"""The same in both dialects but for the names of types; or one for each dialect that needs it."""
+
+STEPS: tuple[tuple[Statement, ...], ...] = (
     (
         _RUNS,
         _LM_CALLS,
@@ -69,12 +82,15 @@ STEPS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE runs ADD COLUMN inputs {text}",
         "ALTER TABLE runs ADD COLUMN outputs {text}",
     ),
+    (*creation("runs"), *creation("lm_calls")),
 )
 
 
-def in_dialect(statement: str, dialect: Dialect) -> str:
-    """Return a statement of this module with the dialect's names of types."""
-    return statement.format(**_TYPES[dialect])
+def in_dialect(statement: Statement, dialect: Dialect) -> str:
+    """Return a statement of this module as the dialect has it, empty where it needs none."""
+    if isinstance(statement, str):
+        return statement.format(**_TYPES[dialect])
+    return statement.get(dialect, "")
 
 
 def insert(table: str, columns: list[str], rows: int) -> str:

@@ -87,6 +87,11 @@ class SQLiteBackend:
         with self._transaction() as connection:
             return connection.execute(statement, parameters).rowcount
 
+    def change_all(self, statements: Sequence[str]) -> None:
+        with self._transaction() as connection:
+            for statement in statements:
+                connection.execute(statement)
+
     def pause(self) -> None:
         # A statement that is under way holds locks inside SQLite, which no thread of the child would ever release.
         self._paused = [lock for lock in (self._lock, self._reading) if lock.acquire(timeout=FORK_TIMEOUT)]

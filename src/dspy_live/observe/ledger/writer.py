@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
+from collections.abc import Callable
 
 from dspy_live.observe.ledger.backend import Backend, Row
 from dspy_live.runtime.forks import at_fork
@@ -16,6 +18,8 @@ INTERVAL = 0.25
 BATCH = 2000
 MAX_WAITING = 200_000
 """Rows that may wait while the database does not answer, about 100 MB; after that the newest are not kept."""
+TIDY_INTERVAL = 3600.0
+"""Seconds between two removals of old rows."""
 _RETRY = 1.0
 
 
@@ -24,10 +28,16 @@ class Writer:
 
     While the database fails, rows wait and are tried again every second; the first failure is logged as a warning.
     Of too many that wait the newest are dropped. :attr:`lost` counts the rows that were not kept.
+
+    Args:
+        backend: the database.
+        tidy: called in the writer's thread after the first rows are written, and at most once an hour from then on.
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, tidy: Callable[[], object] | None = None) -> None:
         self._backend = backend
+        self._tidy = tidy
+        self._tidy_next = 0.0
         self._runs: deque[Row] = deque()
         self._calls: deque[Row] = deque()
         self._wake = threading.Event()
@@ -109,10 +119,19 @@ class Writer:
             ticket = self._taken
             while (self._runs or self._calls) and self._write_batch():
                 pass
+            if not self._failing and self._tidy is not None and time.monotonic() >= self._tidy_next:
+                self._tidy_up(self._tidy)
             if not self._failing and self._settled < ticket:
                 with self._idle:
                     self._settled = ticket
                     self._idle.notify_all()
+
+    def _tidy_up(self, tidy: Callable[[], object]) -> None:
+        self._tidy_next = time.monotonic() + TIDY_INTERVAL
+        try:
+            tidy()
+        except OSError as exc:
+            logger.warning("old rows of the ledger can't be removed now, and are tried again in an hour: %s", exc)
 
     def _write_batch(self) -> bool:
         runs = [self._runs[i] for i in range(min(BATCH, len(self._runs)))]

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import dspy
+from dspy.utils.exceptions import LMConfigurationError
 
-from dspy_live.core.errors import LiveError
+from dspy_live.core.errors import ConfigurationError, LiveError
 from dspy_live.core.service import Layer, Service
 from dspy_live.core.sink import DISCARD
+from dspy_live.programs.api.batch_inputs import Row, arguments_of, check_inputs
 from dspy_live.programs.api.calls import layers_of, new_call, value_of
 from dspy_live.programs.api.progress import Progress, progress_for
 from dspy_live.programs.run.program import ProgramService, program_fingerprint
 from dspy_live.programs.run.schema import outputs_of, restored
 from dspy_live.runtime.bounded_map import Items, bounded_map
-from dspy_live.runtime.checkpoint import Checkpoint, fingerprint
+from dspy_live.runtime.checkpoint import Checkpoint, CheckpointInUse, fingerprint
 from dspy_live.runtime.execution import background
 from dspy_live.runtime.execution.execution import Execution
 from dspy_live.runtime.runtime import Runtime
@@ -40,18 +43,6 @@ class BatchError(Exception):
         self.kind = kind
         self.message = message
         self.error = error
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """An input together with what it was made of, which is what a :class:`BatchItem` shows as its ``inputs``.
-
-    One whose ``problem`` says why it can't be an input fails alone, without being run.
-    """
-
-    raw: Any
-    inputs: Mapping[str, Any] | None = None
-    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +110,7 @@ async def stream_batch(
     timeout: float | None = None,
     progress: bool | None = None,
     checkpoint: str | Path | None = None,
+    retry_failed: bool = False,
     execution: Execution = "auto",
     runtime: Runtime | None = None,
     layers: Sequence[Layer] | None = None,
@@ -132,53 +124,70 @@ async def stream_batch(
         ordered: yield in input order.
         window: how many finished items may wait for a slower one before them (4 times ``concurrency``).
         timeout: seconds for each item.
-        progress: a progress bar on stderr with rate, cost and time left; by default where stderr is a terminal.
+        progress: a progress bar on stderr with rate, cost and, where ``inputs`` has a length, the time left; by default
+            where stderr is a terminal.
         checkpoint: a file that remembers finished items: a rerun over the same inputs does only what is missing, also
-            after ``kill -9``; at most ``concurrency`` items are asked again.
+            after ``kill -9``; at most ``concurrency`` items are asked again. One batch at a time may use it.
+        retry_failed: ask again for items that the checkpoint has as failed.
         execution: as for ``asyncify``.
         runtime: layers and account; the process's own by default.
         layers: as for ``asyncify``.
 
-    Raises ``ValueError`` for a number that can't work and ``ConfigurationError`` for a checkpoint of another program or
-    of other inputs. Leaving the ``for`` stops what is at work.
+    Raises ``TypeError`` for what is no list of inputs, ``ValueError`` for a number that can't work, and
+    ``ConfigurationError`` for a checkpoint that another batch is using, or that is another program's or of other
+    inputs. What would fail every item alike (no LM, no key for it, a ``ConfigurationError``) is raised when the first
+    item meets it, and not recorded. Leaving the ``for`` stops what is at work; what the checkpoint has is kept.
     """
     for name, value, least in (("concurrency", concurrency, 1), ("window", 0 if window is None else window, 0)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(f"{name} must be a whole number, at least {least}; got {value!r}")
+    if retry_failed and checkpoint is None:
+        raise ValueError("retry_failed=True asks again for the failed items of a checkpoint; give checkpoint= too")
     service = ProgramService(program, execution=execution, runtime=runtime)
+    check_inputs(inputs, service.schema)
     layered = service.layered(layers_of(service.runtime, timeout, layers))
-    kept = Checkpoint(checkpoint, program_fingerprint(program)) if checkpoint is not None else None
     bar = progress_for(progress, inputs, service.runtime.account)
-    runner = _Runner(service, layered, kept, bar)
+    kept = await _opened(checkpoint, program_fingerprint(program)) if checkpoint is not None else None
+    runner = _Runner(service, layered, kept, bar, retry_failed)
     results = bounded_map(runner.run, inputs, concurrency=concurrency, ordered=ordered, ahead=window)
-    try:
-        with bar:
-            async for item in results:
-                yield item
-    finally:
-        await results.aclose()
-        if kept is not None:
-            kept.close()
+    with contextlib.nullcontext() if kept is None else contextlib.closing(kept):
+        async with contextlib.aclosing(results):
+            with bar:
+                async for item in results:
+                    yield item
+
+
+async def _opened(path: str | Path, program: str) -> Checkpoint:
+    # A batch whose loop was just left, or whose process was just killed, lets go of its file a moment later.
+    for _ in range(10):
+        try:
+            return Checkpoint(path, program)
+        except CheckpointInUse:
+            await asyncio.sleep(0.05)
+    return Checkpoint(path, program)
 
 
 class _Runner:
-    def __init__(self, service: ProgramService, layered: Service, kept: Checkpoint | None, bar: Progress) -> None:
+    def __init__(
+        self, service: ProgramService, layered: Service, kept: Checkpoint | None, bar: Progress, retry_failed: bool
+    ) -> None:
         self._service = service
         self._layered = layered
         self._kept = kept
         self._bar = bar
+        self._retry_failed = retry_failed
 
     async def run(self, index: int, inputs: Any) -> BatchItem:
         shown = inputs.raw if isinstance(inputs, Row) else inputs
         try:
-            args, kwargs = arguments_of(inputs)
+            args, kwargs = arguments_of(inputs, self._service.schema)
         except (TypeError, ValueError) as exc:
             self._bar.done(failed=True)
             return BatchItem(index, shown, None, BatchError(index, shown, "InvalidInput", str(exc), exc))
         print_of = fingerprint([args, kwargs]) if self._kept is not None else ""
         if self._kept is not None:
             record = self._kept.get(index, print_of)
-            if record is not None:
+            if record is not None and not (self._retry_failed and "error" in record):
                 self._bar.done(resumed=True, failed="error" in record)
                 return _resumed(self._service.program, index, shown, record)
         started = time.monotonic()
@@ -193,26 +202,19 @@ class _Runner:
             call = new_call(self._service, args, kwargs, stream=False)
             result = value_of(self._service, await self._layered(call, DISCARD))
         except Exception as exc:
+            if ends_batch(exc):
+                raise
             message = exc.message if isinstance(exc, LiveError) else str(exc)
             error = BatchError(index, inputs, type(exc).__name__, message, exc)
             return BatchItem(index, inputs, None, error, time.monotonic() - started)
         return BatchItem(index, inputs, result, None, time.monotonic() - started)
 
 
-def arguments_of(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return positional and keyword arguments of one input. Raises ``TypeError`` or ``ValueError`` for what is none."""
-    if isinstance(inputs, dspy.Example):
-        # inputs() fails where with_inputs() was never called: then all fields are inputs.
-        return (), dict(inputs.inputs() if inputs._input_keys is not None else inputs.items())
-    if isinstance(inputs, Mapping):
-        return (), dict(inputs)
-    if isinstance(inputs, tuple):
-        return inputs, {}
-    if isinstance(inputs, Row):
-        if inputs.inputs is None:
-            raise ValueError(inputs.problem)
-        return (), dict(inputs.inputs)
-    raise TypeError(f"an input is a dict, a dspy.Example or a tuple; got {type(inputs).__name__}")
+def ends_batch(exc: Exception) -> bool:
+    """True for what would fail every item in the same way, and is no failure of this one."""
+    if isinstance(exc, (ConfigurationError, LMConfigurationError)):
+        return True
+    return isinstance(exc, ValueError) and str(exc).startswith("No LM is loaded")  # dspy.Predict's own
 
 
 def _record(item: BatchItem) -> dict[str, Any]:

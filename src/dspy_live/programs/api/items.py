@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import orjson
 from dspy.streaming import StatusMessage, StreamResponse
 
+from dspy_live.core.events import Custom, Reasoning, Restart, Started, TextDelta, Tool, Usage
 from dspy_live.programs.internals import attributes
 
 
@@ -81,4 +82,9 @@ class PartialValue(StreamResponse):
         self.lm_call = lm_call
 
 
-__all__ = ["PartialValue", "StatusMessage", "StreamResponse", "StreamToken"]
+StreamItem: TypeAlias = (
+    StreamToken | PartialValue | StatusMessage | Restart | Custom | Started | Reasoning | Tool | Usage | TextDelta
+)
+"""What a stream yields beside the program's own result; those from ``Started`` on only with ``events=True``."""
+
+__all__ = ["PartialValue", "StatusMessage", "StreamItem", "StreamResponse", "StreamToken"]

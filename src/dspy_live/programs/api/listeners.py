@@ -45,6 +45,34 @@ class StreamListener:
         object.__setattr__(self, "target_field", self.signature_field_name)
 
 
+def checked_listeners(listeners: Any) -> list[Any]:
+    """Return the listeners as a list. Raises ``TypeError`` for one that stands alone, or is no listener."""
+    if listeners is None:
+        return []
+    if isinstance(listeners, str) or _is_listener(listeners):
+        one = f"StreamListener({listeners!r})" if isinstance(listeners, str) else "listener"
+        raise TypeError(f"stream_listeners is a list; got {_said(listeners)} alone: write stream_listeners=[{one}]")
+    try:
+        listed = list(listeners)
+    except TypeError:
+        raise TypeError(f"stream_listeners is a list of StreamListener objects; got {_said(listeners)}") from None
+    for place, listener in enumerate(listed):
+        if not _is_listener(listener):
+            one = f"StreamListener({listener!r})" if isinstance(listener, str) else "StreamListener('answer')"
+            raise TypeError(
+                f"stream_listeners[{place}] is {_said(listener)}; a listener is an object with a field: write {one}"
+            )
+    return listed
+
+
+def _is_listener(given: Any) -> bool:
+    return not isinstance(given, type) and hasattr(given, "signature_field_name")
+
+
+def _said(given: Any) -> str:
+    return f"the text {given!r}" if isinstance(given, str) else f"{given!r}, a {type(given).__name__}"
+
+
 Wanted = frozenset[tuple[str, str]]
 
 

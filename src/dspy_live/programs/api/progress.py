@@ -6,6 +6,7 @@ overwrite each other.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sized
 from types import TracebackType
@@ -46,7 +47,7 @@ class Bar(Progress):
 
     def __enter__(self) -> Bar:
         # smoothing=0: the rate is the mean since the start, which resumed items are not part of.
-        options: Any = {"unit": "item", "smoothing": 0, "dynamic_ncols": True, "file": sys.stderr}
+        options: Any = {"unit": "item", "smoothing": 0, "file": sys.stderr, **_size()}
         self._bar: Any = tqdm.tqdm(total=self._total, desc="batch", **options)
         self._stop = self._account.observe(self)
         return self
@@ -75,6 +76,15 @@ class Bar(Progress):
             self._unpriced = True
         else:
             self._cost += record.cost
+
+
+def _size() -> dict[str, Any]:
+    """Return tqdm's options for the size: one for a terminal that says it has none, where tqdm would draw nothing."""
+    try:
+        known = os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except (OSError, ValueError, AttributeError):  # no terminal
+        known = True
+    return {"dynamic_ncols": True} if known else {"ncols": 80, "nrows": 24}
 
 
 def progress_for(wanted: bool | None, inputs: Any, account: Account) -> Progress:

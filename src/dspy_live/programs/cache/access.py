@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
 from dspy_live.programs.cache.store import cache
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
 async def lookup(lm: LM, call: PreparedCall) -> CallResult | None:
     """Return the cached result of this call, or ``None``; a damaged or foreign entry is a miss."""
     return await cache.get(call.key(lm, False), lambda record: _load(lm, call, record))
+
+
+def turn(lm: LM, call: PreparedCall) -> AbstractAsyncContextManager[None]:
+    """Return a context for one call from look-up to store; identical ones wait for the first."""
+    return cache.turn(call.key(lm, False))
 
 
 async def store(lm: LM, call: PreparedCall, result: CallResult) -> None:

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ import dspy
 from dspy_live.core.errors import ConfigurationError
 from dspy_live.core.store import Store
 from dspy_live.programs.cache.disk_reader import DiskReader
+from dspy_live.programs.cache.flights import Flights
 from dspy_live.programs.cache.safe_pickle import Allowed
 from dspy_live.programs.internals import CACHE_FORMAT, IGNORED_CACHE_KEYS
 from dspy_live.runtime.forks import at_fork
@@ -45,9 +47,15 @@ FORK_PATIENCE = 5.0
 
 
 class ResponseCache:
-    """Replies of LMs by request. ``dspy_live.cache`` is the process's own."""
+    """Replies of LMs by request. ``dspy_live.cache`` is the process's own.
+
+    Identical calls at once that don't stream share one request where replies are kept: the others wait for the first
+    and find its reply here. ``dspy_live.cache.single_flight = False`` lets each ask for itself.
+    """
 
     def __init__(self) -> None:
+        self.single_flight = True
+        self._flights = Flights()
         self._chosen: Store | None = None
         self._is_chosen = False
         self._hits = 0
@@ -55,7 +63,7 @@ class ResponseCache:
         self._read_time = 0.0
         self._reader: tuple[Any, DiskReader] | None = None
         self._writer: ThreadPoolExecutor | None = None
-        self._pending: dict[str, tuple[Any, Future[None]]] = {}
+        self._pending: dict[str, tuple[Any, Future[None], Any]] = {}
         self._lock = threading.Lock()
         at_fork(before=self._forks, in_child=self._forked)
 
@@ -153,6 +161,16 @@ class ResponseCache:
                 self._hits += 1
         return loaded
 
+    def turn(self, request: dict[str, Any]) -> AbstractAsyncContextManager[None]:
+        """Return a context in which a request is looked up, asked and put; identical ones wait for the first.
+
+        It waits for nobody with ``single_flight`` off, and where no reply would be found afterwards.
+        """
+        dspys = dspy.cache
+        keeps = not _is_dspys(dspys) or dspys.enable_memory_cache or dspys.enable_disk_cache or self._store is not None
+        key = _key(request) if self.single_flight and keeps else None
+        return nullcontext() if key is None else self._flights.turn(key)
+
     async def put(self, request: dict[str, Any], record: dict[str, Any]) -> None:
         """Keep a record of plain data. The disk is written behind, in order, by a thread; :meth:`flush` waits."""
         key = _key(request)
@@ -175,7 +193,7 @@ class ResponseCache:
     def flush(self) -> None:
         """Wait until everything that was put is on the disk."""
         with self._lock:
-            futures = [future for _, future in self._pending.values()]
+            futures = [future for _, future, _ in self._pending.values()]
         for future in futures:
             future.exception()
 
@@ -199,12 +217,13 @@ class ResponseCache:
         if self._store is not None:
             record = await self._store.get(key)
             return record if _is_plain(record) else None
-        pending = self._pending.get(key)
-        if pending is not None:
-            return pending[0]
         reader = self._disk()
         if reader is None:
             return None
+        # What waits for a disk is a part of that disk: after another was configured, or none, it is no hit.
+        pending = self._pending.get(key)
+        if pending is not None and pending[2] is dspy.cache.disk_cache:
+            return pending[0]
         began = time.perf_counter()
         if self._read_time > SLOW_READ:
             record = await asyncio.to_thread(reader.get, key)
@@ -237,13 +256,13 @@ class ResponseCache:
             if self._writer is None:
                 self._writer = ThreadPoolExecutor(1, "dspy-live-cache")
             future = self._writer.submit(write)
-            self._pending[key] = (record, future)
+            self._pending[key] = (record, future, disk)
         return future
 
     def _forks(self) -> None:
         # A write that is under way holds locks inside SQLite, which nobody in the child would ever let go.
         with self._lock:
-            futures = [future for _, future in self._pending.values()]
+            futures = [future for _, future, _ in self._pending.values()]
         wait(futures, timeout=FORK_PATIENCE)
 
     def _forked(self) -> None:

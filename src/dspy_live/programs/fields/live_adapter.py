@@ -18,7 +18,7 @@ from dspy.adapters.types.reasoning import Reasoning
 from dspy_live.programs.fields.chat_template import user_message
 from dspy_live.programs.fields.origin import current_stream
 from dspy_live.programs.internals import Adapter
-from dspy_live.programs.lm.foreign_lm import foreign_call, replied
+from dspy_live.programs.lm.foreign_lm import awaitable, foreign_call, replied
 from dspy_live.programs.lm.lm import LM, adopt, configured
 from dspy_live.programs.run.run import current_run
 
@@ -33,7 +33,7 @@ def live(adapter: Any) -> Any:
     made.__dict__.update(adapter.__dict__)
     if "extraction_model" in made.__dict__:
         # TwoStepAdapter calls its second LM through an adapter that it makes itself.
-        made.__dict__["extraction_model"] = adopt(made.__dict__["extraction_model"])
+        made.__dict__["extraction_model"] = awaitable(adopt(made.__dict__["extraction_model"]))
     return made
 
 
@@ -54,7 +54,7 @@ def _live_class(base: Any) -> Any:
             if isinstance(lm, LM):
                 return _compared(await super().acall(lm, lm_kwargs, signature, demos, inputs))
             with foreign_call(lm):
-                return _compared(await super().acall(lm, lm_kwargs, signature, demos, inputs))
+                return _compared(await super().acall(awaitable(lm), lm_kwargs, signature, demos, inputs))
 
         def _call_preprocess(self, lm: Any, lm_kwargs: Any, signature: Any, inputs: Any) -> Any:
             processed = super()._call_preprocess(lm, lm_kwargs, signature, inputs)

@@ -10,10 +10,11 @@ from dspy_live.core.call import Call
 from dspy_live.core.events import Completion, Event, Reasoning, Result, TextDelta, Usage
 from dspy_live.core.service import Service
 from dspy_live.core.sink import Sink
-from dspy_live.core.usage import NOTHING, CacheUse, LMRecord, LMUsage
+from dspy_live.core.usage import NOTHING, CacheUse, Expected, LMRecord, LMUsage
 from dspy_live.programs.internals import CallResult
 from dspy_live.programs.lm.errors import as_dspy_error
 from dspy_live.programs.lm.results import text_of
+from dspy_live.programs.lm.truncation import is_truncated
 from dspy_live.runtime.books.account import Account
 
 NO_TEXT = 4_000
@@ -47,7 +48,7 @@ class Booking:
     def __call__(self, service: Service) -> Service:
         async def booked(call: Call, sink: Sink) -> Result:
             use, self._next_use = self._next_use, "off"
-            meters = self.account.admit(call.meters)
+            meters = self.account.admit(call.meters, lambda: self._expected(call))
             heard = _Heard(sink)
             try:
                 reply = await service(call, heard)
@@ -61,10 +62,15 @@ class Booking:
                 raise
             cost = reply.cost if reply.cost is not None else self.account.price(self.model, usage)
             self.account.record(heard.record(call, self.model, usage, cost, use), meters)
-            sink.push(usage_event(call, self.model, usage, cost))
+            sink.push(usage_event(call, self.model, usage, cost, response=reply.response))
             return Completion(reply.response, cost)
 
         return booked
+
+    def _expected(self, call: Call) -> Expected:
+        prompt = LMUsage.estimate(prompt_length(call.inputs.get("messages") or ()), 0).prompt_tokens
+        most = call.inputs.get("max_tokens") or call.inputs.get("max_completion_tokens")
+        return self.account.expect(self.model, prompt, most if isinstance(most, int) else None)
 
     def _name_of(self, error: BaseException) -> str:
         return type(as_dspy_error(error, self.model)).__name__
@@ -116,11 +122,14 @@ def lm_record(call: Call, model: str, usage: LMUsage, cost: float | None, use: C
     )
 
 
-def usage_event(call: Call, model: str, usage: LMUsage, cost: float | None, *, cached: bool = False) -> Usage:
+def usage_event(
+    call: Call, model: str, usage: LMUsage, cost: float | None, *, cached: bool = False, response: Any = None
+) -> Usage:
     """Return the event for one request of ``call``, or for an answer from the cache."""
     return Usage(
         model, call.origin.predictor, call.origin.lm_call, usage.prompt_tokens, usage.completion_tokens,
         usage.total_tokens, usage.cached_tokens, usage.reasoning_tokens, cost, cached, usage.estimated,
+        is_truncated(response),
     )  # fmt: skip
 
 

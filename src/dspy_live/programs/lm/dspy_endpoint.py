@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
-from dspy._vendor.lm15.result import StreamAccumulator
 from dspy.clients.call_context import _adapter_calls
 from dspy.clients.engines.lifecycle import aclosing_stream
 from dspy.clients.engines.stream_guard import achecked_stream
@@ -19,7 +18,7 @@ from dspy.clients.execution import _engine, _result
 from dspy_live.core.call import Call
 from dspy_live.core.events import Completion, Event, Reasoning, TextDelta
 from dspy_live.core.sink import Sink
-from dspy_live.programs.internals import CallResult, PreparedCall, combine, error_boundary, settings
+from dspy_live.programs.internals import CallResult, PreparedCall, StreamAccumulator, combine, error_boundary, settings
 from dspy_live.programs.lm.openai_endpoint import AT_WORK
 from dspy_live.programs.run.run import current_run
 from dspy_live.runtime.execution.execution import to_thread

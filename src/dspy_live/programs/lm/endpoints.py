@@ -15,7 +15,7 @@ from dspy_live.core.call import Call
 from dspy_live.core.events import Result
 from dspy_live.core.service import Service, compose
 from dspy_live.core.sink import Sink
-from dspy_live.programs.internals import CLIENT_KEYS, PreparedCall, select_backend
+from dspy_live.programs.internals import CLIENT_KEYS, PreparedCall, provider_definition, select_backend
 from dspy_live.programs.lm.dspy_endpoint import DspyEndpoint
 from dspy_live.programs.lm.layers import endpoint_layers
 from dspy_live.programs.lm.openai_endpoint import OpenAIEndpoint
@@ -94,12 +94,10 @@ def _find_route(lm: LM) -> tuple[str, str | None, tuple[str, ...]] | None:
     prefix, separator, rest = lm.model.partition("/")
     if separator and prefix == "openai":
         return rest, None, ("OPENAI_API_KEY",)
-    from dspy._vendor.lm15.registry import lookup
-
     resolution = select_backend(lm.as_dspy(), {}).resolution
     if resolution is None or resolution.declared or resolution.provider not in _SAME_WIRE:
         return None
-    definition = lookup(resolution.provider)
+    definition = provider_definition(resolution.provider)
     access = getattr(definition, "access", None)
     return resolution.model, getattr(access, "base_url", None), tuple(getattr(access, "env_keys", ()))
 
@@ -114,7 +112,9 @@ def _openai(lm: LM, legacy: dict[str, Any], model: str, base: str | None, key_na
         key = key()
     if key is None and key_names and given is None:
         raise LMNotConfiguredError(
-            f"no API key for {lm.model!r}: set {' or '.join(key_names)}, or pass api_key= to the LM", model=lm.model
+            f"no API key for {lm.model!r}: set {' or '.join(key_names)}, or pass api_key= to the LM "
+            "(dspy_live.sim_lm() is an LM that needs no key)",
+            model=lm.model,
         )
     extra = {**(legacy.get("headers") or {}), **(legacy.get("extra_headers") or {})}
     headers = chat_headers(

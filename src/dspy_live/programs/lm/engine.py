@@ -55,6 +55,22 @@ async def _answer(
         run.check()
         await sink.room()  # while the reader is far behind, no LM is asked
         run.check()
+    if prepared.cache and stream is None and not call.stream:
+        # A call that streams waits for no other: its reader wants the words as they come.
+        async with cache_access.turn(lm, prepared):
+            return await _found_or_asked(lm, prepared, run, runtime, call, sink, None)
+    return await _found_or_asked(lm, prepared, run, runtime, call, sink, stream)
+
+
+async def _found_or_asked(
+    lm: LM,
+    prepared: PreparedCall,
+    run: Run | None,
+    runtime: Runtime,
+    call: Call,
+    sink: Sink,
+    stream: FieldStream | None,
+) -> CallResult:
     if prepared.cache and (cached := await cache_access.lookup(lm, prepared)) is not None:
         _tell_cached(cached, call, runtime, sink, stream)
         return cached
@@ -127,7 +143,7 @@ def _tell_cached(result: CallResult, call: Call, runtime: Runtime, sink: Sink, s
     if stream is not None:
         stream.finish(text)
     runtime.account.record(lm_record(call, call.model, NOTHING, 0.0, "hit"))
-    sink.push(usage_event(call, call.model, NOTHING, 0.0, cached=True))
+    sink.push(usage_event(call, call.model, NOTHING, 0.0, cached=True, response=result))
 
 
 def _over_budget(run: Run | None, error: BudgetExceeded) -> BaseException:

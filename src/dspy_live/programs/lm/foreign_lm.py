@@ -1,10 +1,16 @@
-"""LM objects that are not ours, a user's own ``BaseLM`` for one, stream through DSPy's ``send_stream``."""
+"""LM objects that are not ours, a user's own ``BaseLM`` for one: streamed through DSPy's ``send_stream``.
+
+One that can't be awaited runs in a worker thread.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+import dspy
 
 from dspy_live.core.events import TextDelta
 from dspy_live.programs.fields.field_stream import FieldStream
@@ -13,6 +19,7 @@ from dspy_live.programs.internals import _adapter_call, settings
 from dspy_live.programs.lm.foreign_usage import ForeignUsage
 from dspy_live.programs.lm.results import text_of
 from dspy_live.programs.run.run import Run, current_run
+from dspy_live.programs.run.tool_thread import call_in_thread, check
 
 
 class ForeignStream(FieldStream):
@@ -71,6 +78,59 @@ def foreign_call(lm: Any) -> Iterator[None]:
         usage.ended(exc)
         raise
     usage.ended(None)
+
+
+def awaitable(lm: Any) -> Any:
+    """Return ``lm``, or where it is synchronous only a view of it that runs it in a worker thread when it is awaited.
+
+    The view shares the state of the user's object, which is not touched. Cancelling a call in a thread waits for it.
+    """
+    name = only_synchronous(lm)
+    if not name:
+        return lm
+    base: Any = type(lm)
+    view = object.__new__(_view_class(base, name))
+    view.__dict__ = lm.__dict__
+    view.threaded = lm
+    return view
+
+
+def only_synchronous(lm: Any) -> str:
+    """Return the name of the method that asks ``lm``, where awaiting it would ask something else; else an empty string.
+
+    As for modules, the class that comes first decides: what it inherits is its parent's way to ask.
+    """
+    if not isinstance(lm, dspy.BaseLM):
+        return ""
+    # DSPy's own LM is asked on the loop where only its call is wrapped: logging needs no thread.
+    names = (
+        ["acall", "aforward", "forward"] if isinstance(lm, dspy.LM) else ["acall", "aforward", "__call__", "forward"]
+    )
+    for scope in (vars(lm), *(vars(cls) for cls in type(lm).__mro__[: type(lm).__mro__.index(dspy.BaseLM)])):
+        found = next((name for name in names if name in scope), "")
+        if found:
+            return "" if found.startswith("a") else found
+    return ""
+
+
+@functools.cache
+def _view_class(base: Any, name: str) -> Any:
+    async def threaded(self: Any, *args: Any, **kwargs: Any) -> Any:
+        check()
+        outcome = await call_in_thread(functools.partial(getattr(self.threaded, name), *args, **kwargs))
+        error, outcome.error = outcome.error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                error = None
+        return outcome.value
+
+    view: Any = type(
+        base.__name__, (base,), {"__slots__": ("threaded",), "acall" if name == "__call__" else "aforward": threaded}
+    )
+    view.__qualname__, view.__module__ = base.__qualname__, base.__module__
+    return view
 
 
 def replied(run: Run, adapter: Any, signature: Any, outputs: Any) -> None:

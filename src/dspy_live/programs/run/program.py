@@ -23,12 +23,15 @@ from dspy_live.programs.fields.live_adapter import live
 from dspy_live.programs.fields.names import Names
 from dspy_live.programs.internals import DEFAULT_CONFIG, overrides, settings
 from dspy_live.programs.lm.errors import public_lm_error
+from dspy_live.programs.lm.foreign_lm import only_synchronous
 from dspy_live.programs.lm.lm import adopt, configured
 from dspy_live.programs.run.inner_run import InnerNames
 from dspy_live.programs.run.run import KEY, Run, current_run
 from dspy_live.programs.run.schema import outputs_of, schema_of
 from dspy_live.programs.run.status import StatusReports
-from dspy_live.programs.run.usage_tracker import SharedUsageTracker
+from dspy_live.programs.run.tool_thread import install as let_tools_run_in_threads
+from dspy_live.programs.run.tqdm_bars import keep_bars_apart
+from dspy_live.programs.run.usage_tracker import RunUsageTracker
 from dspy_live.runtime.books.account import tell
 from dspy_live.runtime.checkpoint import fingerprint
 from dspy_live.runtime.execution import execution as how
@@ -95,8 +98,9 @@ class ProgramService:
 
     @property
     def may_block(self) -> bool:
-        """True where the program's code may block a thread that can't be ended: it runs in one, or its tools do."""
-        return self.execution == "thread" or self.reports.has_tools
+        """True where the program may block a thread that can't be ended: it runs in one, or its tools or its LM do."""
+        lm = self._settings.get("lm", settings.lm)
+        return self.execution == "thread" or self.reports.has_tools or bool(only_synchronous(lm))
 
     def layered(self, layers: Sequence[Layer] | None = None) -> Service:
         """Return this service inside ``layers``, by default the runtime's own; the first is the outermost.
@@ -124,6 +128,7 @@ class ProgramService:
         Raises what the program raises, or why it was stopped. Cancelling it closes the LM connections at once, stops
         the program at its next LM or tool call, and returns when its code has ended.
         """
+        keep_bars_apart()
         if not call.program:
             call = call.but(program=self.name)
         outer = current_run()
@@ -168,6 +173,7 @@ class ProgramService:
             await run.close()
 
     async def _work(self, run: Run) -> Predicted | _Raised:
+        let_tools_run_in_threads()
         try:
             run.check()
             with settings.context(**self._context(run)), self.reports.of(run):
@@ -204,9 +210,11 @@ class ProgramService:
         changes[KEY] = run
         if overrides().get("send_stream") is not None:
             changes["send_stream"] = None
-        if settings.track_usage and overrides().get("usage_tracker") is None:
-            # DSPy would make one of its own here, which its threads copy.
-            changes["usage_tracker"] = run.tracker = SharedUsageTracker()
+        if settings.track_usage or settings.usage_tracker is not None:
+            # DSPy's own is copied for each of its threads, and tells the outermost prediction only.
+            changes["usage_tracker"] = run.tracker = RunUsageTracker(settings.usage_tracker)
+            if run.tracker.predictions is not None:
+                changes["callbacks"] = [*changes.get("callbacks", settings.callbacks), run.tracker.predictions]
         return changes
 
     def _failure(self, exc: BaseException, run: Run) -> BaseException:

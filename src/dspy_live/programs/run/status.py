@@ -216,13 +216,13 @@ class Reporter(BaseCallback):
 
 
 def _warn_of_blocking(name: str, seconds: float) -> None:
-    """A plain ``dspy.Tool`` that is awaited calls its synchronous function on the loop; that can't be mended here."""
+    """A synchronous tool that is called and not awaited runs where it is called: in an ``aforward``, on the loop."""
     if name in _warned_tools:
         return
     _warned_tools.add(name)
     warnings.warn(
         f"the tool {name!r} held the event loop up for {seconds * 1000:.0f} ms, and with it every other "
-        "run; make it a dspy_live.Tool, which runs in a thread when it is awaited",
+        "run; in an aforward call it with 'await tool.acall(...)', which runs it in a thread",
         BlockingCodeWarning,
         stacklevel=1,
     )

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from typing import Any, Literal, Protocol
 
 from dspy_live.core.observer import RunObserver
-from dspy_live.core.usage import LMRecord, LMUsage, Meter
+from dspy_live.core.usage import Expected, LMRecord, LMUsage, Meter
 from dspy_live.runtime.books.prices import Price, Prices
 from dspy_live.runtime.books.totals import TotalsTable
 
@@ -70,20 +70,36 @@ class Account:
         self.carrier: MeterCarrier = carrier or ContextMeterCarrier()
         self.prices = prices if prices is not None else _PRICES
         self.totals = TotalsTable()
+        self._completions: dict[str, int] = {}
         self._observers: tuple[RunObserver, ...] = ()
         self._lock = threading.Lock()
 
-    def admit(self, meters: Sequence[Meter] = ()) -> tuple[Meter, ...]:
+    def admit(self, meters: Sequence[Meter] = (), expected: Callable[[], Expected] = Expected) -> tuple[Meter, ...]:
         """Ask every meter in force, and ``meters`` besides, whether an LM call may be sent.
 
-        Returns them all: hand them to :meth:`record`. Raises :class:`~dspy_live.core.errors.BudgetExceeded`.
+        Returns what stands for them in this call: hand it to :meth:`record`, which settles what they have reserved.
+        Raises :class:`~dspy_live.core.errors.BudgetExceeded`; nothing is reserved then.
+
+        Args:
+            meters: asked besides those in force; one in both places is asked once.
+            expected: returns what the call will probably use; called where a meter reserves it.
         """
         asked = self.carrier.current()
         if meters:
             asked = (*asked, *(m for m in meters if m not in asked))
-        for meter in asked:
-            meter.check()
-        return asked
+        return _reserved(asked, expected) if asked else asked
+
+    def expect(self, model: str, prompt_tokens: int, max_tokens: int | None = None) -> Expected:
+        """Return what a call of ``model`` will probably use, and cost.
+
+        The completion is taken to be as long as the last one of that model, and no longer than ``max_tokens``; before
+        there was any, as ``max_tokens``, and as nothing where that is not given either.
+        """
+        seen = self._completions.get(model)
+        known = [tokens for tokens in (seen, max_tokens) if tokens is not None]
+        completion = min(known, default=0)
+        usage = LMUsage(prompt_tokens, completion, prompt_tokens + completion, estimated=True)
+        return Expected(model, usage, self.price(model, usage))
 
     def price(self, model: str, usage: LMUsage) -> float | None:
         """Return the cost of ``usage`` of ``model`` in US dollars, or ``None`` when a price is unknown."""
@@ -92,6 +108,8 @@ class Account:
     def record(self, record: LMRecord, meters: Sequence[Meter] | None = None) -> None:
         """Book one exchange, here and with ``meters`` (those that :meth:`admit` returned; else those in force here)."""
         self.totals.add(record)
+        if record.error is None and record.usage:
+            self._completions[record.model] = record.usage.completion_tokens
         for meter in self.carrier.current() if meters is None else meters:
             meter.record(record)
         tell(self._observers, "lm_call_ended", record)
@@ -111,6 +129,27 @@ class Account:
                 self._observers = tuple(o for o in self._observers if o is not observer)
 
         return stop
+
+
+def _reserved(asked: Sequence[Meter], expected: Callable[[], Expected]) -> tuple[Meter, ...]:
+    estimate: Expected | None = None
+    held: list[Any] = []
+    admitted: list[Meter] = []
+    try:
+        for meter in asked:
+            reserve: Callable[[Expected], Meter] | None = getattr(meter, "reserve", None)
+            if reserve is None:
+                meter.check()
+                admitted.append(meter)
+                continue
+            estimate = estimate if estimate is not None else expected()
+            held.append(reserve(estimate))
+            admitted.append(held[-1])
+    except BaseException:
+        for reservation in held:
+            reservation.release()
+        raise
+    return tuple(admitted)
 
 
 def tell(

@@ -67,6 +67,7 @@ class BlockWatch:
             return switch(*arguments)
         finally:
             self._steps[ident] = 0
+            del switch, arguments  # no traceback carries a greenlet: see bridge.in_inline_run
 
     def _look(self) -> None:
         seen: dict[int, tuple[int, float]] = {}

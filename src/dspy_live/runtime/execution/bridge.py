@@ -70,7 +70,9 @@ class BlockingCallWarning(RuntimeWarning):
 
 def in_inline_run() -> bool:
     """True where the calling code is part of a program that runs inline."""
-    # The greenlet is never kept in a local: a traceback would carry it past the end of its thread.
+    # The greenlet is never kept in a local: a traceback would carry it past the end of its thread. greenlet then takes
+    # the last reference for one of its own if gc.get_referrers finds none, as while a collection holds that traceback,
+    # and drops it: the frame refers to freed memory, and the collection crashes (greenlet 3.5.6, ~ThreadState).
     return isinstance(greenlet.getcurrent(), InlineGreenlet)
 
 

@@ -106,26 +106,29 @@ async def inline(fn: Callable[[], Any], place: Place) -> Any:
     """
     g = InlineGreenlet(fn)
     g.gr_context = greenlet.getcurrent().gr_context
-    with watch:
-        value = _step(g.switch)
-        while not g.dead:
-            error = place.stopped
-            if error is not None:
-                if hasattr(value, "close"):
-                    value.close()
-                g.refused += 1
-                if g.refused > MAX_REFUSALS:
-                    _parked.append(g)
-                    raise Stop(error)
-                value = _step(g.throw, Stop(error))
-                continue
-            try:
-                result = await value
-            except BaseException as exc:
-                value = _step(g.throw, Stop(place.stopped) if place.stopped is not None else exc)
-            else:
-                value = _step(g.switch, result)
-    return value
+    try:
+        with watch:
+            value = _step(g.switch)
+            while not g.dead:
+                error = place.stopped
+                if error is not None:
+                    if hasattr(value, "close"):
+                        value.close()
+                    g.refused += 1
+                    if g.refused > MAX_REFUSALS:
+                        _parked.append(g)
+                        raise Stop(error)
+                    value = _step(g.throw, Stop(error))
+                    continue
+                try:
+                    result = await value
+                except BaseException as exc:
+                    value = _step(g.throw, Stop(place.stopped) if place.stopped is not None else exc)
+                else:
+                    value = _step(g.switch, result)
+        return value
+    finally:
+        del g  # no traceback carries a greenlet: see bridge.in_inline_run
 
 
 def _step(switch: Callable[..., Any], *arguments: Any) -> Any:
@@ -134,6 +137,8 @@ def _step(switch: Callable[..., Any], *arguments: Any) -> Any:
     except RuntimeError as exc:
         _explain(exc)
         raise
+    finally:
+        del switch, arguments
 
 
 # What asyncio says to code that wants a loop of its own where one is running.

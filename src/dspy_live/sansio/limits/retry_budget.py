@@ -1,4 +1,4 @@
-"""How many retries all calls together may make: a share of the calls, so that retries never become the load."""
+"""How many retries all calls together may make: as many as calls succeed, so that retries never become the load."""
 
 from __future__ import annotations
 
@@ -7,22 +7,27 @@ from dspy_live.sansio.limits.bucket import Bucket
 
 
 class RetryBudget:
-    """Every call pays in ``ratio`` of a retry, and every retry takes one out.
+    """Every call that succeeds pays in ``ratio`` of a retry, and every retry takes one out. It starts full.
+
+    Successes pay, as in gRPC's retry throttling (proposal A6) and the AWS SDKs' standard mode: while everything fails
+    nothing comes in, and what is left after the savings is ``per_second``.
 
     Args:
-        ratio: retries per call in the long run; 0.2 allows one retry for five calls.
-        per_second: retries that are allowed without any call having paid in, for times of little load.
-        most: the most that can be saved up.
+        ratio: retries per call that succeeds. With 1, three tries of each call can be paid up to 54 % of faults
+            (where ``f + f**2 == 1 - f**3``).
+        per_second: retries that come in whatever happens, for times of little load.
+        most: the most that can be saved up, and the retries that there are at the start. It is what a burst of calls
+            can draw on before the first of them has succeeded.
     """
 
     __slots__ = ("_bucket", "_ratio")
 
-    def __init__(self, now: float, ratio: float = 0.2, per_second: float = 1.0, most: float = 10.0) -> None:
+    def __init__(self, now: float, ratio: float = 1.0, per_second: float = 1.0, most: float = 250.0) -> None:
         self._ratio = not_negative("ratio", ratio)
         self._bucket = Bucket(positive("per_second", per_second), positive("most", most), now)
 
     def deposit(self, now: float) -> None:
-        """A call begins."""
+        """A call has succeeded."""
         self._bucket.give_back(now, self._ratio)
 
     def withdraw(self, now: float) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from dspy_live.core.errors import LiveError
 from dspy_live.server.encoders.json import dumps, text
-from dspy_live.server.errors import error_object
+from dspy_live.server.errors import chat_error_object
 from dspy_live.server.runs.totals import RunTotals
 
 
@@ -31,21 +32,24 @@ class ChatEncoder:
         """Return the chunk of a piece of text."""
         return self._before + text(piece) + self._after
 
-    def closing(self, totals: RunTotals | None) -> bytes:
-        """Return what ends the stream; with totals, also the chunk that reports usage."""
-        end = self._chunk([_choice({}, "stop")])
-        if totals is not None:
+    def closing(self, totals: RunTotals, *, with_usage: bool) -> bytes:
+        """Return what ends the stream, with the chunk that reports usage where that is asked for."""
+        end = self._chunk([_choice({}, finish_reason(totals))])
+        if with_usage:
             end += self._chunk([], usage=usage(totals))
         return end + b"data: [DONE]\n\n"
 
     def error(self, error: LiveError) -> bytes:
         """Return what ends a stream that failed, as OpenAI's own servers do it."""
-        return b"data: " + dumps(error_object(error, self._run_id)) + b"\n\ndata: [DONE]\n\n"
+        return b"data: " + dumps(chat_error_object(error, self._run_id)) + b"\n\ndata: [DONE]\n\n"
 
-    def whole(self, content: str, totals: RunTotals) -> bytes:
-        """Return the completion of a request that does not stream."""
-        choice = {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}
-        return dumps(self._head("chat.completion") | {"choices": [choice], "usage": usage(totals)})
+    def whole(self, choices: Iterable[tuple[str, RunTotals]], totals: RunTotals) -> bytes:
+        """Return the completion of a request that does not stream: the content and the totals of each choice."""
+        made = [
+            {"index": i, "message": {"role": "assistant", "content": content}, "finish_reason": finish_reason(own)}
+            for i, (content, own) in enumerate(choices)
+        ]
+        return dumps(self._head("chat.completion") | {"choices": made, "usage": usage(totals)})
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {"id": self._id, "object": kind, "created": self._created, "model": self._model}
@@ -56,6 +60,11 @@ class ChatEncoder:
 
 def _choice(delta: dict[str, Any], finish: str | None) -> dict[str, Any]:
     return {"index": 0, "delta": delta, "finish_reason": finish}
+
+
+def finish_reason(totals: RunTotals) -> str:
+    """Return ``"length"`` where the limit of tokens has cut a reply of the LM, else ``"stop"``."""
+    return "length" if totals.truncated else "stop"
 
 
 def usage(totals: RunTotals) -> dict[str, Any]:

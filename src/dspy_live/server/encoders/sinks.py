@@ -18,16 +18,17 @@ WaitForRoom: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
 
 class UsageSink(Discard):
-    """For a reply that is the result alone: adds up what was used."""
+    """For a reply that is the result alone: adds up what was used, in each of the totals."""
 
     __slots__ = ("_totals",)
 
-    def __init__(self, totals: RunTotals) -> None:
+    def __init__(self, *totals: RunTotals) -> None:
         self._totals = totals
 
     def push(self, event: Event) -> bool:
         if type(event) is Usage:
-            self._totals.add(event)
+            for totals in self._totals:
+                totals.add(event)
         return True
 
 

@@ -11,11 +11,11 @@ async def live(request: Request) -> None:
 
 
 async def ready(request: Request) -> None:
-    """Reply 200 while new runs are taken, 503 while the server drains or is full."""
+    """Reply 200 while the server may be sent new runs, 503 from the beginning of its shutdown and while it is full."""
     app = request.app
     runs = app.runs
     full = runs.limit is not None and len(runs) >= runs.limit
-    status = "draining" if runs.draining else "full" if full else "ready"
+    status = "draining" if runs.leaving else "full" if full else "ready"
     body = {
         "status": status,
         "programs": list(app.programs),

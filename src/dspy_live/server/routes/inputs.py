@@ -7,6 +7,7 @@ from typing import Any
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import InputError
+from dspy_live.core.schema import all_of
 from dspy_live.server.served import ServedProgram
 from dspy_live.server.transport.http import Request, parse_object
 
@@ -70,7 +71,7 @@ def make_call(request: Request, program: ServedProgram, body: dict[str, Any], *,
     if "config" in body and "config" not in names:
         config = body.pop("config")
     header = request.header(b"x-config")
-    if header is not None:
+    if header is not None and header.strip():  # a proxy or a template may leave it empty
         config = parse_object(header.encode("latin-1"), "the X-Config header")  # bytes as they came, of UTF-8
     trace = request.header(b"traceparent") or ""  # the run becomes a part of its client's trace
     return new_call(program, body, config, request.run_id, request.key, stream=stream, trace=trace)
@@ -86,19 +87,21 @@ def new_call(
         config = {}
     if not isinstance(config, dict):
         raise InputError("'config' must be an object of LM options", field="config", expected="object")
-    for name, value in config.items():
-        _check_option(name, value)
-    checked = program.schema.check(inputs)
+    wrong = [error for name, value in config.items() if (error := _option_error(name, value)) is not None]
+    checked, unfit = program.schema.convert(inputs)
+    if wrong or unfit:
+        raise all_of([*wrong, *unfit])
     return Call(checked, config=config, program=program.name, key=key, stream=stream, trace=trace, id=run_id)
 
 
-def _check_option(name: str, value: Any) -> None:
+def _option_error(name: str, value: Any) -> InputError | None:
     if name not in CONFIG_OPTIONS:
-        raise InputError(
+        return InputError(
             f"'config' can't set {name!r}; it may have {', '.join(sorted(CONFIG_OPTIONS))}",
             field=f"config.{name}",
             expected=sorted(CONFIG_OPTIONS),
         )
     expected, fits = CONFIG_OPTIONS[name]
-    if value is not None and not fits(value):
-        raise InputError(f"the option {name!r} must be {expected}", field=f"config.{name}", expected=expected)
+    if value is None or fits(value):
+        return None
+    return InputError(f"the option {name!r} must be {expected}", field=f"config.{name}", expected=expected)

@@ -278,5 +278,6 @@ _RUN: JSONObject = {
         "id": {"type": "string"},
         "usage": _ref("Usage"),
         "cached": {"type": "boolean", "description": "Every LM reply came from the cache."},
+        "truncated": {"type": "boolean", "description": "A reply of the LM was cut at its limit of tokens."},
     },
 }

@@ -38,6 +38,7 @@ async def predict(request: Request) -> None:
 async def run_call(request: Request, program: ServedProgram, call: Call) -> tuple[Predicted, RunTotals]:
     """Run a call to its end. The client's leaving cancels it."""
     run = RegisteredRun(request.app.runs, call.id, request.key)
+    request.totals = run.totals
     with cancel_on_disconnect(request.receive, run.stop):
         async with run:
-            return await program.run(call, UsageSink(run.totals)), run.totals
+            return await program.run(call, UsageSink(run.totals), run.totals), run.totals

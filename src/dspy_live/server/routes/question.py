@@ -51,6 +51,6 @@ def _fits(field: Field, value: Any) -> bool:
         return True
     try:
         field.convert(value)
-    except ValueError:
+    except Exception:  # as Schema.check has it
         return False
     return True

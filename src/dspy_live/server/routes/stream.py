@@ -28,11 +28,13 @@ async def stream_call(request: Request, program: ServedProgram, call: Call) -> N
     leaves, the call is cancelled at once.
     """
     run = RegisteredRun(request.app.runs, call.id, request.key)
+    request.totals = run.totals
     encoder = sse(call.id, run.totals)
     with event_stream(request, run.stop) as stream:
         try:
             async with run:
-                result = await program.run(call, FrameSink(encoder, stream.write, stream.room, run.stop))
+                sink = FrameSink(encoder, stream.write, stream.room, run.stop)
+                result = await program.run(call, sink, run.totals)
         except ClientGone:
             raise
         except (Exception, Stop) as exc:

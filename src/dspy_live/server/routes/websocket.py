@@ -65,16 +65,18 @@ class Socket:
         await self.close(4000 + error_status(error), f"{error.code}: {message}")
 
 
-async def websocket(app: App, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
-    """Serve one WebSocket until either side closes it; then stop and wait for its runs."""
+async def websocket(app: App, scope: Scope, receive: Receive, send: Send, name: str | None) -> tuple[int, str]:
+    """Serve one WebSocket until either side closes it; then stop and wait for its runs.
+
+    Returns the HTTP status of its handshake and the name of its key.
+    """
     await receive()  # websocket.connect
     try:
         app.origins.check(scope)
         key = app.keys.check(scope, query=True)
         program = app.default if name is None else find(app.programs, name)
     except LiveError as exc:
-        await reject(scope, send, exc)
-        return
+        return await reject(scope, send, exc), ""
     await send({"type": "websocket.accept", "headers": list(app.common_headers)})
     lost = CancelScope()
     socket = Socket(send, lost.fail)
@@ -98,6 +100,7 @@ async def websocket(app: App, scope: Scope, receive: Receive, send: Send, name: 
         socket.drop()
         if session is not None:
             await session.close()
+    return 101, key
 
 
 def open_session(app: App, program: ServedProgram, key: str, socket: Socket, first: str) -> Session:
@@ -107,13 +110,17 @@ def open_session(app: App, program: ServedProgram, key: str, socket: Socket, fir
     return PlainSession(app, program, key, socket)
 
 
-async def reject(scope: Scope, send: Send, exc: LiveError) -> None:
-    """Refuse a WebSocket before it is accepted: with an HTTP error where the server can, else a close."""
+async def reject(scope: Scope, send: Send, exc: LiveError) -> int:
+    """Refuse a WebSocket before it is accepted: with an HTTP error where the server can, else a close.
+
+    Returns the HTTP status.
+    """
     error = public_error(exc, None)
     if "websocket.http.response" not in (scope.get("extensions") or {}):
         await send({"type": "websocket.close", "code": 4000 + error_status(error), "reason": error.code})
-        return
+        return error_status(error)
     body = dumps(error_object(error, None))
     headers = [(b"content-length", b"%d" % len(body)), JSON, *error_headers(error)]
     await send({"type": "websocket.http.response.start", "status": error_status(error), "headers": headers})
     await send({"type": "websocket.http.response.body", "body": body, "more_body": False})
+    return error_status(error)

@@ -74,7 +74,8 @@ class PlainSession:
         text = PlainText(program.schema, run.stop, hold=program.hold_text)
         try:
             async with run:
-                result = await program.run(call, TextSink(text, run.totals, socket.text, socket.room))
+                sink = TextSink(text, run.totals, socket.text, socket.room)
+                result = await program.run(call, sink, run.totals)
                 if rest := text.rest(result):
                     run.totals.token()
                     socket.text(rest)

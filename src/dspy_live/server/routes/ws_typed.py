@@ -143,13 +143,14 @@ class TypedRun:
         call = new_call(program, inputs, config, self._run.id, session.key, stream=stream)
         async with self._run:
             if credit is None:
-                return await program.run(call, self._sink)
+                return await program.run(call, self._sink, self._run.totals)
             try:
-                result = await program.run(call, credit)
+                result = await program.run(call, credit, self._run.totals)
             except (Exception, Stop):
                 await credit.none_held()  # what came before the failure comes before it
                 raise
             await credit.none_held()
+            program.check_whole(result, self._run.totals)  # which the held events have added to
             return result
 
     def _write(self, frame: bytes) -> bool:

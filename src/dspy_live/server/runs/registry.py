@@ -77,6 +77,8 @@ class RunRegistry:
     def __init__(self, limit: int | None = None) -> None:
         self.limit = limit
         self.draining = False
+        self.leaving = False
+        """True from the beginning of a shutdown: readiness is off, and each reply closes its connection."""
         self.succeeded = self.failed = self.cancelled = self.refused = self.tokens = 0
         self.cost = 0.0
         self._began = time.monotonic()
@@ -131,7 +133,7 @@ class RunRegistry:
 
     async def drain(self, seconds: float) -> None:
         """Take no new runs, wait up to ``seconds`` for the running ones, then stop them with an error."""
-        self.draining = True
+        self.leaving = self.draining = True
         if self._empty is None:
             self._empty = asyncio.Event()
         if not self._runs:

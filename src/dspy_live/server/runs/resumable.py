@@ -108,7 +108,7 @@ class Resumable:
         try:
             async with self._run:
                 sink = FrameSink(encoder, self._append, self._room.wait, self._run.stop)
-                result = await program.run(call, sink)
+                result = await program.run(call, sink, self._run.totals)
         except (Exception, Stop) as exc:
             if not (self._kept or self._log):
                 self._refusal = exc

@@ -13,7 +13,18 @@ _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens"
 class RunTotals:
     """Adds up a run's usage. Times are seconds on the monotonic clock; ``tokens`` are those given to the client."""
 
-    __slots__ = ("_sums", "began", "cached_calls", "cost", "estimated", "first", "lm_calls", "tokens", "unpriced")
+    __slots__ = (
+        "_sums",
+        "began",
+        "cached_calls",
+        "cost",
+        "estimated",
+        "first",
+        "lm_calls",
+        "tokens",
+        "truncated",
+        "unpriced",
+    )
 
     def __init__(self) -> None:
         self.began = time.perf_counter()
@@ -23,6 +34,7 @@ class RunTotals:
         self.cached_calls = 0
         self.unpriced = 0
         self.estimated = False
+        self.truncated = False
         self.cost = 0.0
         self._sums = [0, 0, 0, 0, 0]
 
@@ -37,6 +49,7 @@ class RunTotals:
         self.lm_calls += 1
         self.cached_calls += usage.cached
         self.estimated = self.estimated or usage.estimated
+        self.truncated = self.truncated or usage.truncated
         if usage.cost is not None:
             self.cost += usage.cost
         elif not usage.cached:
@@ -66,4 +79,4 @@ class RunTotals:
 
     def run(self, run_id: str) -> dict[str, Any]:
         """Return the ``run`` object of a reply."""
-        return {"id": run_id, "usage": self.usage(), "cached": self.cached}
+        return {"id": run_id, "usage": self.usage(), "cached": self.cached, "truncated": self.truncated}

@@ -44,6 +44,7 @@ class EventStream:
         self._silent = False
         if not self._request.began:
             self.open()
+        self._request.sent += len(piece)
         return self._writer.write({"type": "http.response.body", "body": piece, "more_body": True})
 
     def open(self) -> None:
@@ -63,6 +64,7 @@ class EventStream:
         """Write the last piece and wait until the client has been sent all."""
         if not self._request.began:
             self.open()
+        self._request.sent += len(piece)
         await self._writer.end({"type": "http.response.body", "body": piece, "more_body": False})
 
     def close(self) -> None:

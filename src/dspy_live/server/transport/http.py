@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -17,19 +17,40 @@ from dspy_live.server.errors import BadRequest, ClientGone, RequestTimeout, erro
 
 if TYPE_CHECKING:
     from dspy_live.server.app import App
+    from dspy_live.server.runs.totals import RunTotals
 
 Headers = list[tuple[bytes, bytes]]
+ErrorObject = Callable[[LiveError, str | None], dict[str, Any]]
 JSON: tuple[bytes, bytes] = (b"content-type", b"application/json")
+CLOSE: tuple[bytes, bytes] = (b"connection", b"close")
 
 
 class Request:
     """One HTTP request and its reply.
 
     ``run_id`` is the id of the run that it becomes, if it becomes one; ``began`` is true once the
-    reply's head has been sent, from when on an error can't change the status any more.
+    reply's head has been sent, from when on an error can't change the status any more. ``status``, ``sent`` (bytes of
+    the body), ``program`` and ``totals`` are for the access log.
     """
 
-    __slots__ = ("app", "began", "born", "cors", "key", "params", "receive", "run_id", "scope", "send_raw", "with_run")
+    __slots__ = (
+        "app",
+        "began",
+        "born",
+        "cors",
+        "error_object",
+        "key",
+        "params",
+        "program",
+        "receive",
+        "run_id",
+        "scope",
+        "send_raw",
+        "sent",
+        "status",
+        "totals",
+        "with_run",
+    )
 
     def __init__(self, app: App, scope: Scope, receive: Receive, send: Send) -> None:
         self.app = app
@@ -43,6 +64,11 @@ class Request:
         self.key = ""
         self.cors: Headers = []
         self.began = False
+        self.status = 0
+        self.sent = 0
+        self.program = ""
+        self.totals: RunTotals | None = None
+        self.error_object: ErrorObject = error_object
 
     def header(self, name: bytes) -> str | None:
         """Return a header's value (the name in lower case), or ``None``."""
@@ -91,10 +117,13 @@ class Request:
     def head(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> Message:
         """Return the reply's head, which the caller sends now."""
         self.began = True
+        self.status = status
         head = [*self.app.common_headers, *headers]
         if self.with_run:
             head.append((b"x-run-id", self.run_id.encode()))
         head += self.cors
+        if self.app.runs.leaving and self.scope.get("http_version", "1.1").startswith("1"):
+            head.append(CLOSE)
         return {"type": "http.response.start", "status": status, "headers": head}
 
     async def start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
@@ -108,6 +137,7 @@ class Request:
 
     async def write(self, body: bytes, more: bool = True) -> None:
         """Send a piece of the body; waits while the client reads too slowly."""
+        self.sent += len(body)
         await self.send_raw({"type": "http.response.body", "body": body, "more_body": more})
 
     async def reply(self, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
@@ -121,7 +151,7 @@ class Request:
 
     async def reply_error(self, error: LiveError) -> None:
         """Send an error as JSON; after one about the body the connection is closed."""
-        body = dumps(error_object(error, self.run_id if self.with_run else None))
+        body = dumps(self.error_object(error, self.run_id if self.with_run else None))
         headers = [(b"content-length", b"%d" % len(body)), JSON, *error_headers(error)]
         if self.with_run:
             headers.append((b"server-timing", b"run;dur=%.3f" % ((time.perf_counter() - self.born) * 1000)))
@@ -129,7 +159,7 @@ class Request:
             await self.start(error_status(error), headers)
             await self.write(body, False)
             return
-        await self.start(error_status(error), [*headers, (b"connection", b"close")])
+        await self.start(error_status(error), [*headers, CLOSE])
         await self.write(body)
         await self._linger()
         await self.write(b"", False)

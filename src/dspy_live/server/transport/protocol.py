@@ -6,7 +6,8 @@ import asyncio
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGISendEvent
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from dspy_live.server.encoders.json import dumps
 
@@ -21,6 +22,20 @@ class HeadTooLarge(Exception):
     """The request's line and headers are over :data:`MOST_HEAD` bytes."""
 
 
+class Http10Cycle(RequestResponseCycle):
+    """uvicorn's reply over HTTP/1.0, which knows no chunks: a body without a length ends with the connection."""
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Send a message without the framing of HTTP/1.1."""
+        if message["type"] == "http.response.start":
+            self._without_length = not any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
+            if self._without_length:
+                self.chunked_encoding = False
+        elif message["type"] == "http.response.body" and self._without_length:
+            self.expected_content_length = len(message.get("body", b""))  # uvicorn holds each piece against it
+        await super().send(message)
+
+
 class Protocol(HttpToolsProtocol):
     """uvicorn's HTTP/1.1, with bounds on the head; bodies have theirs in the application."""
 
@@ -28,6 +43,11 @@ class Protocol(HttpToolsProtocol):
     _in_head = True
     _head = 0
     _head_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def awaits_head(self) -> bool:
+        """True while a request is to be expected: the connection is new, or a request's head has come in part."""
+        return self._in_head and not self.transport.is_closing()
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for the first request's head."""
@@ -53,6 +73,8 @@ class Protocol(HttpToolsProtocol):
         self._in_head = False
         self._stop_timer()
         super().on_headers_complete()
+        if self.parser.get_http_version() == "1.0":
+            self.cycle.__class__ = Http10Cycle
 
     def on_message_complete(self) -> None:
         """A body has come to its end."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from dspy_live.core.errors import NotFound
-from dspy_live.server.errors import MethodNotAllowed
+from dspy_live.core.errors import LiveError, NotFound
+from dspy_live.server.errors import MethodNotAllowed, error_object
 
 if TYPE_CHECKING:
     from dspy_live.server.transport.http import Request
@@ -16,15 +16,22 @@ if TYPE_CHECKING:
     Handler = Callable[[Request], Awaitable[None]]
 
 
+ErrorObject: TypeAlias = "Callable[[LiveError, str | None], dict[str, Any]]"
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One route: open routes ask for no key; ``query_key`` ones also take it from the query string."""
+    """One route: open routes ask for no key; ``query_key`` ones also take it from the query string.
+
+    ``error_object`` makes the body of its error replies.
+    """
 
     method: str
     path: str
     handler: Handler
     open: bool = False
     query_key: bool = False
+    error_object: ErrorObject = error_object
 
 
 class Router:

@@ -1,12 +1,14 @@
-"""Running the application: one process, uvicorn on uvloop, a shutdown that lets runs end."""
+"""Running the application: one process, uvicorn on uvloop, a shutdown that lets runs end and cuts no client."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import gc
+import logging
 import signal
 import socket
+import sys
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from typing import Any
 
@@ -16,7 +18,10 @@ from starlette.types import ASGIApp
 from dspy_live.core.errors import ConfigurationError
 from dspy_live.server.app import App
 from dspy_live.server.transport.address import BACKLOG, is_loopback, listen, url_of
+from dspy_live.server.transport.last_clients import HEAD_SECONDS, accept_waiting, await_heads
 from dspy_live.server.transport.protocol import Protocol
+
+log = logging.getLogger("dspy_live.server")
 
 GC_THRESHOLDS = (50_000, 20, 100)
 """A stream makes and drops many small objects; collecting every 700 of them cost a p99 of 138 ms against 12."""
@@ -30,12 +35,17 @@ END_SECONDS = 5
 
 
 class LiveServer(uvicorn.Server):
-    """uvicorn's server with a shutdown that drains: no new runs, time for the running ones, then an error.
+    """uvicorn's server with a shutdown that drains.
+
+    First comes the lame-duck time, in which readiness is off and all requests are served, each reply being the last one
+    of its connection. Then no new runs are taken, and the running ones have the drain's time; what still runs then ends
+    in an error.
 
     Args:
         app: the application, or one that wraps it.
         live: the application whose runs are drained.
         drain: seconds for the running ones; by default the application's own.
+        lame_duck: seconds between the end of readiness and the refusal of new runs.
         on_ready: called once, on the loop, when connections are accepted.
     """
 
@@ -45,6 +55,7 @@ class LiveServer(uvicorn.Server):
         live: App,
         *,
         drain: float | None = None,
+        lame_duck: float = 0.0,
         on_ready: Callable[[], None] | None = None,
         **config: Any,
     ) -> None:
@@ -69,20 +80,25 @@ class LiveServer(uvicorn.Server):
         )
         self._live = live
         self._drain = live.drain_seconds if drain is None else drain
+        self._lame_duck = lame_duck
         self._on_ready = on_ready
         self._loop: asyncio.AbstractEventLoop | None = None
         self._over: asyncio.Event | None = None
+        self._hurried: asyncio.Event | None = None
         self._draining: asyncio.Task[None] | None = None
 
-    def stop(self) -> None:
-        """Begin the shutdown, from any thread; a second call cuts the drain short."""
+    def stop(self, *, at_once: bool = False) -> None:
+        """Begin the shutdown, from any thread; with ``at_once`` there is no lame-duck time.
+
+        A second call cuts lame-duck time and drain short.
+        """
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._stop)
+            self._loop.call_soon_threadsafe(self._stop, at_once)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start accepting connections."""
         self._loop = asyncio.get_running_loop()
-        self._over = asyncio.Event()
+        self._over, self._hurried = asyncio.Event(), asyncio.Event()
         await super().startup(sockets)
         if self.started and self._on_ready is not None:
             self._on_ready()
@@ -94,20 +110,48 @@ class LiveServer(uvicorn.Server):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._over.wait(), 1.0)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening, answer the clients that had connected before, and close."""
+        if self._lame_duck:
+            accepted = accept_waiting(listener for server in self.servers for listener in server.sockets)
+            for server in self.servers:
+                server.close()  # in the same step, so that nobody connects in between
+            await self._serve_accepted(accepted)
+            await await_heads(self.server_state.connections)
+        await super().shutdown(sockets)
+
+    async def _serve_accepted(self, accepted: Sequence[socket.socket]) -> None:
+        assert self._loop is not None
+        config, connect = self.config, self._loop.connect_accepted_socket
+        given = {"config": config, "server_state": self.server_state, "app_state": self.lifespan.state}
+        connecting = (connect(lambda: Protocol(**given), one, ssl=config.ssl) for one in accepted)
+        with contextlib.suppress(TimeoutError):
+            # Some clients have left, and a handshake of TLS may never end.
+            await asyncio.wait_for(asyncio.gather(*connecting, return_exceptions=True), HEAD_SECONDS)
+
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         """Leave signals to :func:`serve`: uvicorn's own handler would raise them again at the end."""
         yield
 
-    def _stop(self) -> None:
+    def _stop(self, at_once: bool) -> None:
         if self._draining is None:
+            if at_once:
+                self._lame_duck = 0.0
             self._draining = asyncio.ensure_future(self._finish())
         else:
+            assert self._hurried is not None
+            self._hurried.set()
             self._live.runs.stop_all()
 
     async def _finish(self) -> None:
-        await self._live.drain(self._drain)
         assert self._over is not None
+        assert self._hurried is not None
+        self._live.runs.leaving = True
+        if self._lame_duck:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._hurried.wait(), self._lame_duck)
+        await self._live.drain(0.0 if self._hurried.is_set() else self._drain)
         self._over.set()
 
 
@@ -117,6 +161,7 @@ def serve(
     port: int = 8000,
     *,
     drain: float | None = None,
+    lame_duck: float = 0.0,
     no_auth: bool = False,
     allow_simulated: bool = False,
     wrap: Callable[[App], ASGIApp] | None = None,
@@ -127,6 +172,9 @@ def serve(
 ) -> signal.Signals | None:
     """Serve ``app`` until SIGTERM or SIGINT, then drain; a second signal cuts the drain short.
 
+    SIGHUP, which the end of a terminal sends, counts as SIGTERM for a server that was started on a terminal. Any other
+    server logs it and goes on.
+
     Returns the signal that ended it, ``None`` where something else did.
 
     Args:
@@ -134,6 +182,8 @@ def serve(
         host: an address or a name; another one than loopback needs keys in ``app`` or ``no_auth``.
         port: 0 for any free one.
         drain: seconds for the running calls at the end; by default the app's own.
+        lame_duck: seconds after SIGTERM in which readiness is off and requests are still served, so that a balancer
+            can send its clients elsewhere; SIGINT goes without.
         no_auth: serve another address than loopback without keys.
         allow_simulated: serve another address than loopback with the simulated LM.
         wrap: returns the ASGI application to run in place of ``app``, for middleware.
@@ -142,8 +192,12 @@ def serve(
         ssl_certfile: a certificate chain, in PEM; the server then speaks TLS.
         ssl_keyfile: its private key, in PEM.
 
-    Raises :class:`~dspy_live.core.errors.ConfigurationError` for an address that can't or must not be used.
+    Raises :class:`~dspy_live.core.errors.ConfigurationError` for an address that can't or must not be used, and for a
+    time below 0.
     """
+    for name, value in (("drain", drain), ("lame_duck", lame_duck)):
+        if value is not None and not value >= 0:
+            raise ConfigurationError(f"{name} must be 0 or more seconds; got {value!r}")
     if sockets is None:
         check_address(app, host, no_auth=no_auth, allow_simulated=allow_simulated)
         sockets = [listen(host, port)]
@@ -159,6 +213,7 @@ def serve(
         app if wrap is None else wrap(app),
         app,
         drain=drain,
+        lame_duck=lame_duck,
         on_ready=ready,
         ssl_certfile=ssl_certfile,
         ssl_keyfile=ssl_keyfile,
@@ -185,15 +240,21 @@ def check_address(app: App, host: str, *, no_auth: bool, allow_simulated: bool) 
 
 async def _until_signal(server: LiveServer, sockets: list[socket.socket]) -> signal.Signals | None:
     loop = asyncio.get_running_loop()
-    signals = (signal.SIGTERM, signal.SIGINT)
+    signals = [signal.SIGTERM, signal.SIGINT]
     seen: list[signal.Signals] = []
 
     def stop(which: signal.Signals) -> None:
         seen.append(which)
-        server.stop()
+        server.stop(at_once=which is signal.SIGINT)
 
     for each in signals:
         loop.add_signal_handler(each, stop, each)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signals.append(signal.SIGHUP)
+        if on_terminal():
+            loop.add_signal_handler(signal.SIGHUP, stop, signal.SIGTERM)
+        else:
+            loop.add_signal_handler(signal.SIGHUP, log.warning, "SIGHUP: nothing is reloaded; start the server again")
     try:
         serving: Coroutine[Any, Any, None] = server.serve(sockets)
         await serving
@@ -201,6 +262,11 @@ async def _until_signal(server: LiveServer, sockets: list[socket.socket]) -> sig
         for each in signals:
             loop.remove_signal_handler(each)
     return seen[0] if seen else None
+
+
+def on_terminal() -> bool:
+    """True where a person sits at the process's terminal."""
+    return sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
 
 
 def _settle_memory() -> None:
