@@ -3,6 +3,7 @@
 # make test    that, and every check that CI runs
 # make bench   the benchmarks          make soak   load with faults, for SOAK_SECONDS (300)
 # make docs    the site, in site/      make clean  removes what was built
+# make wheel   builds wheel and sdist in dist/ and tries them in clean environments of PYTHONS (python3)
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -15,9 +16,10 @@ TARGET ?= examples/demo.py:program
 ARGS ?=
 WORKERS ?= 2
 SOAK_SECONDS ?= 300
+PYTHONS ?= python3
 CODE := src tests examples scripts bench rust
 
-.PHONY: help setup serve test check format lint types floors pytest rust system bench docs soak lock clean
+.PHONY: help setup serve test check format lint types floors pytest rust system bench docs wheel soak lock clean
 
 help:
 	@sed -n 's/^# \(make \)/\1/p' Makefile
@@ -64,6 +66,9 @@ soak: setup
 
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir site
+
+wheel: setup
+	@bash scripts/try_wheel.sh $(PYTHONS)
 
 # Written anew from pyproject.toml; the project names no package index. Not after `setup`, which needs the new lock.
 lock:
