@@ -62,7 +62,7 @@ class Breaker:
         Who was let through must say how it went: :meth:`record`, or :meth:`abandon`.
         """
         if self._state == "open":
-            left = self._opened_at + self.open_for - now
+            left = self.open_for - (now - self._opened_at)  # in this order it is never above open_for, rounded or not
             if left > 0:
                 return left
             self._state = "half_open"
