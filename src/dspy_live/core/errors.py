@@ -186,12 +186,6 @@ class Closed(LiveError):
     code = "closed"
 
 
-class Broken(LiveError):
-    """The other end of the channel is gone: there is nobody to send to."""
-
-    code = "broken"
-
-
 class LifecycleError(LiveError):
     """Events came in an order that the lifecycle table does not allow: a bug on the sending side."""
 

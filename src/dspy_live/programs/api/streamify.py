@@ -13,7 +13,7 @@ from dspy_live.programs.api.calls import layers_of, new_call
 from dspy_live.programs.api.listeners import checked_listeners, resolve
 from dspy_live.programs.api.stream import Choice, Stream, SyncStream
 from dspy_live.programs.run.program import ProgramService
-from dspy_live.programs.run.status import StatusMessageProvider, StatusReports
+from dspy_live.programs.run.status import StatusMessageProvider
 from dspy_live.runtime.channel import Reader
 from dspy_live.runtime.execution.execution import Execution
 from dspy_live.runtime.mistakes import checked_layers, names_near_options
@@ -151,8 +151,7 @@ def streamify(
     program = getattr(program, "program", program) if asyncio.iscoroutinefunction(program) else program
     way: Execution = "native" if is_async_program else execution
     service = ProgramService(program, execution=way, runtime=runtime, status=status_message_provider)
-    if status_message_provider is None and service.reports.has_tools:
-        service.reports = StatusReports(program, StatusMessageProvider())
+    service.reports.default_to(StatusMessageProvider())
     listeners = checked_listeners(stream_listeners)
     wanted = resolve(program, service.names, listeners) if listeners else None
     choice = Choice(wanted, include_final_prediction_in_output_stream, events)

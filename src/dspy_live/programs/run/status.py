@@ -75,6 +75,11 @@ class StatusReports:
         self.has_tools = _has_tools(program)
         self._provider = provider
 
+    def default_to(self, provider: Any) -> None:
+        """Take ``provider`` where none was given and the program has tools to tell of."""
+        if self._provider is None and self.has_tools:
+            self._provider = provider
+
     @contextmanager
     def of(self, run: Run) -> Iterator[None]:
         """Report the run that goes on inside the block."""
