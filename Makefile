@@ -1,6 +1,7 @@
 # make setup   .venv, exactly as requirements.lock says
 # make serve   that, and serves the demo on http://127.0.0.1:8000 (TARGET=…, ARGS=… for others)
 # make test    that, and every check that CI runs
+# make search  the property tests with examples that were not drawn before
 # make bench   the benchmarks          make soak   load with faults, for SOAK_SECONDS (300)
 # make docs    the site, in site/      make clean  removes what was built
 # make wheel   builds wheel and sdist in dist/ and tries them in clean environments of PYTHONS (python3)
@@ -19,7 +20,7 @@ SOAK_SECONDS ?= 300
 PYTHONS ?= python3
 CODE := src tests examples scripts bench rust
 
-.PHONY: help setup serve test check format lint types floors pytest rust system bench docs wheel soak lock clean
+.PHONY: help setup serve test check format lint types floors pytest rust system search bench docs wheel soak lock clean
 
 help:
 	@sed -n 's/^# \(make \)/\1/p' Makefile
@@ -57,6 +58,9 @@ rust: setup
 # their time; WORKERS=0 runs all in one process, for a debugger.
 pytest: setup system
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+search: setup system
+	HYPOTHESIS_PROFILE=search $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m hypothesis $(ARGS)
 
 bench: setup
 	$(BIN)/python bench/run.py $(ARGS)

@@ -27,9 +27,13 @@ for _name in list(os.environ):
     elif _name.lower() in ("http_proxy", "https_proxy", "all_proxy"):
         del os.environ[_name]
 
-# How fast a machine draws examples is no property of the code; CI's is shared and slow at times.
-settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("shared")
+# How fast a machine draws examples is no property of the code; CI's is shared and slow at times. The suite draws the
+# same examples each time, so that it judges a change and not its luck; `make search` draws others.
+settings.register_profile("same", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+settings.register_profile(
+    "search", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=1000, print_blob=True
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 # The real LM server: the fixture ``lm_server``, started only where a test asks for it.
 pytest_plugins = ["tests.support.lm_server", "tests.support.databases"]

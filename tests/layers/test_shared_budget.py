@@ -34,6 +34,12 @@ class Purse:
         self.made.append(SharedBudget(self.url, name, **limits))
         return self.made[-1]
 
+    def by_hand(self, **limits: Any) -> SharedBudget:
+        """A budget without its thread: it talks to the server only in ``sync()``."""
+        budget = self(**limits)
+        budget._stop.set()
+        return budget
+
 
 @pytest.fixture
 def purse(redis_url: str) -> Iterator[Purse]:
@@ -103,8 +109,7 @@ def test_threads_and_processes_lose_nothing(purse: Purse) -> None:
 def test_what_is_spent_while_figures_are_exchanged_counts_at_once(
     purse: Purse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    budget = purse(max_calls=10)
-    budget._stop.set()  # no thread: this test exchanges by hand
+    budget = purse.by_hand(max_calls=10)
     exchange = budget._exchange
 
     def slow(*told: Any) -> Any:
@@ -227,7 +232,7 @@ def test_one_that_nobody_uses_goes_and_takes_its_thread_along(redis_url: str) ->
 
 def test_a_server_that_comes_back_empty_gives_nothing_back(purse: Purse) -> None:
     """Each process took the empty server's totals for the truth, and the whole limit could be spent once more."""
-    one, other = purse(max_calls=10), purse(max_calls=10)
+    one, other = purse.by_hand(max_calls=10), purse.by_hand(max_calls=10)
     for _ in range(4):
         one.record(used())
     one.sync()
@@ -247,7 +252,7 @@ def test_a_server_that_comes_back_empty_gives_nothing_back(purse: Purse) -> None
 
 
 def test_a_reset_holds_for_processes_that_know_of_more(purse: Purse) -> None:
-    one, other = purse(max_calls=10), purse(max_calls=10)
+    one, other = purse.by_hand(max_calls=10), purse.by_hand(max_calls=10)
     for _ in range(9):
         one.record(used())
     one.sync()

@@ -187,6 +187,7 @@ def test_memory_of_the_window_is_constant() -> None:
         max_size=60,
     )
 )
+@example([("ask", 0.0), ("ask", 1.7846245941158143), ("good", 7.0), ("bad", 3.0203770507933343)])
 @example([("ask", 0.0), ("ask", 0.9177298240523302), ("good", 1.7593093127579906), ("bad", 1.0), ("ask", 0.0)])
 def test_it_can_always_be_asked_again(steps: list) -> None:
     """Whatever happens, once all that was let through has ended, the breaker lets somebody through in finite time."""

@@ -8,6 +8,8 @@ from typing import Literal, TypeAlias
 from dspy_live.sansio.checks import positive, share, whole
 
 BreakerState: TypeAlias = Literal["closed", "open", "half_open"]
+_ROUNDING = 1e-9
+"""Seconds. Less than this is left by rounding alone: who waits as long as was said is let through."""
 SLICES = 10
 """The window is counted in tenths: old results leave it in ten steps, and memory is constant."""
 
@@ -63,7 +65,7 @@ class Breaker:
         """
         if self._state == "open":
             left = self.open_for - (now - self._opened_at)  # in this order it is never above open_for, rounded or not
-            if left > 0:
+            if left > _ROUNDING:
                 return left
             self._state = "half_open"
             self._admitted = self._good = 0
