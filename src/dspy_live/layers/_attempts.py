@@ -23,9 +23,9 @@ async def attempts(call: Call, sink: Sink, service: Service, following: Next) ->
     """
     attempt = 1
     while True:
-        heard = _Heard(sink, again=attempt > 1)
+        spoken = _SpokenCalls(sink, again=attempt > 1)
         try:
-            return await service(call, heard)
+            return await service(call, spoken)
         except Exception as exc:
             again = following(exc, attempt)
             if again is None:
@@ -33,14 +33,14 @@ async def attempts(call: Call, sink: Sink, service: Service, following: Next) ->
                     exc.add_note(f"the last of {attempt} tries")
                 raise
             reason = f"{type(exc).__name__}: another try"
-        await heard.take_back(reason)
+        await spoken.take_back(reason)
         service, delay = again
         attempt += 1
         if delay:
             await asyncio.sleep(delay)
 
 
-class _Heard:
+class _SpokenCalls:
     """Notes which LM calls have said something. ``Started`` comes once: it is still the same run."""
 
     __slots__ = ("_again", "_sink", "_spoke", "room")

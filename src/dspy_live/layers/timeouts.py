@@ -68,11 +68,11 @@ class Timeouts:
             if not call.stream:
                 call = call.but(stream=True)
             async with Scope() as scope:
-                heard = _Heard(sink, self, scope)
+                silence = _SilenceSink(sink, self, scope)
                 try:
-                    return await service(call, heard)
+                    return await service(call, silence)
                 finally:
-                    heard.stop()
+                    silence.stop()
 
         return timed
 
@@ -91,7 +91,7 @@ def _timed_out(first: bool, limit: float) -> Exception:
     return IdleTimeout(f"the answer stopped for longer than {limit:g} s; raise idle=, or ask again")
 
 
-class _Heard:
+class _SilenceSink:
     """A sink that measures the silence. One timer for the whole call: it is moved when it fires, not for every event.
 
     Before the first word the silence began with the call, whatever else is told; after it, with the last event.

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dspy_live.core.call import Call, Origin
 from dspy_live.core.errors import Cancelled, Stop
 from dspy_live.core.events import Event, Partial, Reasoning, Restart, TextDelta, Token, Usage
-from dspy_live.programs.fields.field_stream import FieldStream, UsageSink
+from dspy_live.programs.fields.field_stream import FieldStream, CallUsageSink
 from dspy_live.sansio.lifecycle import LM, Lifecycle
 
 TWO = dspy.Signature("question -> answer, reason")
@@ -182,7 +182,7 @@ def test_an_empty_word_says_nothing_and_takes_nothing_back() -> None:
 
 def test_where_nobody_takes_words_the_usage_alone_passes() -> None:
     run: Any = FakeRun()
-    sink = UsageSink(run, SELF)
+    sink = CallUsageSink(run, SELF)
     for event in (TextDelta("[[ ## answer ## ]]\nyes"), thought("hm"), Restart("", 0, "x"), Usage("m", "", 0)):
         assert sink.push(event)
     assert run.events == [Usage("m", "self", 1)]

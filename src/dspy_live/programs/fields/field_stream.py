@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dspy_live.programs.run.run import Run
 
 
-class UsageSink:
+class CallUsageSink:
     """The sink of an LM call whose words nobody takes: the run gets the ``Usage`` alone."""
 
     __slots__ = ("_origin", "_run", "room")
@@ -69,7 +69,7 @@ class FieldStream:
         self._adapter = adapter
         self._signature = signature
         self._parser = parser_for(adapter, signature)
-        self._usage = UsageSink(run, origin)
+        self._usage = CallUsageSink(run, origin)
         # Text of fields as the adapter has read them, where other text was said; None for a field taken back.
         self._right: dict[str, str | None] = {}
         self._said = False
@@ -93,7 +93,7 @@ class FieldStream:
             return self._restart(event.reason)
         return self._usage.push(event) if isinstance(event, Usage) else self._run.push(event)
 
-    def usage_sink(self) -> UsageSink:
+    def usage_sink(self) -> CallUsageSink:
         """Return a sink for the other completions of this call, whose words nobody takes."""
         return self._usage
 

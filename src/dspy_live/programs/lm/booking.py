@@ -49,19 +49,19 @@ class Booking:
         async def booked(call: Call, sink: Sink) -> Result:
             use, self._next_use = self._next_use, "off"
             meters = self.account.admit(call.meters, lambda: self._expected(call))
-            heard = _Heard(sink)
+            reply_meter = _ReplyMeter(sink)
             try:
-                reply = await service(call, heard)
+                reply = await service(call, reply_meter)
                 if not isinstance(reply, Completion):
                     raise TypeError(f"an LM's endpoint returns a Completion, not {reply!r}")
                 usage = _usage_of(reply.response, call)
             except BaseException as exc:
-                usage = _estimate(call, heard.length) if heard.first is not None else NOTHING
+                usage = _estimate(call, reply_meter.length) if reply_meter.first is not None else NOTHING
                 cost = self.account.price(self.model, usage) if usage else None
-                self.account.record(heard.record(call, self.model, usage, cost, use, self._name_of(exc)), meters)
+                self.account.record(reply_meter.record(call, self.model, usage, cost, use, self._name_of(exc)), meters)
                 raise
             cost = reply.cost if reply.cost is not None else self.account.price(self.model, usage)
-            self.account.record(heard.record(call, self.model, usage, cost, use), meters)
+            self.account.record(reply_meter.record(call, self.model, usage, cost, use), meters)
             sink.push(usage_event(call, self.model, usage, cost, response=reply.response))
             return Completion(reply.response, cost)
 
@@ -76,7 +76,7 @@ class Booking:
         return type(as_dspy_error(error, self.model)).__name__
 
 
-class _Heard:
+class _ReplyMeter:
     """A sink that measures when the reply's first word comes and how long its text is."""
 
     __slots__ = ("_now", "_sink", "_started", "first", "length", "room")

@@ -16,7 +16,7 @@ from dspy_live.core.service import Service, compose
 from dspy_live.core.sink import DISCARD, Sink
 from dspy_live.core.usage import NOTHING
 from dspy_live.programs.cache import access as cache_access
-from dspy_live.programs.fields.field_stream import UsageSink
+from dspy_live.programs.fields.field_stream import CallUsageSink
 from dspy_live.programs.internals import CallResult, PreparedCall, _account_failed_call, _hint_responses_api, combine
 from dspy_live.programs.lm import accounting
 from dspy_live.programs.lm.booking import lm_record, usage_event
@@ -50,7 +50,7 @@ async def _answer(
 ) -> CallResult:
     accounting.install(runtime.account)
     call = _call_of(lm, prepared, run, origin, stream)
-    sink: Sink = stream or (DISCARD if run is None else UsageSink(run, origin))
+    sink: Sink = stream or (DISCARD if run is None else CallUsageSink(run, origin))
     if run is not None:
         run.check()
         await sink.room()  # while the reader is far behind, no LM is asked

@@ -59,7 +59,7 @@ def chat_body(legacy: Mapping[str, Any], *, stream: bool, usage: bool = True, mo
     try:
         return orjson.dumps(body, default=_plain, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY)
     except TypeError as exc:
-        raise TypeError(_blame(body, exc)) from None
+        raise TypeError(_wrong_value(body, exc)) from None
 
 
 def chat_url(api_base: str, query: Mapping[str, Any] | None = None) -> str:
@@ -113,7 +113,7 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
-def _blame(body: Mapping[str, Any], error: TypeError) -> str:
+def _wrong_value(body: Mapping[str, Any], error: TypeError) -> str:
     for name, value in body.items():
         try:
             orjson.dumps(value, default=_plain, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY)
