@@ -19,8 +19,9 @@ from dspy_live.core.call import Call
 from dspy_live.core.events import Event, Predicted, Result, Started, Token, Usage
 from dspy_live.core.schema import Field, Schema
 from dspy_live.core.sink import Sink
-from dspy_live.server import App, LiveServer, ServedProgram, create_app
+from dspy_live.server import App, ServedProgram, create_app
 from dspy_live.server.transport.address import listen
+from dspy_live.server.transport.serve import LiveServer
 
 http = httpx.Client(verify=False, trust_env=False, timeout=10)
 """One client for all tests: each of its own would load certificates that nobody needs here."""

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import json as slow_json
 import logging
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
-import orjson
-import structlog
-
 from dspy_live.core.errors import ConfigurationError
 from dspy_live.observe.prompts import PromptHider
 from dspy_live.observe.redact import redact
-from dspy_live.runtime.log_context import current_log_context, level_of_dspy_settings, when_programs_are_loaded
+from dspy_live.runtime.log_context import level_of_dspy_settings, when_programs_are_loaded
 from dspy_live.sansio.quantities import bytes_of
 
 Prompts = Literal["show", "hide"]
-Event = MutableMapping[str, Any]
 
-_OURS = "_dspy_live"
+OURS = "_dspy_live"
+"""The attribute that marks our handlers, and that holds the fields of a record."""
 _adopts = False
 _hider: PromptHider | None = None
 
@@ -60,6 +56,8 @@ def setup_logging(
     Raises :class:`~dspy_live.core.errors.ConfigurationError` for an unknown level, a wrong ``rotate``, or a file that
     can't be written.
     """
+    from dspy_live.observe.log_lines import formatter  # here, since structlog imports rich: a tenth of a second
+
     number = _level_of(level)
     if prompts not in ("show", "hide"):
         raise ConfigurationError(f"prompts must be 'show' or 'hide'; got {prompts!r}")
@@ -74,8 +72,8 @@ def setup_logging(
     global _hider
     _hider = PromptHider() if prompts == "hide" else None
     for handler, as_json, colours in handlers:
-        handler.setFormatter(_formatter(as_json=as_json, colours=colours, hider=_hider))
-        setattr(handler, _OURS, True)
+        handler.setFormatter(formatter(as_json=as_json, colours=colours, hider=_hider))
+        setattr(handler, OURS, True)
         handler.handleError = _WriteFailure(handler)  # type: ignore[method-assign]
         root.addHandler(handler)
     root.setLevel(number)
@@ -85,7 +83,7 @@ def setup_logging(
 def reset_logging() -> None:
     """Remove the handlers of :func:`setup_logging`; its file is closed."""
     root = logging.getLogger()
-    for handler in [h for h in root.handlers if getattr(h, _OURS, False)]:
+    for handler in [h for h in root.handlers if getattr(h, OURS, False)]:
         root.removeHandler(handler)
         handler.close()
     global _hider
@@ -104,7 +102,7 @@ def log_structured(level: int | str, message: str, **fields: Any) -> None:
     logger = logging.getLogger(sys._getframe(1).f_globals.get("__name__", "dspy_live"))
     number = _level_of(level)
     if logger.isEnabledFor(number):
-        logger.log(number, "%s", _Message(message, fields), stacklevel=2, extra={_OURS: (message, fields)})
+        logger.log(number, "%s", _Message(message, fields), stacklevel=2, extra={OURS: (message, fields)})
 
 
 class _Message:
@@ -115,67 +113,6 @@ class _Message:
 
     def __str__(self) -> str:
         return redact(" ".join([self._message, *(f"{name}={value!r}" for name, value in self._fields.items())]))
-
-
-def _formatter(*, as_json: bool, colours: bool, hider: PromptHider | None) -> logging.Formatter:
-    render: Any
-    if as_json:
-        render = structlog.processors.JSONRenderer(serializer=_dumps, sort_keys=False)
-    else:
-        render = structlog.dev.ConsoleRenderer(
-            colors=colours, exception_formatter=structlog.dev.plain_traceback, pad_event_to=0, sort_keys=False
-        )
-    before: list[Any] = [
-        _fields_of_the_record,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _add_log_context,
-    ]
-    after: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
-    if as_json or hider is not None:
-        after.append(structlog.processors.format_exc_info)
-    if hider is not None:
-        after.append(hider)
-    return _Redacting(foreign_pre_chain=before, processors=[*after, _in_order, render])
-
-
-class _Redacting(structlog.stdlib.ProcessorFormatter):
-    def format(self, record: logging.LogRecord) -> str:
-        # The last step, on the finished line: nothing that a processor or a traceback adds escapes it.
-        return redact(super().format(record))
-
-
-def _fields_of_the_record(_: Any, __: str, event: Event) -> Event:
-    structured = getattr(event["_record"], _OURS, None)
-    if structured is not None:
-        message, fields = structured
-        for name, value in fields.items():
-            event[name if name not in ("event", "level", "logger", "timestamp") else f"{name}_"] = value
-        event["event"] = message
-    return event
-
-
-def _add_log_context(_: Any, __: str, event: Event) -> Event:
-    context = current_log_context()
-    if context is not None:
-        event["run"] = context.call.id
-        event["program"] = context.program
-        if context.predictor:
-            event["predictor"] = context.predictor
-    return event
-
-
-def _in_order(_: Any, __: str, event: Event) -> Event:
-    first = {name: event[name] for name in ("timestamp", "level", "logger", "event") if name in event}
-    return {**first, **event}
-
-
-def _dumps(value: Any, **_: Any) -> str:
-    try:
-        return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
-    except (TypeError, ValueError):  # half of a surrogate pair, a number of more than 64 bits
-        return slow_json.dumps(value, default=str)
 
 
 def _file_handler(path: Path, rotate: int | str | None, keep: int) -> logging.Handler:
@@ -264,7 +201,7 @@ def _adopt_loggers() -> None:
     global _adopts
     for name in ("dspy", "LiteLLM"):
         logger = logging.getLogger(name)
-        if logger.handlers and any(getattr(h, _OURS, False) for h in logging.getLogger().handlers):
+        if logger.handlers and any(getattr(h, OURS, False) for h in logging.getLogger().handlers):
             for handler in logger.handlers[:]:
                 logger.removeHandler(handler)
             logger.propagate = True

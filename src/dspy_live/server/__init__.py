@@ -1,7 +1,9 @@
-"""The server: any service over HTTP, server-sent events and WebSocket."""
+"""The server: any service over HTTP, server-sent events and WebSocket.
+
+Running it is ``server.transport.serve``, which imports uvicorn; the application itself needs none of that.
+"""
 
 from dspy_live.server.app import App, create_app
 from dspy_live.server.served import ServedProgram
-from dspy_live.server.transport.serve import LiveServer, serve
 
-__all__ = ["App", "LiveServer", "ServedProgram", "create_app", "serve"]
+__all__ = ["App", "ServedProgram", "create_app"]

@@ -7,12 +7,11 @@ import contextvars
 import logging
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Iterator
+from functools import cache
 from itertools import groupby
 from typing import Any
 
 from starlette.types import Message, Send
-from uvicorn.protocols.http import h11_impl, httptools_impl
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from dspy_live.runtime.scope import Room
 from dspy_live.server.errors import ClientGone
@@ -22,7 +21,18 @@ log = logging.getLogger("dspy_live.server")
 MOST_WAITING = 64
 """Messages that may wait for a ``send`` that is not uvicorn's own before the source is asked to pause."""
 
-_OF_UVICORN = (httptools_impl.RequestResponseCycle, h11_impl.RequestResponseCycle, WebSocketsSansIOProtocol)
+_OF_UVICORN = {
+    "uvicorn.protocols.http.httptools_impl.RequestResponseCycle",
+    "uvicorn.protocols.http.h11_impl.RequestResponseCycle",
+    "uvicorn.protocols.websockets.websockets_sansio_impl.WebSocketsSansIOProtocol",
+}
+"""Classes whose ``send`` writes at once. By name: uvicorn takes a tenth of a second to import, and an app under another
+server never needs it."""
+
+
+@cache
+def _writes_at_once(kind: type) -> bool:
+    return any(f"{base.__module__}.{base.__qualname__}" in _OF_UVICORN for base in kind.__mro__)
 
 
 class Writer:
@@ -43,7 +53,8 @@ class Writer:
         self._send = send
         self._lost = lost
         self._context = contextvars.copy_context()  # a push comes from anywhere; a middleware wants the request's own
-        self._direct = isinstance(getattr(send, "__self__", None), _OF_UVICORN)
+        kind: Any = type(getattr(send, "__self__", None))
+        self._direct = _writes_at_once(kind)
         self._room = Room()
         self._waiting: list[Message] = []
         self._task: asyncio.Task[None] | None = None
