@@ -1,4 +1,4 @@
-"""The peer: the same program on DSPy's own asynchronous path behind FastAPI, at its best.
+"""The same program on DSPy's own asynchronous path behind FastAPI, at its best.
 
 Its LM has engine objects of its own, so that DSPy's limit of 100 connections does not hold it back.
 """
