@@ -1,6 +1,7 @@
 # make setup   .venv, exactly as requirements.lock says
 # make serve   that, and serves the demo on http://127.0.0.1:8000 (TARGET=…, ARGS=… for others)
 # make test    that, and every check that CI runs
+# make ray     the tests that start a Ray cluster: some minutes
 # make search  the property tests with examples that were not drawn before
 # make bench   the benchmarks          make soak   load with faults, for SOAK_SECONDS (300)
 # make docs    the site, in site/      make clean  removes what was built
@@ -20,7 +21,7 @@ SOAK_SECONDS ?= 300
 PYTHONS ?= python3
 CODE := src tests examples scripts bench rust
 
-.PHONY: help setup serve test check format lint types floors pytest rust system search bench docs wheel soak lock clean
+.PHONY: help setup serve test check format lint types floors pytest rust ray system search bench docs wheel soak lock clean
 
 help:
 	@sed -n 's/^# \(make \)/\1/p' Makefile
@@ -57,7 +58,10 @@ rust: setup
 # Nothing is run again: a test that fails has failed. Two workers, since tests wait for processes and sockets much of
 # their time; WORKERS=0 runs all in one process, for a debugger.
 pytest: setup system
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not ray" $(ARGS)
+
+ray: setup system
+	$(BIN)/python -m pytest tests/scale -m ray $(ARGS)
 
 search: setup system
 	HYPOTHESIS_PROFILE=search $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m hypothesis $(ARGS)

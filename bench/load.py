@@ -46,6 +46,14 @@ class Plan:
     leave: int
     once: bool
     ends: float
+    chat: bool
+
+    def body(self, number: int) -> bytes:
+        """A request of its own: a program's input, or a chat completion."""
+        if not self.chat:
+            return b'{"question": "question %d"}' % number
+        stream = b"true" if self.mark else b"false"
+        return b'{"stream": %b, "messages": [{"role": "user", "content": "question %d"}]}' % (stream, number)
 
 
 class Client(asyncio.Protocol):
@@ -65,13 +73,13 @@ class Client(asyncio.Protocol):
         if self.asked and (self.plan.once or time.monotonic() >= self.plan.ends):
             self.transport.close()
             return
-        body = b'{"question": "question %d"}' % next(_numbers)
+        body = self.plan.body(next(_numbers))
         self.rest = b""
         self.marks = 0
         self.asked = time.monotonic()
         self.transport.write(
-            b"POST %b HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
-            % (self.plan.path.encode(), len(body), body)
+            b"POST %b HTTP/1.1\r\nhost: %b:%d\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
+            % (self.plan.path.encode(), self.plan.host.encode(), self.plan.port, len(body), body)
         )
 
     def data_received(self, data: bytes) -> None:
@@ -89,6 +97,11 @@ class Client(asyncio.Protocol):
 
     def stream(self, data: bytes) -> None:
         mark = self.plan.mark
+        if not self.rest and not data.startswith(b"HTTP/1.1 200"):
+            self.result.failed += 1
+            self.result.why = data[:200].decode(errors="replace")
+            self.transport.abort()
+            return
         seen = (self.rest + data).count(mark) - self.rest.count(mark)
         if seen:
             if not self.marks:
@@ -157,13 +170,21 @@ def main() -> None:
     parser.add_argument("--ramp", type=float, default=0.0, help="seconds over which the connections are opened")
     parser.add_argument("--mark", default="", help="text of an event that counts; the reply is then read as a stream")
     parser.add_argument("--leave", type=int, default=0, help="close the connection after so many events")
+    parser.add_argument("--chat", action="store_true", help="send chat completions in place of a program's input")
     parser.add_argument("--once", action="store_true", help="one request per connection")
     args = parser.parse_args()
     url = urlsplit(args.url)
     assert url.hostname
     started = time.monotonic()
     plan = Plan(
-        url.hostname, url.port or 80, url.path, args.mark.encode(), args.leave, args.once, started + args.seconds
+        url.hostname,
+        url.port or 80,
+        url.path,
+        args.mark.encode(),
+        args.leave,
+        args.once,
+        started + args.seconds,
+        args.chat,
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         result = runner.run(run(plan, args.connections, args.ramp))

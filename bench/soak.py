@@ -16,31 +16,24 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import random
+import platform
 import socket
 import subprocess
 import sys
 import textwrap
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from soak_clients import BEHAVIOURS, PROGRAMS, Clients
 
 from dspy_live.runtime.execution.background import new_event_loop
 from dspy_live.runtime.http.transport import HttpPool, Timeouts, TransportError
 from dspy_live.simulator import Faults
 
 ROOT = Path(__file__).resolve().parents[1]
-PROGRAMS = ("native", "thread", "inline")
-BEHAVIOURS = {
-    "predict": 25,
-    "stream": 35,
-    "leave the stream": 20,
-    "leave before the answer": 12,
-    "read slowly": 8,
-}
 LIMITS = {"lm": 200, "runs": 600}
 
 
@@ -66,91 +59,8 @@ def process(*command: str) -> Iterator[subprocess.Popen[bytes]]:
             started.kill()
 
 
-class Clients:
-    """So many clients, each asking again when it has its answer."""
-
-    def __init__(self, url: str, seed: int) -> None:
-        self.url = url
-        self.random = random.Random(seed)
-        self.outcomes: Counter[str] = Counter()
-        self.pool = HttpPool(asyncio.get_running_loop())
-        self.number = 0
-
-    async def client(self, until: float) -> None:
-        while time.monotonic() < until:
-            behaviour = self.random.choices(list(BEHAVIOURS), list(BEHAVIOURS.values()))[0]
-            try:
-                outcome = await self.ask(behaviour)
-            except TransportError as exc:
-                outcome = f"BROKEN {type(exc).__name__}"
-            self.outcomes[f"{behaviour}: {outcome}"] += 1
-
-    async def ask(self, behaviour: str) -> str:
-        self.number += 1
-        stream = behaviour not in ("predict", "leave before the answer")
-        url = f"{self.url}/programs/{self.random.choice(PROGRAMS)}/predict{'/stream' if stream else ''}"
-        body = json.dumps({"question": f"What is number {self.number}?"}).encode()
-        timeouts = Timeouts(connect=20, first_byte=90, idle=90)
-        async with self.pool.exchange("POST", url, {"Content-Type": "application/json"}, body, timeouts) as exchange:
-            if behaviour == "leave before the answer":
-                await asyncio.sleep(self.random.random() * 0.3)
-                return "left"
-            await exchange.headers_received()
-            if not stream or exchange.status != 200:
-                return _reply(exchange.status, await exchange.read())
-            return await self.read(exchange, behaviour)
-
-    async def read(self, exchange: Any, behaviour: str) -> str:
-        leave_after = self.random.randint(1, 12) if behaviour == "leave the stream" else None
-        parts: list[bytes] = []
-        enough = asyncio.Event()
-
-        def received(data: bytes) -> None:
-            parts.append(data)
-            if leave_after is not None and sum(p.count(b"\n\n") for p in parts) >= leave_after:
-                enough.set()
-            if behaviour == "read slowly":
-                exchange.pause()
-                asyncio.get_running_loop().call_later(0.2, exchange.resume)
-
-        exchange.on_body = received
-        done = asyncio.ensure_future(exchange.done())
-        waits = [done, asyncio.ensure_future(enough.wait())]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            if not done.done():
-                return "left"
-            await done
-        finally:
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
-        return _ended(b"".join(parts))
-
-
-def _reply(status: int, body: bytes) -> str:
-    reply = json.loads(body)
-    if status == 200:
-        return "a result" if reply.get("summary") else "AN EMPTY RESULT"
-    return f"error {reply['error']['type']}"
-
-
-def _ended(body: bytes) -> str:
-    """Every stream ends with one prediction or one error, and then says that it is done."""
-    predictions, errors = body.count(b"event: prediction\n"), body.count(b"event: error\n")
-    if not body.endswith(b"data: [DONE]\n\n"):
-        return "NO END"
-    if (predictions, errors) == (1, 0):
-        return "a result"
-    if (predictions, errors) == (0, 1):
-        data = body.rpartition(b"event: error\n")[2].partition(b"data: ")[2].partition(b"\n")[0]
-        found = json.loads(data)
-        return f"error {found.get('error', found).get('type')}"
-    return f"{predictions} RESULTS, {errors} ERRORS"
-
-
 async def get(pool: HttpPool, url: str) -> dict[str, Any]:
-    async with pool.exchange("GET", url, {}, b"", Timeouts(10, 20, 20)) as exchange:
+    async with pool.exchange("GET", url, {}, b"", Timeouts(120, 120, 120)) as exchange:
         await exchange.headers_received()
         found: dict[str, Any] = json.loads(await exchange.read())
         return found
@@ -206,9 +116,9 @@ async def soak(server: str, lm: str, options: argparse.Namespace) -> dict[str, A
 
 async def get_ready(clients: Clients) -> None:
     """One answer of each kind first, so that all is imported before anything is counted."""
-    for behaviour in ("predict", "stream"):
-        for _ in range(6):
-            await clients.ask(behaviour)
+    for program in PROGRAMS:
+        for behaviour in BEHAVIOURS:
+            await clients.ask(behaviour, program)
     clients.outcomes.clear()
 
 
@@ -317,8 +227,9 @@ def report(found: dict[str, Any], faults: float) -> str:
         "",
         *textwrap.wrap(
             f"`make soak` for {found['seconds']:.0f} s: {found['clients']} clients at once over real sockets, "
-            f"{faults:.0%} of the LM's replies with a fault, clients that leave at random; programs that run natively, "
-            "in threads and inline.",
+            f"{faults:.0%} of the LM's replies with a fault, clients that leave at random, at every door; programs "
+            "that run natively, in threads and inline, an agent whose tools block, and one that calls dspy.Parallel; "
+            f"Python {platform.python_version()}.",
             118,
         ),
         "",

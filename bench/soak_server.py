@@ -1,4 +1,4 @@
-"""The server under soak: three programs, limits around them and around their LM, and a look inside at ``/soak``.
+"""The server under soak: five programs, every kind of layer around them and their LM, and a look inside at ``/soak``.
 
 python bench/soak_server.py PORT LM_URL
 """
@@ -10,6 +10,7 @@ import gc
 import os
 import sys
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import dspy
 import orjson
 
 from dspy_live import LM, Runtime
-from dspy_live.layers import Limit
+from dspy_live.layers import Breaker, Budget, Deadline, Limit, Rate, Retry, Shed, SingleFlight, Timeouts
 from dspy_live.layers.detached import leaving
 from dspy_live.programs.run.program import ProgramService
 from dspy_live.runtime.books.account import Account
@@ -52,6 +53,39 @@ class NativeRag(Rag):
             COUNTS["cleaned"] += 1
 
 
+class Agent(dspy.Module):
+    """An agent whose tool blocks, as tools do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.agent = dspy.ReAct("question -> answer", tools=[look_up], max_iters=2)
+
+    def forward(self, question: str) -> Any:
+        return self.agent(question=question)
+
+    async def aforward(self, question: str) -> Any:
+        return await self.agent.acall(question=question)
+
+
+def look_up(word: str) -> str:
+    """Look a word up."""
+    time.sleep(0.02)
+    return f"{word}: nothing is known of it"
+
+
+class Parallel(dspy.Module):
+    """Three questions at once, by DSPy's own threads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ask = dspy.Predict("question -> answer")
+
+    def forward(self, question: str) -> Any:
+        parallel = dspy.Parallel(num_threads=3, disable_progress_bar=True, max_errors=1)
+        answers = parallel([(self.ask, {"question": f"{question} {n}"}) for n in range(3)])
+        return dspy.Prediction(answer=" ".join(str(one.answer) for one in answers))
+
+
 COUNTS: Counter[str] = Counter()
 
 
@@ -80,16 +114,22 @@ class Counting:
 def make_app(lm_url: str) -> Any:
     account, limit, lm_limit = Account(), Limit(RUNS, queue=0), Limit(LM_CALLS, queue=2000)
     account.observe(Counting())  # type: ignore[arg-type]
-    runtime = Runtime(account=account, layers=[limit], lm_layers=[lm_limit])
+    layers = [Shed(RUNS * 2), Deadline(60), Budget(max_calls=10**9), limit]
+    lm_layers = [
+        SingleFlight(),
+        Retry(2, budget=None),
+        Breaker(failures=0.99),
+        Rate(requests_per_minute=1e6),
+        lm_limit,
+        Timeouts(first_token=3, idle=3),
+    ]
+    runtime = Runtime(account=account, layers=layers, lm_layers=lm_layers)
     dspy.configure(
         lm=LM(
             "openai/gpt-4o-mini",
             api_base=lm_url,
             api_key="x",
             cache=False,
-            num_retries=1,
-            first_token_timeout=3.0,
-            idle_timeout=3.0,
         )
     )
     programs = {}
@@ -97,6 +137,8 @@ def make_app(lm_url: str) -> Any:
         ("native", NativeRag(), "native"),
         ("thread", Rag(), "thread"),
         ("inline", Rag(), "inline"),
+        ("agent", Agent(), "native"),
+        ("parallel", Parallel(), "thread"),
     ):
         service = ProgramService(program, name=name, execution=execution, runtime=runtime, served=True)  # type: ignore[arg-type]
         programs[name] = ServedProgram(name, service.layered(), service.schema)

@@ -22,6 +22,19 @@ export PYO3_PYTHON VIRTUAL_ENV LD_LIBRARY_PATH LITELLM_LOCAL_MODEL_COST_MAP=true
 cd rust
 cargo fmt --all --check
 cargo clippy --quiet --all-targets --all-features -- -D warnings
-# A user of the remote runtime alone needs no Python to build.
-cargo check --quiet --no-default-features --features remote
+# Whatever features a user takes: none but the types, one alone. `tls` brings `remote`, and neither needs a Python.
+cargo clippy --quiet --lib --no-default-features -- -D warnings
+for feature in embedded remote tls; do
+  cargo clippy --quiet --lib --tests --examples --no-default-features --features "$feature" -- -D warnings
+done
+RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --all-features
+# What is published: sources, examples and the licence, and nothing that only works inside of this repository.
+published=$(cargo package --list --allow-dirty --quiet 2>/dev/null)
+for needed in Cargo.toml LICENSE README.md src/lib.rs examples/token_streaming.rs examples/programs/shop.py; do
+  grep -qxF "$needed" <<<"$published" || { echo "rust: the package lacks $needed" >&2; exit 1; }
+done
+if grep -E '^(tests|benches|target)/' <<<"$published"; then
+  echo "rust: the package holds what it should not" >&2
+  exit 1
+fi
 cargo test --quiet --all-features

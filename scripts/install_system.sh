@@ -1,15 +1,23 @@
 #!/usr/bin/env bash
-# Install the programs that the tests drive: a browser, a Redis or Valkey server, a PostgreSQL server.
+# Install the programs that the tests drive: a browser, Node, a Redis or Valkey server, a PostgreSQL server, nginx, HAProxy,
+# and the shells zsh and fish.
 # Does nothing when they are there.
 set -euo pipefail
 
 missing=()
 have() { command -v "$1" >/dev/null 2>&1; }
+have_balancer() { have "$1" || [ -x "/usr/sbin/$1" ]; }
 have_postgres() { have postgres || compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null; }
 
 have chromium || have chromium-browser || have google-chrome || missing+=(chromium)
+have node || missing+=(nodejs)
 have redis-server || have valkey-server || missing+=(redis)
 have_postgres || missing+=(postgresql)
+have_balancer nginx || missing+=(nginx)
+have_balancer haproxy || missing+=(haproxy)
+have zsh || missing+=(zsh)
+have fish || missing+=(fish)
+[ "$(uname)" != Linux ] || have systemd-analyze || missing+=(systemd)
 
 if [ ${#missing[@]} -eq 0 ]; then
   exit 0
@@ -50,6 +58,7 @@ for name in "${missing[@]}"; do
   case $name in
     # Debian 13 and later have Valkey in Redis's place.
     redis) apt-cache show redis-server >/dev/null 2>&1 && packages+=(redis-server) || packages+=(valkey-server) ;;
+    nginx) packages+=(nginx-light) ;;
     *) packages+=("$name") ;;
   esac
 done

@@ -67,13 +67,14 @@ def failures() -> dict[str, str | None]:
             env=environ,
             capture_output=True,
             text=True,
-            timeout=55,
+            timeout=280,
         )
     assert done.returncode == 0, done.stderr
     found: dict[str, str | None] = json.loads(done.stdout)
     return found
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", [block.name for block in ALONE])
 def test_a_python_block_runs(name: str, failures: dict[str, str | None]) -> None:
     assert failures[name] is None, failures[name]
@@ -116,7 +117,7 @@ def flags_of(command: str) -> frozenset[str]:
 def command_lines(block: Block) -> Iterator[list[str]]:
     """The ``dspy-live`` command lines of a shell block, without what comes before and after them in a pipe."""
     for line in block.text.replace("\\\n", " ").splitlines():
-        for part in re.split(r"\s[|&>]+\s?|;", line.removeprefix("$ ").split("  #")[0]):
+        for part in re.split(r"\s[|&>]+\s?|;(?=\s|$)", line.removeprefix("$ ").split("  #")[0]):
             words = shlex.split(part, comments=True)
             while words and "=" in words[0] and words[0].split("=")[0].isupper():
                 words = words[1:]

@@ -51,7 +51,7 @@ pub enum Error {
     /// The run was cancelled, by a handle or in Python.
     #[error("the run was cancelled")]
     Cancelled,
-    /// The runtime is shutting down, or has.
+    /// The runtime is shutting down, or has; or the Tokio runtime that carried a remote run was dropped.
     #[error("the runtime has shut down")]
     Shutdown,
     /// A second start in one process: Python can be embedded once.
@@ -66,6 +66,10 @@ pub enum Error {
     /// The connection to the server failed (feature `remote`).
     #[error("the server can't be reached: {0}")]
     Connection(String),
+    /// A remote stream lost its connection and can't go on (feature `remote`): the server did not come back, or it no
+    /// longer has the run or its events. What came before is in order and whole.
+    #[error("the stream lost its connection and can't go on: {0}")]
+    Lost(String),
     /// Python's thread is gone without having been asked to; a bug, of which standard error has the traceback.
     #[error("Python's thread has ended: {0}")]
     Died(String),
@@ -82,6 +86,7 @@ impl Error {
             Self::Setup(_) => "configuration",
             Self::Value(_) => "invalid_value",
             Self::Connection(_) => "connection_failed",
+            Self::Lost(_) => "connection_lost",
             Self::Died(_) => "internal",
             _ => self.failure().map_or("internal", |failure| &failure.code),
         }
@@ -116,7 +121,7 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Lm(failure) => failure.code != "lm_refused",
-            Self::Overloaded(_) | Self::Connection(_) => true,
+            Self::Overloaded(_) | Self::Connection(_) | Self::Lost(_) => true,
             Self::Other(failure) => failure.code == "stream_broken" || failure.code.ends_with("_timeout"),
             _ => false,
         }

@@ -24,7 +24,9 @@
 //! future or a stream closes the LM's connection.
 //!
 //! Features: `embedded` (the default) links Python into this process; `remote` speaks to `dspy-live serve` with the
-//! same API.
+//! same API; `tls` adds `https` to it. Without any of them there are only the types, for a library that names them.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(not(any(feature = "embedded", feature = "remote")), allow(dead_code))]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 #![warn(clippy::pedantic)]
@@ -42,7 +44,7 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-#[cfg(all(doctest, feature = "embedded"))]
+#[cfg(all(doctest, dspy_live_repository, feature = "embedded", feature = "remote"))]
 #[doc = include_str!("../../docs/guides/rust.md")]
 struct Guide;
 

@@ -20,28 +20,7 @@ async fn world() -> &'static World {
     WORLD
         .get_or_init(|| async {
             let sim = Server::simulator(&["--fast"]);
-            let server = SERVER
-                .get_or_init(|| async {
-                    let lm = format!("[lm]\nmodel = \"openai/simulated\"\napi_base = \"{}\"\napi_key = \"any\"\ncache = false\nnum_retries = 0\n", sim.url);
-                    let file = std::env::temp_dir().join(format!("dspy-live-remote-{}.toml", std::process::id()));
-                    std::fs::write(&file, lm).unwrap();
-                    let server = Server::start(&[
-                        "serve",
-                        "predict=rust_programs:predict",
-                        "rust_programs:typed",
-                        "rust_programs:failing",
-                        "--config",
-                        file.to_str().unwrap(),
-                        "--key",
-                        "secret",
-                        "--port",
-                        "0",
-                        "--no-ledger",
-                    ]);
-                    let _ = std::fs::remove_file(file);
-                    server
-                })
-                .await;
+            let server = SERVER.get_or_init(|| async { Server::serving(&sim, &[]) }).await;
             let runtime = Runtime::remote(&server.url).api_key("secret").start().await.unwrap();
             World { runtime, sim }
         })

@@ -189,7 +189,8 @@ async def test_a_client_that_leaves_stops_a_real_lm(lm_server: LMServer, tmp_pat
     with command(tmp_path, "real.py:program") as where:
         body = b'{"question": "What?"}'
         sock = socket.create_connection(where)
-        sock.sendall(b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (path.encode(), len(body)) + body)
+        head = b"POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n" % (path.encode(), len(body))
+        sock.sendall(head + body)
         while not await asyncio.to_thread(lm_server.busy):
             pass
         if path.endswith("stream"):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 
 import pytest
 
+from dspy_live.assistant.consent import remember
 from dspy_live.cli import main
+from dspy_live.simulator import Simulator
 
 PROGRAM = 'import dspy\n\nqa = dspy.Predict("question -> answer")\nprint(qa(question="Hm?").answer)\n'
 
@@ -25,8 +28,23 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 class TestConvert:
     """Its diff, its trial run, its writing."""
 
-    def test_it_shows_a_diff_and_writes_nothing(self, program: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_no_code_is_shown_that_was_not_run(self, program: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """Nobody has agreed to a run, and nobody is there to ask."""
+        assert main(["convert", "async", "program.py", "--write"]) == 1
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert "not run, so not shown, nor written: --run runs your file's code" in printed.err
+        assert program.read_text() == PROGRAM
+
+    def test_a_folder_whose_code_may_run_needs_no_flag(self, program: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        remember(program.parent, True)
         assert main(["convert", "async", "program.py"]) == 0
+        printed = capsys.readouterr()
+        assert "+    print((await qa.acall(question=" in printed.out
+        assert "It ran against the simulated LM: 1 LM call" in printed.err
+
+    def test_it_shows_a_diff_and_writes_nothing(self, program: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["convert", "async", "program.py", "--no-run"]) == 0
         printed = capsys.readouterr()
         assert printed.out.startswith("--- a/program.py\n+++ b/program.py\n")
         assert "+    print((await qa.acall(question=" in printed.out
@@ -45,12 +63,12 @@ class TestConvert:
 
     def test_the_mark_at_a_files_beginning_stays(self, program: Path) -> None:
         program.write_bytes(b"\xef\xbb\xbf" + PROGRAM.replace("\n", "\r\n").encode())
-        assert main(["convert", "async", "program.py", "--write"]) == 0
+        assert main(["convert", "async", "program.py", "--no-run", "--write"]) == 0
         written = program.read_bytes()
-        assert written.startswith(b"\xef\xbb\xbfimport dspy\r\n")
+        assert written.startswith(b"\xef\xbb\xbfimport asyncio\r\n\r\nimport dspy\r\n")
         assert b"asyncio.run(main())" in written
         assert written.count(b"\n") == written.count(b"\r\n")
-        assert main(["convert", "tests", "program.py", "--write"]) == 0
+        assert main(["convert", "tests", "program.py", "--no-run", "--write"]) == 0
         assert (program.parent / "test_program.py").read_bytes().startswith(b'"""Tests')
 
     def test_what_does_not_run_is_not_written(self, program: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,15 +79,15 @@ class TestConvert:
         assert program.read_text() == broken
 
     def test_a_new_file_is_not_written_over_another(self, program: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        assert main(["convert", "fastapi", "program.py", "--write"]) == 0
+        assert main(["convert", "fastapi", "program.py", "--no-run", "--write"]) == 0
         assert "from program import qa" in (program.parent / "program_api.py").read_text()
-        assert main(["convert", "fastapi", "program.py", "--write"]) == 2
+        assert main(["convert", "fastapi", "program.py", "--no-run", "--write"]) == 2
         assert "is there already" in capsys.readouterr().err
 
     def test_nothing_to_do_says_so(self, program: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        main(["convert", "async", "program.py", "--write"])
+        main(["convert", "async", "program.py", "--no-run", "--write"])
         capsys.readouterr()
-        assert main(["convert", "async", "program.py", "--write"]) == 0
+        assert main(["convert", "async", "program.py", "--no-run", "--write"]) == 0
         printed = capsys.readouterr()
         assert printed.out == ""
         assert "Nothing had to change" in printed.err
@@ -128,17 +146,41 @@ class TestExplain:
         assert "dspy_live.streamify(" in printed
         assert "# It ran against the simulated LM just now (1 LM call," in printed
 
-    def test_another_page_is_named_only_where_it_may_be_meant(self, capsys: pytest.CaptureFixture[str]) -> None:
-        assert main(["explain", "how", "do", "I", "use", "async", "in", "DSPy?"]) == 0
+    def test_another_section_is_named_only_where_it_may_be_meant(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["explain", "what", "does", "drop_oldest", "mean?"]) == 0
         assert "See also" not in capsys.readouterr().out
         assert main(["explain", "limit", "concurrent", "calls"]) == 0
-        assert "See also async: " in capsys.readouterr().out
+        printed = capsys.readouterr().out
+        assert printed.startswith("## Retries and limits: Concurrency limit\n")
+        assert "See also ‘serving: Limits and deadlines’" in printed
+
+    def test_two_words_may_be_a_topic_or_a_question(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["explain", "front", "ends"]) == 0
+        assert capsys.readouterr().out.startswith("# Front ends\n")
+        assert main(["explain", "spent", "today"]) == 0
+        assert capsys.readouterr().out.startswith("## Usage and budgets: The ledger\n")
+        assert main(["explain", "langfuse"]) == 0
+        assert capsys.readouterr().out.startswith("## Observability: Traces\n")
+
+    def test_a_configured_lm_answers_and_the_sections_are_named(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with Simulator().running() as url:
+            monkeypatch.setenv("DSPY_LIVE_LM", "openai/simulated")
+            monkeypatch.setenv("DSPY_LIVE_API_BASE", url)
+            monkeypatch.setenv("DSPY_LIVE_API_KEY", "none")
+            assert main(["explain", "How", "do", "credits", "on", "the", "websocket", "work?"]) == 0
+        printed = capsys.readouterr().out
+        assert "Written by openai/simulated from ‘websocket: Credit’, " in printed
+        assert "## WebSocket" not in printed
 
     def test_what_is_not_known(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["explain", "streeming"]) == 2
         assert "did you mean 'streaming'" in capsys.readouterr().err
         assert main(["explain", "zebras", "eating", "xylophones"]) == 2
-        assert "the guides know nothing of that" in capsys.readouterr().err
+        assert "no page covers this; there are pages on assistant, async" in capsys.readouterr().err
+        assert main(["explain", "How", "can", "I", "chunk", "PDF", "files", "for", "retrieval?"]) == 2
+        assert re.search(r"no page covers this; nearest are ‘[a-z-]+: .+’; ‘", capsys.readouterr().err)
 
 
 def test_the_guides_are_where_the_package_is() -> None:

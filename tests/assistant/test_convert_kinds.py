@@ -160,7 +160,7 @@ def test_a_program_of_the_main_block_is_served_by_its_class() -> None:
 def test_fastapi_is_a_new_file_with_typed_inputs() -> None:
     conversion = convert("fastapi", DEFINES_ONLY, file="my-qa.py")
     assert conversion.new_file == "my_qa_api.py"
-    assert "from my_qa import QA\n" in conversion.new
+    assert 'QA = importlib.import_module("my-qa").QA\n' in conversion.new
     assert "class Inputs(BaseModel):\n    question: str\n    n: int\n    tags: list[str]\n" in conversion.new
     assert conversion.diff.startswith("--- /dev/null\n+++ b/my_qa_api.py\n")
 

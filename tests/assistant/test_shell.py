@@ -29,13 +29,13 @@ PROGRAM = 'import dspy\n\nqa = dspy.Predict("question -> answer")\n\nif __name__
 class Shell:
     """A session whose output is read back."""
 
-    def __init__(self, flags: ProgramFlags, agree: bool) -> None:
+    def __init__(self, flags: ProgramFlags, agree: bool | None) -> None:
         self.out = io.StringIO()
         self.asked: list[str] = []
         self.session = Session(self.out, flags, self._ask(agree))
 
-    def _ask(self, agree: bool) -> Callable[[str], bool]:
-        def ask(question: str) -> bool:
+    def _ask(self, agree: bool | None) -> Callable[[str], bool | None]:
+        def ask(question: str) -> bool | None:
             self.asked.append(question)
             return agree
 
@@ -96,9 +96,15 @@ class TestCommands:
     def test_load_convert_write(self, shell: Shell, file: Path) -> None:
         assert f"{file}: qa" in shell(f"/load {file}")
         printed = shell("/convert async")
-        assert shell.asked == ["Run the result against the simulated LM first? It runs your file's code."]
+        assert len(shell.asked) == 1
+        assert f"Run the code of {file.parent} against the simulated LM" in shell.asked[0]
+        assert "Not run, so not shown" in printed
+        assert "acall" not in printed
+        assert "nothing was converted" in shell("/write")
+        printed = shell("/convert async --no-run")
         assert "Not run" in printed
         assert "+    print((await qa.acall(" in printed
+        assert len(shell.asked) == 1
         assert file.read_text() == PROGRAM
         assert "written: " in shell("/write")
         assert "asyncio.run(" in file.read_text()
@@ -132,12 +138,35 @@ class TestCommands:
     def test_show(self, shell: Shell, file: Path) -> None:
         shell(f"/load {file}")
         assert shell("/show") == PROGRAM
-        shell("/convert async")
+        shell("/convert async --no-run")
         assert "acall" in shell("/show new")
 
     def test_exit(self, shell: Shell) -> None:
         shell("/exit")
         assert shell.session.over
+
+
+def test_the_answer_is_kept_for_the_folder_and_those_in_it(file: Path, no_trials: None) -> None:
+    first = Shell(ProgramFlags(sim=True), agree=True)
+    first(f"/load {file}")
+    first("/convert usage")
+    first("/convert async")
+    assert len(first.asked) == 1
+    inner = file.parent / "inner" / "program.py"
+    inner.parent.mkdir()
+    inner.write_text(PROGRAM)
+    later = Shell(ProgramFlags(sim=True), agree=False)
+    later(f"/load {inner}")
+    assert "acall" in later("/convert async")
+    assert later.asked == []
+
+
+def test_where_nobody_is_there_to_answer_nothing_is_remembered(file: Path) -> None:
+    shell = Shell(ProgramFlags(sim=True), agree=None)
+    shell(f"/load {file}")
+    assert "Not run, so not shown" in shell("/convert async")
+    assert "Not run, so not shown" in shell("/convert async")
+    assert len(shell.asked) == 2
 
 
 def test_a_conversion_that_was_interrupted_is_not_written(file: Path) -> None:
@@ -181,9 +210,12 @@ class TestWords:
             ("Add usage tracking to my program", "dspy_live.UsageTracker("),
         ],
     )
-    def test_a_request_converts_what_is_loaded(self, shell: Shell, file: Path, request_: str, made: str) -> None:
-        shell(f"/load {file}")
-        assert made in shell(request_)
+    def test_a_request_converts_what_is_loaded(self, file: Path, request_: str, made: str) -> None:
+        asked = Shell(ProgramFlags(sim=True), agree=True)
+        asked(f"/load {file}")
+        printed = asked(request_)
+        assert "It ran against the simulated LM: 1 LM call" in printed
+        assert made in printed
 
     def test_a_request_with_nothing_loaded_offers_the_way(self, shell: Shell) -> None:
         printed = shell("Build a streaming response system")
@@ -194,7 +226,7 @@ class TestWords:
         with Simulator().running() as url:
             shell = Shell(ProgramFlags(lm="openai/simulated", api_base=url, api_key="none"), agree=False)
             printed = shell("How do credits on the WebSocket work?")
-        assert "From openai/simulated, over the guides websocket" in printed
+        assert "Written by openai/simulated from ‘websocket: Credit’, " in printed
         assert len(printed.split("\n\n")[0]) > 20
 
     def test_an_lm_that_is_down_leaves_the_guides(self, file: Path) -> None:
@@ -220,7 +252,7 @@ class TestBadInput:
             ("/convert async", "no program is loaded: /load FILE"),
             ("/run hello", "no program is loaded: /load FILE"),
             ("/serve x", "no program is loaded"),
-            ("zebras eating xylophones", "the guides know nothing of that"),
+            ("zebras eating xylophones", "no page covers this"),
             ("what is it", "Ask about dspy-live"),
         ],
     )
@@ -241,7 +273,7 @@ class TestBadInput:
         file.write_text(PROGRAM + 'rag = dspy.Predict("q -> a")\n')
         assert f"name it: /load {file} qa" in shell(f"/load {file}")
         assert "For example: /convert serving qa" in shell("/convert serving")
-        assert "create_app(rag)" in shell("/convert serving rag")
+        assert "create_app(rag)" in shell("/convert serving rag --no-run")
 
     def test_a_program_that_fails_or_exits(self, shell: Shell, file: Path) -> None:
         file.write_text(

@@ -75,6 +75,7 @@ def test_csv_with_windows_line_ends_and_a_bad_row(live: Commands) -> None:
         (("in.jsonl", "-o", "x.jsonl", "--checkpoint", "in.jsonl"), 2, "the checkpoint in.jsonl is the input"),
         ((".", "-o", "x.jsonl"), 2, "can't read .: it is a folder"),
         (("none.jsonl", "-o", "x.jsonl"), 2, "there is no such file"),
+        (("utf16.csv", "-o", "x.jsonl"), 2, "the first line of utf16.csv is no UTF-8; save the file as UTF-8"),
         (
             ("in.jsonl", "-o", "x.jsonl", "--concurrency", "0"),
             2,
@@ -83,9 +84,12 @@ def test_csv_with_windows_line_ends_and_a_bad_row(live: Commands) -> None:
         (("in.jsonl", "-o", "x.jsonl", "--timeout", "-1"), 2, "positive number of seconds"),
     ],
 )
-def test_what_can_not_work_is_one_line(live: Commands, words: tuple[str, ...], status: int, said: str) -> None:
+def test_a_batch_that_can_not_start_fails_in_one_line(
+    live: Commands, words: tuple[str, ...], status: int, said: str
+) -> None:
     before = '{"question":"a"}\n'
     live.write("in.jsonl", before)
+    (live.folder / "utf16.csv").write_text("question\nWhy?\n", encoding="utf-16")
     done = live.run(*BATCH, *words)
     assert done.returncode == status, done.stderr
     assert said in done.stderr
@@ -274,7 +278,7 @@ def test_the_bar_knows_how_many_rows_there_are(live: Commands) -> None:
     assert re.search(rb" \d+/30 \[\d\d:\d\d<\d\d:\d\d, +[\d.]+item/s", drawn), drawn
 
 
-def test_what_would_fail_every_row_ends_the_batch_and_keeps_what_it_has(live: Commands) -> None:
+def test_a_failure_of_every_row_ends_the_batch_and_keeps_the_rows_so_far(live: Commands) -> None:
     told = "        if question == 'stop':\n            raise ConfigurationError('the index has no such name')\n"
     program = SICK.replace("import dspy\n", "import dspy\nfrom dspy_live.core.errors import ConfigurationError\n")
     live.write("sick.py", program.replace("        if question ==", told + "        if question ==", 1))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dspy_live.core.errors import ConfigurationError
+from dspy_live.loading.config.read import read_config
 from dspy_live.loading.lm_settings import LMSettings, load_dotenv, read_settings
 
 
@@ -19,10 +20,10 @@ def test_flags_go_before_file_environment_and_dotenv(tmp_path: Path) -> None:
     def read(environ: dict[str, str], **flags: object) -> LMSettings:
         return read_settings(environ=environ, dotenv=dotenv, **flags)  # type: ignore[arg-type]
 
-    everything = read({"DSPY_LIVE_LM": "openai/env"}, lm="openai/flag", config=file)
+    everything = read({"DSPY_LIVE_LM": "openai/env"}, lm="openai/flag", file=read_config(file))
     assert (everything.model, everything.source, everything.explicit) == ("openai/flag", "--lm", True)
     assert everything.options == {"temperature": 0.2, "api_key": "dotenv-key"}
-    from_file = read({"DSPY_LIVE_LM": "openai/env"}, config=file)
+    from_file = read({"DSPY_LIVE_LM": "openai/env"}, file=read_config(file))
     assert (from_file.model, from_file.source, from_file.explicit) == ("openai/file", str(file), True)
     from_env = read({"DSPY_LIVE_LM": "openai/env"})
     assert (from_env.model, from_env.source, from_env.explicit) == ("openai/env", "DSPY_LIVE_LM", False)
@@ -45,7 +46,8 @@ def test_a_bare_name_at_an_address_of_ones_own_speaks_openai(tmp_path: Path) -> 
 def test_a_key_named_by_the_file_comes_from_the_environment(tmp_path: Path) -> None:
     file = tmp_path / "live.toml"
     file.write_text('[lm]\nmodel = "openai/x"\napi_key_env = "MY_KEY"\n')
-    settings = read_settings(config=file, environ={"MY_KEY": "secret"}, dotenv=tmp_path / ".env")
+    config = read_config(file, {"MY_KEY": "secret"})
+    settings = read_settings(file=config, environ={}, dotenv=tmp_path / ".env")
     assert settings.options == {"api_key": "secret"}
 
 
@@ -53,19 +55,28 @@ def test_a_key_named_by_the_file_comes_from_the_environment(tmp_path: Path) -> N
     ("text", "said"),
     [
         (None, "can't read"),
-        ("lm = [", "is not valid TOML"),
-        ("[llm]\nmodel='x'", "unknown 'llm'"),
-        ("lm = 'openai/x'", "lm must be a table"),
+        ("lm = [", "lm.toml:1: this is not valid TOML"),
+        ("[llm]\nmodel='x'", "lm.toml:1: llm: there is no table of this name; did you mean 'lm'"),
+        ("lm = 'openai/x'", "lm.toml:1: lm: must be a table"),
         ("[lm]\ntemperature = 1", "without a model"),
-        ("[lm]\nmodel='openai/x'\napi_key_env='NOT_SET'", "NOT_SET, which is not set"),
+        ("[lm]\nmodel='openai/x'\ntemprature = 1", "lm.toml:3: lm.temprature: .* did you mean 'temperature'"),
+        ("[lm]\nmodel='openai/x'\napi_key_env='NOT_SET'", "lm.toml:3: .* NOT_SET is not set"),
     ],
 )
 def test_a_wrong_file_is_told(tmp_path: Path, text: str | None, said: str) -> None:
-    file = tmp_path / "live.toml"
+    file = tmp_path / "lm.toml"
     if text is not None:
         file.write_text(text)
     with pytest.raises(ConfigurationError, match=said):
-        read_settings(config=file, environ={}, dotenv=tmp_path / ".env")
+        read_settings(file=read_config(file, {}), environ={}, dotenv=tmp_path / ".env")
+
+
+def test_a_command_that_takes_the_lm_alone_needs_no_secret_of_the_server(tmp_path: Path) -> None:
+    file = tmp_path / "dspy-live.toml"
+    file.write_text('[lm]\nmodel = "openai/x"\n[keys.ada]\nenv = "NOT_SET"\n')
+    assert read_config(file, {}, for_server=False).config.lm is not None
+    with pytest.raises(ConfigurationError, match=r"dspy-live.toml:4: keys.ada.env: the variable NOT_SET is not set"):
+        read_config(file, {})
 
 
 def test_an_address_without_a_model_is_told(tmp_path: Path) -> None:
@@ -103,22 +114,22 @@ def test_dotenv_lines(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("model = 5", "model must be a string; got 5"),
-        ("api_base = []", "api_base must be a string"),
-        ("api_key_env = 5", "api_key_env must be a string"),
-        ('temperature = "hot"', "temperature must be a number; got 'hot'"),
-        ("max_tokens = 0", "max_tokens must be a whole number of at least 1"),
+        ("model = 5", "lm.model: must be a text that is not empty; got 5"),
+        ("api_base = []", "lm.api_base: must be a text"),
+        ("api_key_env = 5", "lm.api_key_env: must be a text"),
+        ('temperature = "hot"', 'lm.temperature: must be a number at least 0; got "hot"'),
+        ("max_tokens = 0", "lm.max_tokens: must be a whole number at least 1; got 0"),
     ],
 )
 def test_a_setting_of_the_wrong_type_is_told(tmp_path: Path, line: str, said: str) -> None:
     file = tmp_path / "lm.toml"
     file.write_text(f"[lm]\n{line}\n")
     with pytest.raises(ConfigurationError, match=said):
-        read_settings(config=file, environ={}, dotenv=tmp_path / ".env")
+        read_config(file, {})
 
 
 def test_files_of_editors_that_begin_with_a_byte_order_mark_are_read(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("DSPY_LIVE_API_KEY=k\n", "utf-8-sig")
     (tmp_path / "lm.toml").write_text('[lm]\nmodel = "openai/x"\n', "utf-8-sig")
-    found = read_settings(config=tmp_path / "lm.toml", environ={}, dotenv=tmp_path / ".env")
+    found = read_settings(file=read_config(tmp_path / "lm.toml"), environ={}, dotenv=tmp_path / ".env")
     assert (found.model, found.options["api_key"]) == ("openai/x", "k")

@@ -77,7 +77,7 @@ def test_an_lm_call_that_begins_again_ends_the_run_once_its_words_are_printed() 
     assert out.getvalue() == "wro\n"
 
 
-def test_a_retry_asks_nobody_again_once_words_are_printed() -> None:
+def test_a_retry_stops_once_words_are_printed() -> None:
     inner = ScriptedService((token("wro"), LMFailed("cut")))
     service = Retry(3, chance=lambda: 0.0)(inner)
     with pytest.raises(StreamBroken):
@@ -121,7 +121,7 @@ def test_json_lines_have_every_event_and_the_result() -> None:
     assert lines[-1] == {"event": "prediction", "outputs": {"answer": "b"}}
 
 
-def test_a_pipe_that_nobody_reads_ends_the_run() -> None:
+def test_a_closed_pipe_ends_the_run() -> None:
     class Gone(io.StringIO):
         def write(self, text: str) -> int:
             raise BrokenPipeError

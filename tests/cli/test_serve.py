@@ -311,7 +311,7 @@ def test_the_simulated_lm_as_a_server_answers_a_command(live: Commands) -> None:
     assert stopped(sim, signal.SIGINT)[0] == 130
 
 
-def test_the_simulated_lm_refuses_what_it_does_not_know(live: Commands) -> None:
+def test_the_simulated_lm_refuses_unknown_options(live: Commands) -> None:
     for words, said in [
         (["--fault", "nonsense=1"], "no fault 'nonsense'"),
         (["--fault", "429"], "NAME=RATE"),

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
+import pty
+import select
 import signal
+import subprocess
+import sys
+import termios
+import time
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -95,3 +102,31 @@ def test_the_command_in_a_pipe(live: Commands) -> None:
     gone = live.main("top", url)
     assert gone.returncode == 1
     assert "refused" in gone.stderr
+
+
+def test_q_on_a_terminal_ends_it_and_leaves_the_terminal_as_it_was(live: Commands) -> None:
+    server = live.start("serve", "qa.py:plain", "--port", "0", "--no-ledger")
+    url = "http://{}:{}".format(*address(banner(server)))
+    screen_end, terminal = pty.openpty()
+    before = termios.tcgetattr(terminal)
+    watching = subprocess.Popen(
+        [sys.executable, "-m", "dspy_live", "top", url, "--every", "0.05"],
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+        preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),  # it becomes the session's own terminal
+    )
+    shown = b""
+    while b"went well" not in shown:
+        shown += os.read(screen_end, 4096)
+    os.write(screen_end, b"xq")
+    until = time.monotonic() + 40
+    while watching.poll() is None and time.monotonic() < until:
+        if select.select([screen_end], [], [], 0.1)[0]:
+            os.read(screen_end, 4096)
+    watching.kill()
+    assert watching.wait() == 0
+    assert termios.tcgetattr(terminal) == before
+    os.close(terminal)
+    os.close(screen_end)

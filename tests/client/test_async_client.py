@@ -354,7 +354,7 @@ async def test_a_detached_run_is_resumed_where_it_was_left() -> None:
     assert text == " ".join(f"w{i}" for i in range(200))
 
 
-async def test_resuming_what_is_over_or_unknown() -> None:
+async def test_resuming_a_run_that_is_over_or_unknown() -> None:
     with serving(qa(answer)) as live:
         client = AsyncClient(live.url)
         async with client.start(question="x") as run:
@@ -458,7 +458,7 @@ def test_half_a_character_arrives_however_it_is_asked() -> None:
 
 
 @pytest.mark.parametrize("url", ["http://", "http://127.0.0.1:abc", "ftp://x", "127.0.0.1:8000", "http://x:99999"])
-def test_what_is_no_url_of_a_server(url: str) -> None:
+def test_an_address_that_is_no_url_of_a_server(url: str) -> None:
     with pytest.raises(ConfigurationError, match="URL"):
         AsyncClient(url)
 

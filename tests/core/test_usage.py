@@ -96,7 +96,7 @@ SENT = {
 
 
 @pytest.mark.parametrize("case", SENT)
-def test_what_providers_send(case: str) -> None:
+def test_usage_as_providers_send_it(case: str) -> None:
     raw, expected = SENT[case]
     assert LMUsage.parse(raw) == expected
 

@@ -39,7 +39,14 @@ class Odd(dspy.Module):
         dspy_live.emit("odd", {"text": "a\\ud800", "cycle": cycle, "set": {1}, (1, 2): float("inf"), "what": object()})
         return dspy.Prediction(answer="a\\ud800")
 
-talking, failing, waiting, odd = Talking(), Failing(), Waiting(), Odd()
+class Leaving(dspy.Module):
+    async def aforward(self, question):  # from a task, asyncio throws it out of the whole loop
+        await asyncio.create_task(self.leave())
+
+    async def leave(self):
+        raise SystemExit(3)
+
+talking, failing, waiting, odd, leaving = Talking(), Failing(), Waiting(), Odd(), Leaving()
 """
 
 
@@ -134,12 +141,22 @@ def test_a_program_tells_its_fields(driver: Driver) -> None:
     assert (loaded["text"], loaded["inputs"][0]["required"]) == ("answer", True)
 
 
-def test_only_usage_and_the_result_where_nobody_streams(driver: Driver) -> None:
+def test_a_call_without_a_stream_gets_usage_and_the_result(driver: Driver) -> None:
     run = driver.run(driver.load("question -> answer"), "Why?")
     driver.send(run)
     assert driver.end(run["id"]) is True
     assert [event["type"] for event in driver.events(run["id"])] == ["usage", "prediction"]
     assert driver.events(run["id"])[-1].keys() == {"type", "outputs"}
+
+
+def test_a_program_that_exits_in_a_task_ends_its_own_run_alone(driver: Driver, target: str) -> None:
+    other = driver.run(driver.load(f"{target}:waiting"), "?", stream=True)
+    driver.send(other)
+    run = driver.run(driver.load(f"{target}:leaving"), "?")
+    driver.send(run)
+    assert "SystemExit" in driver.end(run["id"])["message"]
+    assert driver.load(f"{target}:talking"), "the loop goes on"
+    assert not driver.ends(other["id"])
 
 
 def test_no_more_is_sent_than_there_are_credits(driver: Driver, target: str) -> None:
@@ -155,7 +172,7 @@ def test_no_more_is_sent_than_there_are_credits(driver: Driver, target: str) -> 
     assert [event["data"] for event in driver.events(run["id"]) if event["type"] == "custom"] == list(range(50))
 
 
-def test_what_is_ready_crosses_at_once(driver: Driver, target: str) -> None:
+def test_ready_events_cross_at_once(driver: Driver, target: str) -> None:
     program = driver.load(f"{target}:talking")
     runs = [driver.run(program, "100", stream=True) for _ in range(5)]
     before = len(driver.batches)
@@ -203,7 +220,7 @@ def test_mistakes_of_the_host_are_failures_of_that_command(driver: Driver) -> No
     assert driver.end(gone["id"])["code"] == "not_found"
 
 
-def test_what_has_no_form_in_json_becomes_the_nearest_thing(driver: Driver, target: str) -> None:
+def test_a_value_without_a_form_in_json_becomes_the_nearest_one(driver: Driver, target: str) -> None:
     run = driver.run(driver.load(f"{target}:odd"), "?", stream=True)
     driver.send(run)
     assert driver.end(run["id"]) is True
@@ -216,7 +233,7 @@ def test_what_has_no_form_in_json_becomes_the_nearest_thing(driver: Driver, targ
     assert predicted["outputs"] == {"answer": "a?"}
 
 
-def test_a_shutdown_cancels_what_runs_and_takes_nothing_new(target: str) -> None:
+def test_a_shutdown_cancels_running_calls_and_takes_no_new_ones(target: str) -> None:
     driver = Driver()
     run = driver.run(driver.load(f"{target}:waiting"), "?", stream=True)
     driver.send(run)

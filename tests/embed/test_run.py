@@ -64,7 +64,38 @@ async def test_spent_credits_make_the_sink_full_until_more_are_granted() -> None
     await asyncio.wait_for(host.task, 1)
 
 
-async def test_what_a_source_had_in_hand_is_kept_and_sent_in_order_as_credits_come() -> None:
+async def test_a_fast_source_never_has_more_on_its_way_than_the_credits() -> None:
+    host = Host(credits=4)
+    attempt = await host.attempt()
+    sent = stops = 0
+
+    async def source() -> None:
+        nonlocal sent, stops
+        for event in tokens(500):
+            sent += 1
+            if not host.run.push(event):
+                stops += 1
+                await host.run.room()
+
+    pushing = asyncio.create_task(source())
+    taken = 0
+    while not pushing.done():
+        await host.turns(20)  # the reader has stopped: nothing is sent but what it gave credit for
+        assert sent - taken <= 4
+        assert len(host.types) == sent, "nothing waits in the run"
+        read_on = 1 + taken % 4
+        taken += read_on
+        host.run.credit(read_on)
+    assert stops > 100
+    host.run.credit(10)
+    attempt.end()
+    await asyncio.wait_for(host.task, 1)
+    await host.turns()
+    texts = [event["text"] for _, events, _ in host.replies for event in events if event["type"] == "token"]
+    assert texts == [f"{i} " for i in range(500)]
+
+
+async def test_events_without_credit_are_kept_and_sent_in_order_as_credits_come() -> None:
     host = Host(credits=2)
     attempt = await host.attempt()
     attempt.send(Started("r"), *tokens(4))
@@ -115,6 +146,21 @@ async def test_a_failure_comes_after_the_events_before_it() -> None:
     await host.turns()
     assert host.types == ["started", "token"]
     assert host.end["code"] == "lm_failed"
+
+
+async def test_a_failure_that_has_no_text_has_its_kind() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("this exception can't be shown")
+
+    host = Host()
+    attempt = await host.attempt()
+    attempt.fail(Mute())
+    await host.task
+    await host.turns()
+    assert host.end["kind"].endswith("Mute")
+    assert host.end["message"].endswith("Mute")
+    assert host.end["code"] == "program_failed"
 
 
 async def test_a_run_that_is_cancelled_while_its_events_wait_ends_as_cancelled() -> None:

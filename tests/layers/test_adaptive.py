@@ -48,7 +48,7 @@ async def test_it_grows_by_about_one_a_round_while_in_use() -> None:
 
 
 @virtual_time
-async def test_it_does_not_grow_on_what_was_not_tried() -> None:
+async def test_the_limit_does_not_grow_while_it_is_not_used() -> None:
     layer = Adaptive(1, 100, start=10)
     await load(layer, ScriptedService([Wait(1), Completion({})]), 1, 50)
     assert layer.limit == 10
@@ -104,7 +104,7 @@ async def test_without_slow_the_callers_own_sink_is_handed_through() -> None:
 
 
 @virtual_time
-async def test_it_settles_near_what_the_service_can_take() -> None:
+async def test_the_limit_settles_near_the_services_capacity() -> None:
     capacity, active, refused = 12, 0, 0
 
     async def server(call: Call, sink: Sink) -> Result:

@@ -247,7 +247,7 @@ async def test_cancelled_calls_give_their_reservation_up() -> None:
     assert (await at_once(engine, budget, 3)).count(ANSWER) == 3
 
 
-async def test_what_a_second_budget_refuses_the_first_does_not_hold() -> None:
+async def test_a_call_that_the_second_budget_refuses_holds_no_place_in_the_first() -> None:
     engine, wide, narrow = Engine(LMUsage(1, 1, 2)), Budget(max_calls=10), Budget(max_calls=1)
     results = await asyncio.gather(at_once(engine, wide, 1), ask(wide(narrow(engine))), return_exceptions=True)
     assert not isinstance(results[1], BaseException)

@@ -60,13 +60,13 @@ async def test_a_run_is_played_back_as_a_stream_without_asking_again() -> None:
     assert (cache.statistics().hits, cache.statistics().misses) == (1, 1)
 
 
-async def test_who_wants_no_tokens_gets_none() -> None:
+async def test_a_hit_pushes_no_tokens_to_a_call_without_a_stream() -> None:
     service = Cache()(ScriptedService(RUN))
     await collect(service, a_call())
     assert [type(e) for e in await collect(service, a_call(stream=False))] == [Started, Predicted]
 
 
-async def test_a_run_that_nobody_streamed_answers_only_calls_that_do_not_stream() -> None:
+async def test_a_cached_run_without_a_stream_answers_no_streaming_call() -> None:
     """It has said nothing, and its playback would be a stream without a token."""
     inner = ScriptedService([RUN[0], RUN[-1]], RUN)
     service = Cache()(inner)
@@ -134,7 +134,7 @@ async def test_inputs_that_are_no_json_go_through() -> None:
     "rubbish",
     [None, "text", {}, {"format": "dspy-live-run-v1"}, {"format": "dspy-live-run-v2"}, {"format": "x", "outputs": {}}],
 )
-async def test_an_entry_of_somebody_else_is_a_miss(rubbish: Any) -> None:
+async def test_an_entry_in_another_format_is_a_miss(rubbish: Any) -> None:
     class Strange(MemoryStore):
         async def get(self, key: str) -> Any:
             return rubbish
@@ -201,7 +201,7 @@ class TestMemoryStore(StoreConformance):
         return MemoryStore()
 
 
-async def test_memory_is_bounded_and_what_was_used_longest_ago_goes_first() -> None:
+async def test_memory_is_bounded_and_the_least_recently_used_entry_goes_first() -> None:
     store = MemoryStore(max_bytes=1000)
     for n in range(3):
         await store.put(f"k{n}", "x" * 298)

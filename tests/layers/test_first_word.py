@@ -34,6 +34,6 @@ def test_the_first_word_is_heard_once_and_later_ones_cost_nothing(event: Event) 
     assert all(word.push == sink.push for word in words), "also where one stands inside of another"
 
 
-def test_what_the_sink_answers_is_handed_back() -> None:
+def test_the_answer_of_the_sink_is_handed_back() -> None:
     word = FirstWord(Recorder(bound=2))
     assert [word.push(event) for event in (Status("s"), TextDelta("a"), TextDelta("b"))] == [True, False, False]

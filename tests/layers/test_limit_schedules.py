@@ -146,7 +146,7 @@ def test_adaptive_gives_every_slot_back() -> None:
     check(scenario, 4)
 
 
-def test_single_flight_serves_who_stays() -> None:
+def test_single_flight_serves_the_callers_that_stay() -> None:
     async def scenario() -> None:
         work = Work(TextDelta("a"), TextDelta("b"))
         layer = SingleFlight(lambda call: "one")

@@ -69,7 +69,7 @@ def test_every_rule_agrees_with_the_recommended_order() -> None:
 
 
 @pytest.mark.parametrize("kind", ONCE)
-def test_what_would_multiply_may_stand_there_once(kind: str) -> None:
+def test_a_layer_that_multiplies_may_stand_in_the_list_once(kind: str) -> None:
     with pytest.raises(ConfigurationError, match="2 times"):
         check_order([MAKE[kind](), MAKE[kind]()])
 
@@ -80,7 +80,7 @@ def test_a_retry_around_the_lm_and_another_around_the_program_multiply() -> None
     check_order([Limit(1), Deadline(5)][::-1], [Retry(), Limit(1)])
 
 
-def test_a_runtime_refuses_what_would_surprise() -> None:
+def test_a_runtime_refuses_a_surprising_order() -> None:
     Runtime(layers=[Deadline(5), Limit(1)], lm_layers=[Retry(), Timeouts(first_token=1)])
     for wrong in ({"layers": [Limit(1), Deadline(5)]}, {"lm_layers": [Timeouts(idle=1), Retry()]}):
         with pytest.raises(ConfigurationError, match="from the outside in"):

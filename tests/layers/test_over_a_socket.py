@@ -75,7 +75,7 @@ WAYS = ("native", "thread", "inline")
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("fault", ["429", "500", "503", "cut", "cut_start", "malformed", "error_in_stream"])
-async def test_a_fault_is_retried_and_what_is_streamed_is_what_you_get(sim: Sim, fault: str, way: Any) -> None:
+async def test_after_a_retried_fault_the_streamed_text_is_the_answer(sim: Sim, fault: str, way: Any) -> None:
     layer = Retry(3, backoff=QUICK)
     runtime = Runtime(lm_layers=[layer])
     sim.server.next(fault=fault, retry_after=0)

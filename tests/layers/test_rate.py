@@ -184,7 +184,7 @@ async def test_below_one_per_minute() -> None:
 
 
 @virtual_time
-async def test_who_would_wait_too_long_is_refused_at_once_and_takes_nothing() -> None:
+async def test_a_wait_that_is_too_long_is_refused_at_once_and_takes_nothing() -> None:
     layer = Rate(requests_per_minute=6, max_wait=60)
     script = ScriptedService([Completion({})])
     tasks = [asyncio.create_task(collect(layer(script), Call({}))) for _ in range(12)]
@@ -201,7 +201,7 @@ async def test_who_would_wait_too_long_is_refused_at_once_and_takes_nothing() ->
 
 
 @virtual_time
-async def test_who_would_wait_past_the_deadline_is_refused_at_once() -> None:
+async def test_a_wait_past_the_deadline_is_refused_at_once() -> None:
     layer = Rate(requests_per_minute=6)
     script = ScriptedService([Completion({})])
     for _ in range(6):
@@ -213,7 +213,7 @@ async def test_who_would_wait_past_the_deadline_is_refused_at_once() -> None:
 
 
 @virtual_time
-async def test_who_leaves_gives_its_turn_back() -> None:
+async def test_a_call_that_leaves_gives_its_turn_back() -> None:
     layer = Rate(requests_per_minute=6)
     script = ScriptedService([Completion({})])
     for _ in range(6):
@@ -230,7 +230,7 @@ async def test_who_leaves_gives_its_turn_back() -> None:
 
 
 @virtual_time
-async def test_what_was_really_used_is_set_against_the_estimate() -> None:
+async def test_the_tokens_used_are_set_against_the_estimate() -> None:
     layer = Rate(tokens_per_minute=6000, estimate=lambda call: 1000)
     await collect(layer(ScriptedService([used(200), used(300), used(9999, cached=True), Predicted({})])), Call({}))
     assert layer.statistics().tokens_left == 5500
@@ -242,7 +242,7 @@ async def test_what_was_really_used_is_set_against_the_estimate() -> None:
 
 
 @virtual_time
-async def test_what_a_call_has_reported_before_it_failed_counts() -> None:
+async def test_tokens_that_a_failed_call_has_reported_count() -> None:
     layer = Rate(tokens_per_minute=6000, estimate=lambda call: 1000)
     for failure, left in ((LMFailed("cut"), 5800), (asyncio.CancelledError(), 5600)):
         with pytest.raises(type(failure)):

@@ -97,7 +97,7 @@ async def test_the_last_failure_comes_out() -> None:
     ],
 )
 @virtual_time
-async def test_what_another_try_would_not_mend_is_not_tried(failure: Exception) -> None:
+async def test_a_failure_that_another_try_would_not_mend_is_not_retried(failure: Exception) -> None:
     script = ScriptedService(failure, [Completion({})])
     with pytest.raises(type(failure)):
         await collect(full()(script), Call({}))
@@ -260,7 +260,7 @@ async def test_a_failure_says_that_the_budget_refused_another_try() -> None:
         (0.3, "faults first"),
     ],
 )
-def test_the_default_budget_refuses_nobody_while_half_of_the_requests_are_answered(faults: float, order: str) -> None:
+def test_the_default_budget_refuses_no_retry_while_half_of_the_requests_are_answered(faults: float, order: str) -> None:
     """A fifth of a retry per call gave up on 101 of 400 calls at 30 % of faults, where tries alone would lose 11."""
     chance = Random(f"{faults} {order}")
 

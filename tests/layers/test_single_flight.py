@@ -134,7 +134,7 @@ async def test_when_the_last_leaves_the_run_is_cancelled_and_waited_for() -> Non
 
 
 @virtual_time
-async def test_a_slow_reader_holds_nobody_up_and_misses_nothing() -> None:
+async def test_a_slow_reader_holds_no_other_up_and_misses_nothing() -> None:
     events = [token(str(n)) for n in range(500)]
     script = ScriptedService([*events, Predicted({})])
     service = by_question()(script)
@@ -150,7 +150,7 @@ async def test_a_slow_reader_holds_nobody_up_and_misses_nothing() -> None:
 
 
 @virtual_time
-async def test_who_comes_late_catches_up_and_hears_the_rest_as_it_comes() -> None:
+async def test_a_late_caller_catches_up_and_gets_the_rest_as_it_comes() -> None:
     script = ScriptedService()
     service = by_question()(script)
     first, late = Recorder(), Recorder()

@@ -18,12 +18,16 @@ from dspy_live.layers import (
     Limit,
     Rate,
     Retry,
+    SharedLimit,
+    SharedRate,
+    SharedSingleFlight,
     Shed,
     SingleFlight,
     Timeouts,
 )
 from dspy_live.testing import ScriptedService
 
+NOWHERE = "redis://127.0.0.1:1"
 SHOWN: dict[str, Any] = {
     "Adaptive(1, 20)": Adaptive(1, 20),
     "Breaker(0.5)": Breaker(0.5),
@@ -37,6 +41,9 @@ SHOWN: dict[str, Any] = {
     "Limit(10, queue=100)": Limit(10),
     "Rate(requests_per_minute=60, tokens_per_minute=6000)": Rate(requests_per_minute=60, tokens_per_minute=6000),
     "Retry(3)": Retry(3),
+    "SharedLimit('lm', 10, queue=100)": SharedLimit(NOWHERE, "lm", 10),
+    "SharedRate(requests_per_minute=60)": SharedRate(NOWHERE, "lm", requests_per_minute=60),
+    "SharedSingleFlight('lm')": SharedSingleFlight(NOWHERE, "lm"),
     "Shed(100, lag=0.5)": Shed(100, lag=0.5),
     "Shed(lag=0.5)": Shed(lag=0.5),
     "SingleFlight()": SingleFlight(),

@@ -94,6 +94,6 @@ def test_an_lm_that_can_not_be_made_is_told(program: dspy.Module) -> None:
         configure(program, simulated=simulated, model="openai/x", options={"stream": "sometimes"}, source="--lm")
 
 
-def test_current_settings_are_what_is_configured_now(program: dspy.Module) -> None:
+def test_current_settings_are_those_configured_now(program: dspy.Module) -> None:
     configure(program, simulated=simulated)
     assert current_settings() == {"lm": dspy.settings.lm, "adapter": dspy.settings.adapter}

@@ -173,7 +173,7 @@ def test_a_saved_state_goes_into_a_program(here: Path) -> None:
         ("qa.py:settings()", "'settings()' can't be made: TypeError"),
     ],
 )
-def test_what_is_no_program_is_said_in_one_line(here: Path, target: str, said: str) -> None:
+def test_a_target_that_is_no_program_is_refused_in_one_line(here: Path, target: str, said: str) -> None:
     write(here, "qa.py", PROGRAMS)
     write(here, "notes.txt", "notes")
     assert said in refusal(target)

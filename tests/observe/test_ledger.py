@@ -24,7 +24,7 @@ from dspy_live.core.call import Call
 from dspy_live.core.errors import ConfigurationError, DeadlineExceeded
 from dspy_live.core.observer import RunRecord
 from dspy_live.core.usage import LMRecord, LMUsage
-from dspy_live.observe import tracing as tracing_module
+from dspy_live.observe import span_content as spans_module
 from dspy_live.observe.ledger import Filter, Ledger, default_place, open_ledger, postgres, sqlite, writer
 from dspy_live.observe.ledger import ledger as ledger_module
 from dspy_live.observe.ledger.schema import STEPS
@@ -150,7 +150,7 @@ def test_contents_only_by_choice_and_without_keys(place: str) -> None:
     with_contents.close()
 
 
-@pytest.mark.parametrize("module", [ledger_module, tracing_module])
+@pytest.mark.parametrize("module", [ledger_module, spans_module])
 def test_a_large_input_is_not_searched_to_its_end_and_a_key_at_the_cut_is_found(
     module: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,7 +162,7 @@ def test_a_large_input_is_not_searched_to_its_end_and_a_key_at_the_cut_is_found(
         return redact(text)
 
     monkeypatch.setattr(module, "redact", searching)
-    content: Any = getattr(module, "_content", None) or Ledger(Unused(), contents=True)._content  # type: ignore[arg-type]
+    content: Any = getattr(module, "content", None) or Ledger(Unused(), contents=True)._content  # type: ignore[arg-type]
     beginning = " " * (module.MAX_CONTENT - 20)
     kept = content({"question": f"{beginning} sk-S3CRETs3cretS3cret77 {'A' * 3_000_000}"})
     assert len(kept) == module.MAX_CONTENT
@@ -182,7 +182,7 @@ class Unused:
     def reopen(self) -> None: ...
 
 
-def test_odd_texts_come_back_and_a_row_that_can_not_be_written_keeps_nobody_back(
+def test_odd_texts_come_back_and_a_row_that_can_not_be_written_holds_no_other_back(
     ledger: Ledger, caplog: pytest.LogCaptureFixture
 ) -> None:
     for program in ("Ünï \U0001f389", "'\"%s ?", "null\x00byte", "lone \ud800", "good"):
@@ -269,11 +269,23 @@ def test_an_older_ledger_is_brought_up_to_date_and_keeps_its_rows(place: str, mo
         "completion_tokens, total_tokens, cached_tokens, reasoning_tokens, estimated_tokens, cost, unpriced_calls) "
         "VALUES ('old', 'Rag', '', 1.0, 1.0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0)"
     )
+    for predictor in ("ask", "answer", "answer"):
+        old.backend.change(
+            "INSERT INTO lm_calls (run, program, key, model, predictor, lm_call, ended, latency, cache, prompt_tokens, "
+            "completion_tokens, total_tokens, cached_tokens, reasoning_tokens, estimated_tokens, cost, unpriced_calls) "
+            "VALUES ('old', 'Rag', '', 'openai/x', ?, 1, 1.5, 1.0, 'miss', 1, 1, 2, 0, 0, 0, 0.25, 0)",
+            [predictor],
+        )
     old.close()
     monkeypatch.undo()
     new = open_ledger(place)
     assert [(run["id"], run["inputs"]) for run in new.runs()] == [("old", None)]
-    assert new.backend.read("SELECT version FROM ledger_version ORDER BY 1") == [(1,), (2,), (3,)]
+    assert new.backend.read("SELECT version FROM ledger_version ORDER BY 1") == [(1,), (2,), (3,), (4,), (5,), (6,)]
+    for chosen in ({"model": "openai/x"}, {"predictor": "ask"}, {"model": "openai/x", "predictor": "answer"}):
+        (day,) = new.summary("day", Filter(**chosen))
+        assert (day["runs"], day["mean_duration"]) == (1, 1.0)
+        assert [run["id"] for run in new.runs(Filter(**chosen))] == ["old"]
+    assert new.runs(Filter(model="openai/x", predictor="other")) == new.runs(Filter(predictor="answe")) == []
     new.close()
 
 
@@ -547,3 +559,41 @@ def test_the_ledger_lies_in_the_home_folder_by_default(monkeypatch: pytest.Monke
     monkeypatch.delenv("DSPY_LIVE_HOME")
     monkeypatch.delenv("DSPY_LIVE_LEDGER")
     assert default_place() == str(Path.home() / ".dspy_live" / "ledger.db")
+
+
+class SmallDisk(sqlite.SQLiteBackend):
+    """A ledger on a disk with room for so many pages; SQLite fails there as it does on a full disk."""
+
+    pages = 4
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = super()._connect()
+        connection.execute(f"PRAGMA max_page_count = {self.pages}")
+        return connection
+
+
+def test_a_full_disk_is_told_as_one_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"can't be written: database or disk is full"):
+        SmallDisk(tmp_path / "ledger.db")
+
+
+def test_a_disk_that_is_full_for_a_while_is_told_and_written_to_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SmallDisk, "pages", 1000)
+    backend = SmallDisk(tmp_path / "ledger.db")
+    (used,) = backend._connection.execute("PRAGMA page_count").fetchone()
+    backend._connection.execute(f"PRAGMA max_page_count = {used}")
+    step = "INSERT INTO ledger_version VALUES (?, ?)"
+    with pytest.raises(OSError, match="database or disk is full"):
+        backend.change_all([f"INSERT INTO ledger_version VALUES ({-number}, 0)" for number in range(1, 10_000)])
+    backend._connection.execute("PRAGMA max_page_count = 1000")
+    assert backend.change(step, (-1, 0.0)) == 1
+    assert backend.read("SELECT count(*) FROM ledger_version WHERE version < 0") == [(1,)]
+    backend.close()
+
+
+def test_the_totals_of_an_empty_ledger_are_zeros(ledger: Ledger) -> None:
+    totals = ledger.totals()
+    assert (totals["runs"], totals["failed_runs"], totals["total_tokens"]) == (0, 0, 0)
+    assert totals["mean_duration"] is None, "of no runs there is no mean"

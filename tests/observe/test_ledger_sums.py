@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from dspy_live.core.errors import ConfigurationError
 from dspy_live.observe.ledger import GROUPS, Filter, Ledger, open_ledger, postgres, query
-from dspy_live.observe.ledger.sums import DAY, HOUR, parts
+from dspy_live.observe.ledger.sums import DAY, HOUR, parts, pruning
+from dspy_live.observe.ledger.uses import uses_of
 
 NOW = 20_000 * DAY + 7 * HOUR + 1234.5
 
@@ -35,8 +36,9 @@ def fill(ledger: Ledger, count: int = 300) -> None:
     for n in range(count):
         error, program, key = "LMError" if n % 7 == 0 else None, f"program{n % 3}", f"key{n % 5}"
         at = NOW - n * 2311.7
+        uses = uses_of((f"model{n % 4}", f"predictor{call}") for call in range(1 + n % 2))
         ledger.writer.run(
-            (f"run{n}", program, key, at, 1.5, 0.5 if n % 2 else None, error, 1, 0, *[n] * 6, 0.25, 0, None, None)
+            (f"run{n}", program, key, at, 1.5, 0.5 if n % 2 else None, error, 1, 0, *[n] * 6, 0.25, 0, None, None, uses)
         )
         for call in range(1 + n % 2):
             ledger.writer.call(
@@ -50,7 +52,12 @@ def everything(ledger: Ledger) -> dict[Any, Any]:
     ranges = [(None, None), (NOW - 3.3 * DAY, None), (None, NOW - 2.2 * DAY), (NOW - 5.1 * DAY, NOW - HOUR * 1.5)]
     ranges += [(NOW - 900, NOW), (NOW - DAY, NOW - DAY + 9000), (20_000 * DAY - DAY, 20_000 * DAY), (NOW, NOW - 1)]
     names: list[dict[str, str]] = [{}, {"program": "program1"}, {"key": "key2", "model": "model3"}]
-    names += [{"predictor": "predictor1"}, {"run": "run8"}, {"key": "nobody"}]
+    names += [
+        {"predictor": "predictor1"},
+        {"model": "model1", "predictor": "predictor0"},
+        {"run": "run8"},
+        {"key": "nobody"},
+    ]
     told = {}
     for by, (since, until), name in itertools.product([None, *GROUPS], ranges, names):
         told[by, since, until, *name.items()] = ledger.summary(by, Filter(since=since, until=until, **name))
@@ -59,7 +66,7 @@ def everything(ledger: Ledger) -> dict[Any, Any]:
 
 def from_the_rows(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> dict[Any, Any]:
     with monkeypatch.context() as patched:
-        patched.setattr(query, "_sizes", lambda *_: ())
+        patched.setattr(query, "_kept", lambda *_: {})
         return everything(ledger)
 
 
@@ -89,6 +96,31 @@ def test_sums_tell_the_same_after_old_rows_were_removed(ledger: Ledger, monkeypa
     assert told[None, None, None][0]["runs"] == math.ceil(3.3 * DAY / 2311.7)
 
 
+def test_a_row_that_comes_while_a_days_sums_are_made_anew_counts_once(postgres_url: str) -> None:
+    """A row of a new kind, committed between the two statements that make them anew, was counted twice."""
+    import psycopg
+
+    ledger = open_ledger(postgres_url)
+    fill(ledger, 20)
+    limit = time.time() + DAY  # every day is made anew
+    statements = pruning("lm_calls", limit, "postgres")
+    with psycopg.connect(postgres_url) as tidying:
+        emptied = next(n for n, text in enumerate(statements) if text.startswith("DELETE FROM lm_calls_by_day "))
+        for statement in statements[: emptied + 1]:
+            tidying.execute(statement.encode())
+        names, at = ("", "new", "new", "new", "new", 1), NOW + 6 * HOUR
+        ledger.writer.call((*names, at, 1.0, None, None, "miss", 1, 1, 2, 0, 0, 0, 0.25, 0))
+        # Without the lock it is written now; with it, when the sums are done.
+        ledger.flush(2.0)
+        for statement in statements[emptied + 1 :]:
+            tidying.execute(statement.encode())
+        tidying.commit()
+    assert ledger.flush()
+    (row,) = [row for row in ledger.summary("program") if row["program"] == "new"]
+    assert (row["api_calls"], row["total_tokens"]) == (1, 2)
+    ledger.close()
+
+
 def test_rows_older_than_the_setting_are_removed_while_new_ones_are_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,7 +129,7 @@ def test_rows_older_than_the_setting_are_removed_while_new_ones_are_written(
     first.close()
     monkeypatch.setenv("DSPY_LIVE_LEDGER_KEEP", "90d")
     kept = open_ledger(tmp_path / "ledger.db")
-    kept.writer.run(("new", "Rag", "", time.time(), 1.0, None, None, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0, None, None))
+    kept.writer.run(("new", "Rag", "", time.time(), 1.0, None, None, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0, None, None, ""))
     assert kept.flush()
     assert [run["id"] for run in kept.runs()] == ["new"]
     assert kept.totals()["runs"] == 1

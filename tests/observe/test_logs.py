@@ -333,7 +333,7 @@ def test_forked_workers_lose_no_line_when_the_file_is_rotated(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("rotate", ["1 MB", "daily"])
-def test_a_log_that_somebody_else_moves_goes_on_in_a_new_file(
+def test_a_log_that_another_process_moves_goes_on_in_a_new_file(
     rotate: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     setup_logging(file=tmp_path / "log", rotate=rotate, stream=io.StringIO())

@@ -37,7 +37,7 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
 def a_run(metrics: Metrics, error: BaseException | None = None, program: str = "Rag", ttft: float | None = 0.2) -> None:
     call = Call({}, program=program)
     metrics.run_started(call)
-    metrics.run_ended(RunRecord(call, None, error, 0.7, ttft))
+    metrics.run_ended(RunRecord(call, {} if error is None else None, error, 0.7, ttft))
 
 
 def test_runs_are_counted_by_outcome_with_durations() -> None:
@@ -85,6 +85,59 @@ def test_tokens_cost_and_cache_are_the_trackers_numbers() -> None:
     assert figure("dspy_live_cache_lookups_total", result="hit") == stats["cache_hits"] == 1
     assert figure("dspy_live_cache_lookups_total", result="miss") == stats["cache_misses"] == 1
     assert value(metrics, "dspy_live_lm_call_duration_seconds_count", model="openai/x") == 2
+
+
+def test_lm_calls_that_were_cancelled_are_no_errors_of_the_lm() -> None:
+    account = Account()
+    metrics = Metrics(account)
+    at = {"program": "Rag", "model": "openai/x"}
+    for error in (None, "CancelledError", "CancelledError", "LMServerError"):
+        account.record(LMRecord(**at, error=error))
+    assert value(metrics, "dspy_live_lm_calls_total", outcome="ok", **at) == 1
+    assert value(metrics, "dspy_live_lm_calls_total", outcome="error", **at) == 1
+    assert value(metrics, "dspy_live_lm_calls_total", outcome="cancelled", **at) == 2
+    assert UsageTracker(account).get_stats()["errors"] == 3
+
+
+def test_lm_calls_before_the_metrics_were_made_are_in_the_sums() -> None:
+    account = Account()
+    account.record(LMRecord(model="openai/x", error="CancelledError"))
+    metrics = Metrics(account)
+    assert value(metrics, "dspy_live_lm_calls_total", outcome="error", program="", model="openai/x") == 1
+
+
+def test_tools_are_counted_by_outcome_with_durations() -> None:
+    metrics = Metrics(Account())
+    for error in (None, None, KeyError("x"), Cancelled("left")):
+        metrics.tool_ended("look_up", 0.3, error)
+    assert value(metrics, "dspy_live_tool_calls_total", tool="look_up", outcome="ok") == 2
+    assert value(metrics, "dspy_live_tool_calls_total", tool="look_up", outcome="error") == 1
+    assert value(metrics, "dspy_live_tool_calls_total", tool="look_up", outcome="cancelled") == 1
+    assert value(metrics, "dspy_live_tool_duration_seconds_count", tool="look_up") == 4
+    assert value(metrics, "dspy_live_tool_duration_seconds_bucket", tool="look_up", le="0.25") == 0
+
+
+def test_a_run_that_was_left_without_a_reason_is_cancelled() -> None:
+    metrics = Metrics(Account())
+    call = Call({}, program="Rag")
+    metrics.run_started(call)
+    metrics.run_ended(RunRecord(call, None, None, 0.7, None))
+    assert value(metrics, "dspy_live_requests_total", program="Rag", outcome="cancelled") == 1
+
+
+def test_of_many_programs_a_run_that_went_well_is_never_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With as many series as there may be, an answer of a further program was counted as a failure."""
+    monkeypatch.setattr(module, "MAX_SERIES", 5)
+    metrics = Metrics(Account())
+    for n in range(5):
+        a_run(metrics, ValueError(n), program=f"p{n % 4}")
+    a_run(metrics, program="p4")
+    a_run(metrics, program="further")
+    a_run(metrics, Cancelled("left"), program="p0")
+    text = read(metrics)
+    outcomes = {labels: count for (name, labels), count in text.items() if name == "dspy_live_requests_total"}
+    assert sum(count for labels, count in outcomes.items() if ("outcome", "error") in labels) == 5
+    assert sum(count for labels, count in outcomes.items() if ("outcome", "ok") in labels) == 2
 
 
 @dataclass

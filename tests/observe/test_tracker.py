@@ -44,7 +44,7 @@ def test_everything_the_specification_names_is_there() -> None:
         assert not stats[name]
 
 
-def test_each_kind_of_exchange_is_counted_as_what_it_is() -> None:
+def test_each_kind_of_exchange_is_counted_under_its_own_name() -> None:
     account = Account()
     account.record(a_record(10, cache="miss"))
     account.record(a_record(0, cache="hit", usage=LMUsage(), cost=0.0))
@@ -83,7 +83,7 @@ def test_a_module_that_is_entered_twice_counts_a_call_once() -> None:
     assert UsageTracker(account).get_stats()["by_module"]["a"]["total_tokens"] == 10
 
 
-def test_a_scope_counts_what_is_inside_and_can_be_entered_again() -> None:
+def test_a_scope_counts_the_calls_inside_and_can_be_entered_again() -> None:
     account = Account()
     account.record(a_record(1))
     tracker = UsageTracker(account)

@@ -7,8 +7,10 @@ from typing import Any
 
 import dspy
 import pytest
+from dspy.lm15 import Config, Message, Request, Response, Usage
 
 from dspy_live.programs import internals
+from dspy_live.programs.lm.seam.lm_call import writer
 
 
 def test_the_version() -> None:
@@ -25,8 +27,11 @@ def test_every_internal_is_there() -> None:
     [
         (internals.prepare, ["lm", "prompt", "messages", "kwargs", "asynchronous", "direct"]),
         (internals.finalize, ["lm", "call", "result"]),
-        (internals.execute, ["lm", "call"]),
-        (internals.aexecute, ["lm", "call"]),
+        (dspy.BaseLM.__call__, ["self", "prompt", "messages", "kwargs"]),
+        (dspy.BaseLM.acall, ["self", "prompt", "messages", "kwargs"]),
+        (internals._engine, ["lm", "call", "asynchronous"]),
+        (internals._result, ["lm", "response", "call", "provider", "request", "estimate"]),
+        (internals.CallResult.typed, ["self", "request", "model_type"]),
         (internals.PreparedCall.key, ["self", "lm", "asynchronous"]),
         (dspy.Adapter.__call__, ["self", "lm", "lm_kwargs", "signature", "demos", "inputs"]),
         (
@@ -39,6 +44,35 @@ def test_every_internal_is_there() -> None:
 )
 def test_signatures(function: Any, parameters: list[str]) -> None:
     assert list(inspect.signature(function).parameters) == parameters
+
+
+def test_dspys_methods_look_up_what_we_replace_when_they_are_called() -> None:
+    """A call that a tool has wrapped is given back there; where DSPy bound the names earlier, it never would be."""
+    for method, name in ((dspy.BaseLM.__call__, "execute"), (dspy.BaseLM.acall, "aexecute")):
+        code = inspect.unwrap(method).__code__
+        assert name in code.co_names
+        assert name in vars(internals.execution)
+        assert list(inspect.signature(getattr(internals.execution, name)).parameters) == ["lm", "call"]
+
+
+def test_a_custom_engine_is_asked_with_a_request() -> None:
+    class Engine:
+        def complete(self, request: Any) -> Any:
+            asked.append(request)
+            message = Message.assistant("yes")
+            return Response(id=None, model=request.model, message=message, usage=Usage(), finish_reason="stop")
+
+    asked: list[Any] = []
+    lm = dspy.LM("openai/x", engine=Engine(), cache=False)
+    assert lm("hello") == ["yes"]
+    assert lm(Request(model="openai/x", messages=(Message.user("hello"),))).text == "yes"
+    assert [type(request) for request in asked] == [Request, Request]
+
+
+def test_a_request_is_written_in_openais_form() -> None:
+    request = Request(model="x", messages=(Message.user("hello"),), config=Config(temperature=0.5))
+    written = writer(None)._payload(request, stream=False)
+    assert written == {"model": "x", "messages": [{"role": "user", "content": "hello"}], "temperature": 0.5}
 
 
 def test_a_prepared_call_has_what_we_read() -> None:

@@ -145,9 +145,7 @@ async def test_one_character_at_a_time(sim: Sim, monkeypatch: pytest.MonkeyPatch
         ("question -> meta: dict, answer", '{"meta": {"answer": "inner"}, "answer": "outer"}', "inner", "outer"),
     ],
 )
-async def test_json_streams_what_it_is_made_of(
-    sim: Sim, signature: str, text: str, they_say: str | None, true: str
-) -> None:
+async def test_json_streams_values(sim: Sim, signature: str, text: str, they_say: str | None, true: str) -> None:
     """#8833: raw escapes and the following key come with the text; a key with a space before its colon is not
     found at all, and a nested key of the same name is taken for the field."""
     sim.server.next(text=text)

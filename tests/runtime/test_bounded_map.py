@@ -88,7 +88,7 @@ async def test_as_completed_a_slow_reader_stops_the_taking_of_items() -> None:
         assert await anext(results) == 1
 
 
-async def test_in_order_one_slow_item_bounds_what_is_taken() -> None:
+async def test_in_order_one_slow_item_bounds_the_items_taken() -> None:
     items, taken = counted()
     never = asyncio.get_running_loop().create_future()
 

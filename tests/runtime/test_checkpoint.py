@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dspy_live.core.errors import ConfigurationError
-from dspy_live.runtime.checkpoint import Checkpoint, CheckpointInUse
+from dspy_live.runtime.checkpoint import Checkpoint, CheckpointInUse, fingerprint
 from dspy_live.runtime.line_file import append_line
 
 
@@ -93,7 +93,7 @@ def test_a_file_cut_at_any_byte_keeps_its_whole_lines_and_takes_new_ones(tmp_pat
         assert items_in(path, 8) == before | {7}, end
 
 
-def test_what_an_editor_leaves(tmp_path: Path) -> None:
+def test_lines_that_an_editor_leaves_are_skipped(tmp_path: Path) -> None:
     """A byte order mark, Windows line ends, a blank line at the top, no end of the last line."""
     path = tmp_path / "done.jsonl"
     text = b"".join(written(path, 3))
@@ -200,3 +200,25 @@ def test_a_line_is_written_whole_or_not_at_all() -> None:
     with pytest.raises(OSError, match="No space left"):
         append_line(disk, b"123456789\n")
     assert disk.data == b"123456789\n"
+
+
+ODD = [2**80, {"n": -(2**70)}, {(1, 2): 3}, "\ud800", {"deep": [{"half": "\udc00"}]}]
+
+
+@pytest.mark.parametrize("value", ODD, ids=ascii)
+def test_fingerprint_of_what_json_can_not_hold(value: Any) -> None:
+    assert fingerprint(["q", value]) == fingerprint(["q", value])
+    assert len({fingerprint(["q", other]) for other in ODD}) == len(ODD)
+    assert fingerprint({"a": value, "b": 1}) == fingerprint({"b": 1, "a": value})
+
+
+def test_large_integer_and_half_a_character_come_back_as_they_were(tmp_path: Path) -> None:
+    outputs = {"answer": 3**60, "text": "\ud800"}
+    for _ in range(2):  # the second reads what the first has written
+        kept = Checkpoint(tmp_path / "done.jsonl", "p")
+        if kept.get(0, "i0") is None:
+            kept.put(0, "i0", {"outputs": outputs, "prediction": True, "typed": []})
+        record = kept.get(0, "i0")
+        kept.close()
+        assert record is not None
+        assert record["outputs"] == outputs

@@ -21,7 +21,7 @@ def test_every_part_has_its_own_rate() -> None:
     assert price.cost(usage) == 3 * 2.0 + 6 * 0.5 + 1 * 2.5 + 3 * 10.0 + 2 * 4.0
 
 
-def test_parts_without_a_rate_cost_what_their_whole_costs() -> None:
+def test_parts_without_a_rate_cost_the_rate_of_their_whole() -> None:
     usage = LMUsage(10 * MILLION, 5 * MILLION, 15 * MILLION, 6 * MILLION, 1 * MILLION, 2 * MILLION)
     assert Price(input=2.0, output=10.0).cost(usage) == 70.0
 

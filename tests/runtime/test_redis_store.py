@@ -24,7 +24,7 @@ def raw(redis_url: str) -> Any:
         yield client
 
 
-async def test_what_one_process_keeps_another_finds(redis_url: str) -> None:
+async def test_an_entry_of_one_process_is_found_by_another(redis_url: str) -> None:
     one, other, apart = RedisStore(redis_url), RedisStore(redis_url), RedisStore(redis_url, prefix="apart:")
     value = {"text": "Grüße 🎉", "n": [1, 2.5, None, True], "nested": {"a": []}}
     await one.put("k", value)
@@ -63,7 +63,7 @@ async def test_no_pickle_goes_in_or_comes_out(redis_url: str, raw: Any) -> None:
     await store.aclose()
 
 
-async def test_what_is_too_large_is_not_kept(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_value_that_is_too_large_is_not_kept(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redis_store, "MAX_VALUE_BYTES", 10)
     store = RedisStore(redis_url)
     await store.put("big", "x" * 9)
@@ -153,7 +153,7 @@ async def test_a_server_that_never_answers_costs_no_more_than_the_timeout() -> N
 @pytest.mark.parametrize(
     "wrong", [{"url": "http://x"}, {"url": "redis://x", "ttl": 0}, {"url": "redis://x", "timeout": -1}]
 )
-def test_what_can_not_work_is_refused(wrong: dict[str, Any]) -> None:
+def test_settings_that_can_not_work_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         RedisStore(**wrong)
 

@@ -237,7 +237,7 @@ async def test_ended_says_nothing_of_how_the_work_ended() -> None:
     assert isinstance(task.exception(), KeyError)
 
 
-def test_what_ended_waits_for_is_over_whoever_cancels() -> None:
+def test_work_that_ended_waits_for_is_over_after_any_cancellation() -> None:
     def scenario() -> tuple[Coroutine[Any, Any, None], Callable[[Ending], None]]:
         work: list[asyncio.Task[None]] = []
 
@@ -272,7 +272,7 @@ async def test_room_is_a_level_and_any_number_may_wait() -> None:
 
 
 @virtual_time
-async def test_who_is_woken_when_the_room_is_gone_again_waits_on() -> None:
+async def test_a_waiter_that_finds_the_room_gone_waits_on() -> None:
     room = Room()
     room.set(False)
     waiting = asyncio.create_task(room.wait())

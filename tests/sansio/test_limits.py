@@ -21,7 +21,7 @@ BAD = [0, -1, float("nan"), float("inf"), float("-inf"), "1", None, True]
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_what_is_no_limit_is_refused_by_name(bad: float) -> None:
+def test_an_invalid_limit_is_refused_by_name(bad: float) -> None:
     with pytest.raises(ConfigurationError, match=r"the thing must be a number of seconds above 0; got"):
         positive("the thing", bad, "seconds")
     with pytest.raises(ConfigurationError, match="the thing"):
@@ -33,7 +33,7 @@ def test_what_is_no_limit_is_refused_by_name(bad: float) -> None:
         share("the thing", bad)
 
 
-def test_what_is_a_limit_comes_back() -> None:
+def test_a_valid_limit_comes_back() -> None:
     assert positive("x", 0.1) == 0.1
     assert whole("x", 0, least=0) == 0
     assert not_negative("x", 0) == 0

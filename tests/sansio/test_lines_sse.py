@@ -74,7 +74,7 @@ text = st.text(st.characters(exclude_characters="\r\n\0", exclude_categories=["C
 
 
 @given(st.lists(st.tuples(st.none() | text, st.binary(max_size=40), st.none() | text), max_size=5), st.data())
-def test_what_is_encoded_is_decoded(items: list[tuple[str | None, bytes, str | None]], data: st.DataObject) -> None:
+def test_encoded_events_are_decoded(items: list[tuple[str | None, bytes, str | None]], data: st.DataObject) -> None:
     wire = b"".join(encode(*item) for item in items)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(wire)), max_size=6)))
     events = decode(wire, *cuts)

@@ -69,7 +69,7 @@ def test_the_plain_parser_has_the_streams_shape() -> None:
         (b'{"choices":true}', "has no choices"),
     ],
 )
-def test_what_is_no_reply_is_said_with_its_beginning(body: bytes, match: str) -> None:
+def test_a_body_that_is_no_reply_is_quoted_from_its_beginning(body: bytes, match: str) -> None:
     with pytest.raises(MalformedReply, match=match) as caught:
         parse_reply(body)
     assert len(str(caught.value)) < 320
@@ -194,14 +194,14 @@ def test_any_json_is_read_without_an_exception_of_another_kind(value: Any) -> No
         pass
 
 
-def test_who_refuses_stream_options() -> None:
+def test_replies_that_refuse_stream_options() -> None:
     assert refuses_stream_options(400, b'{"error":{"message":"Unknown parameter: stream_options"}}')
     assert refuses_stream_options(422, b'{"detail":[{"loc":["body","stream_options","include_usage"]}]}')
     assert not refuses_stream_options(500, b"stream_options")
     assert not refuses_stream_options(400, b"unknown model")
 
 
-def test_who_refuses_n() -> None:
+def test_replies_that_refuse_n() -> None:
     assert refuses_n(400, b'{"error":{"message":"\'n\' : number must be at most 1"}}')
     assert refuses_n(400, b'{"error":{"message":"Only one completion choice is allowed"}}')
     assert refuses_n(422, b'{"detail":[{"loc":["body","n"],"msg":"must be 1"}]}')

@@ -291,7 +291,7 @@ def test_a_last_line_without_its_line_end_counts() -> None:
     assert joined(parse(data[:-1] + b"}")[0]) == "ab"
 
 
-def test_what_follows_done_is_ignored() -> None:
+def test_text_after_done_is_ignored() -> None:
     deltas, reply = parse(wire(chunk({"content": "a"}, "stop")) + b'data: {"error":"late"}\n\ndata: x\n\n' + PLAIN)
     assert joined(deltas) == "a" == content(reply)
     parser = StreamParser()

@@ -117,11 +117,11 @@ class Page:
 
 
 @contextlib.contextmanager
-def chromium(profile: Path) -> Iterator[Page]:
-    """Start a browser with a profile of its own, and end it."""
+def chromium(profile: Path, *more: str) -> Iterator[Page]:
+    """Start a browser with a profile of its own and ``more`` arguments, and end it."""
     binary = shutil.which("chromium") or shutil.which("chromium-browser")
     assert binary, "the playground is tested in chromium: apt-get install chromium"
-    command = [binary, *ARGUMENTS[:-1], f"--user-data-dir={profile}", ARGUMENTS[-1]]
+    command = [binary, *ARGUMENTS[:-1], *more, f"--user-data-dir={profile}", ARGUMENTS[-1]]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as browser:
         try:
             with connect(_page_url(profile), max_size=None) as socket:

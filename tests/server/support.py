@@ -20,6 +20,7 @@ from dspy_live.core.events import Event, Predicted, Result, Started, Token, Usag
 from dspy_live.core.schema import Field, Schema
 from dspy_live.core.sink import Sink
 from dspy_live.server import App, ServedProgram, create_app
+from dspy_live.server.sessions.sessions import InSession
 from dspy_live.server.transport.address import listen
 from dspy_live.server.transport.serve import LiveServer
 
@@ -118,8 +119,9 @@ def qa(script: Script = answer, schema: Schema = QA, **kw: Any) -> ServedProgram
 
 def scripted(program: ServedProgram) -> Scripted:
     """The service of a program that stands in no layers."""
-    assert isinstance(program.service, Scripted)
-    return program.service
+    service = program.service.service if isinstance(program.service, InSession) else program.service
+    assert isinstance(service, Scripted)
+    return service
 
 
 class Live:

@@ -55,7 +55,7 @@ def test_a_key_names_its_owner_in_the_call(live: Live, headers: dict[str, str], 
     assert live.service.calls[-1].key == name
 
 
-def test_the_query_string_is_for_what_has_no_headers_only(live: Live) -> None:
+def test_a_key_in_the_query_string_is_taken_where_no_header_can_be_sent(live: Live) -> None:
     reply = http.post(live.url + "/predict?access_token=ada-key", json={"question": "x"})
     assert reply.status_code == 401
     with connect(live.ws + "/ws?access_token=ada-key") as socket:
@@ -63,9 +63,11 @@ def test_the_query_string_is_for_what_has_no_headers_only(live: Live) -> None:
         assert socket.recv() == "You "
 
 
-def test_a_websocket_without_a_key_is_refused_before_it_opens(live: Live) -> None:
+def test_a_websocket_without_a_key_is_refused_before_it_opens(live: Live, caplog: pytest.LogCaptureFixture) -> None:
+    """uvicorn logged each refusal as an error of the application's."""
     with pytest.raises(InvalidStatus) as refused:
         connect(live.ws + "/ws")
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
     assert refused.value.response.status_code == 401
     assert b"unauthorized" in refused.value.response.body
 
@@ -148,12 +150,12 @@ def test_a_key_may_have_any_letters() -> None:
 
 
 @pytest.mark.parametrize("origin", ["app.example", "localhost:3000", "https://app.example/page", "https://"])
-def test_what_is_no_origin_is_refused_at_the_start(origin: str) -> None:
+def test_an_invalid_origin_is_refused_at_the_start(origin: str) -> None:
     with pytest.raises(ConfigurationError, match="origin"):
         create_app(qa(), origins=[origin])
 
 
 @pytest.mark.parametrize("name", ["drain", "grace", "heartbeat", "body_timeout"])
-def test_what_is_no_number_is_no_setting(name: str) -> None:
+def test_a_setting_that_is_no_number_is_refused(name: str) -> None:
     with pytest.raises(ConfigurationError, match=name):
         create_app(qa(), **{name: float("nan")})  # type: ignore[arg-type]

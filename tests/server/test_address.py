@@ -11,12 +11,12 @@ from dspy_live.server.transport.address import is_loopback, listen, url_of
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.3.2.1", "::1", "[::1]", "localhost"])
-def test_what_only_this_machine_reaches(host: str) -> None:
+def test_addresses_that_only_this_machine_reaches(host: str) -> None:
     assert is_loopback(host)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.test", "localhost.example", ""])
-def test_what_others_reach(host: str) -> None:
+def test_addresses_that_others_reach(host: str) -> None:
     assert not is_loopback(host)
 
 

@@ -249,6 +249,8 @@ def test_overload_is_503_with_retry_after() -> None:
         ("temperature", True),
         ("n", 0),
         ("n", "many"),
+        ("n", 129),
+        ("n", 1_000_000),
         ("max_tokens", -1),
         ("max_tokens", 1.5),
         ("stop", [1]),

@@ -166,10 +166,9 @@ def test_a_history_of_tool_calls_is_read(live: Live) -> None:
         assert ask(chat, messages=turns[:4]).status_code == 422
 
 
-@pytest.mark.parametrize("role", ["system", "developer", "nobody"])
-def test_a_message_that_a_program_can_not_take_is_refused(live: Live, client: openai.OpenAI, role: str) -> None:
+def test_a_message_of_an_unknown_role_is_refused(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
-        client.chat.completions.create(model="qa", messages=[{"role": role, "content": "rhyme"}, *MESSAGES])
+        client.chat.completions.create(model="qa", messages=[{"role": "nobody", "content": "rhyme"}, *MESSAGES])
     assert refused.value.param == "messages[0].role"
 
 

@@ -63,8 +63,8 @@ def test_openapi_describes_every_program(live: Live) -> None:
     assert rich["required"] == ["question"]
     assert "cities" in doc["components"]["schemas"]["rich.v2.Outputs"]["properties"]
     assert {"/predict", "/predict/stream", "/programs/rich.v2/predict", "/runs/{id}/events"} <= set(doc["paths"])
-    example = doc["paths"]["/programs/rich.v2/predict"]["post"]["requestBody"]["content"]["application/json"]["example"]
-    assert example == {"question": "text", "k": 3}
+    media = doc["paths"]["/programs/rich.v2/predict"]["post"]["requestBody"]["content"]["application/json"]
+    assert media["examples"] == {"example": {"value": {"question": "text", "k": 3}}}
     names = doc["components"]["schemas"]
     for reference in references(doc):
         assert reference.removeprefix("#/components/schemas/") in names
@@ -83,7 +83,7 @@ def test_every_documented_path_is_there(live: Live) -> None:
 def test_keys_are_documented_where_they_are_needed() -> None:
     with serving(qa(), api_keys=["k"]) as live:
         doc = http.get(live.url + "/openapi.json", headers={"X-API-Key": "k"}).json()
-    assert doc["security"] == [{"key": []}]
+    assert doc["security"] == [{"key": []}, {"header": []}]
 
 
 def test_programs(live: Live) -> None:

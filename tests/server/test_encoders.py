@@ -185,7 +185,7 @@ def test_any_chunking_gives_the_value(value: str, cuts: list[int]) -> None:
     assert "".join(given_out(tokens, {"answer": value})) == value
 
 
-def test_what_python_calls_nan_is_null_beside_what_only_python_can_write() -> None:
+def test_nan_is_null_in_json() -> None:
     nan, infinite = float("nan"), float("inf")
     value = {"a": nan, "b": [infinite, "NaN"], "huge": 10**40, "half": "\ud800"}
     body = dumps(value)

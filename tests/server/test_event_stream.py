@@ -85,7 +85,7 @@ async def test_a_client_that_reads_too_slowly_gets_no_heartbeats() -> None:
 
 
 @virtual_time
-async def test_a_middleware_sees_the_requests_own_context_whoever_pushes() -> None:
+async def test_a_middleware_sees_the_requests_own_context() -> None:
     seen: list[str] = []
     owner = contextvars.ContextVar("owner", default="nobody")
     owner.set("the request")

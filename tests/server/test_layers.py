@@ -141,12 +141,14 @@ def fallback_at_once(service: Service) -> Service:
 @pytest.mark.parametrize("again", [lambda: [retry()], lambda: [fallback_at_once]], ids=["retry", "fallback"])
 @pytest.mark.parametrize("ask", [plain, openai])
 def test_after_the_first_words_the_run_ends_and_nothing_is_asked_again(
-    ask: Callable[[Live], tuple[str, Any]], again: Callable[[], list[Layer]]
+    ask: Callable[[Live], tuple[str, Any]], again: Callable[[], list[Layer]], caplog: pytest.LogCaptureFixture
 ) -> None:
     service = Failing("wrong words")
     with serving(create_app(ServedProgram("qa", service, QA), layers=again())) as live:
         assert ask(live) == ("wrong words", "stream_broken")
         assert service.attempts == 1
+    told = [record.getMessage() for record in caplog.records if record.name == "dspy_live.server"]
+    assert any("the beginning of the answer had been given out" in line for line in told), "the log says why"
 
 
 @pytest.mark.parametrize("again", [lambda: [retry()], lambda: [fallback_at_once]], ids=["retry", "fallback"])

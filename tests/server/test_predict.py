@@ -35,7 +35,7 @@ def test_outputs_come_flat_beside_the_run(live: Live) -> None:
     assert reply.headers["x-simulated"] == "1"
 
 
-def test_no_tokens_are_asked_for_where_nobody_takes_them(live: Live) -> None:
+def test_a_plain_request_asks_the_lm_for_no_tokens(live: Live) -> None:
     http.post(live.url + "/predict", json={"question": "why?"})
     assert live.service.calls[-1].stream is False
 

@@ -63,7 +63,7 @@ def test_a_head_over_the_limit_by_a_little_is_told(live: Live) -> None:
         b"GET / HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
     ],
 )
-def test_what_is_no_http_is_told_in_json(live: Live, data: bytes) -> None:
+def test_bytes_that_are_no_http_are_answered_in_json(live: Live, data: bytes) -> None:
     head, _, body = everything(live, data).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 ")
     assert json.loads(body)["error"]["type"] == "bad_request"

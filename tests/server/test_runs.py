@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 from tests.server.support import Live, Tape, http, qa, serving, sse, until
@@ -49,7 +48,7 @@ def joined(events: list[tuple[str, str, Any]]) -> str:
     return "".join(data["text"] for name, _, data in events if name == "token")
 
 
-def test_a_reader_who_leaves_and_returns_misses_nothing() -> None:
+def test_a_reader_that_leaves_and_returns_misses_nothing() -> None:
     with serving(qa(words)) as live:
         run = start(live)
         events: list[tuple[str, str, Any]] = []
@@ -68,14 +67,15 @@ def test_without_an_id_the_run_is_read_from_its_beginning() -> None:
 
 
 def test_a_run_that_is_over_and_read_answers_204() -> None:
-    with serving(qa(words), grace=0.1) as live:
+    with serving(qa(words), keep_runs=0.1) as live:
         run = start(live)
         last = read(live, run)[-1][1]
         url = f"{live.url}/runs/{run}/events"
         assert http.get(url, headers={"Last-Event-ID": last}).status_code == 204
         assert http.delete(f"{live.url}/runs/{run}").status_code == 204
-        time.sleep(0.3)
+        until(lambda: live.app.resumables.is_over(run, ""))
         assert http.get(url).status_code == 204
+        assert http.get(f"{live.url}/runs/{run}").status_code == 410
         assert http.get(url, headers={"Last-Event-ID": last}).status_code == 204
 
 

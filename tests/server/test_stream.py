@@ -221,15 +221,11 @@ def test_many_streams_at_once_keep_apart() -> None:
 
 
 def unchunked(data: bytes) -> bytes:
-    out = []
-    while data:
-        size, _, data = data.partition(b"\r\n")
-        n = int(size, 16)
-        out.append(data[:n])
-        data = data[n + 2 :]
-        if n == 0:
-            break
-    return b"".join(out)
+    parts, at = [], 0
+    while (end := data.find(b"\r\n", at)) >= 0 and (size := int(data[at:end], 16)):
+        parts.append(data[end + 2 : end + 2 + size])
+        at = end + size + 4
+    return b"".join(parts)
 
 
 def test_a_half_sent_request_costs_no_run() -> None:

@@ -168,7 +168,7 @@ def test_a_client_that_stops_reading_pauses_the_source_and_misses_nothing(http: 
     assert notes.lost == []
 
 
-def test_what_is_written_while_the_client_reads_too_slowly_is_kept_in_order() -> None:
+def test_writes_to_a_slow_client_are_kept_in_order() -> None:
     async def work(writer: Writer, notes: Notes) -> None:
         writer.write(head())
         while writer.write(body(piece(notes.written))):

@@ -11,7 +11,7 @@ from dspy_live.simulator import Simulator
 from dspy_live.simulator.ticker import Ticker
 
 
-async def test_what_is_no_http_is_told_and_hung_up_on() -> None:
+async def test_bytes_that_are_no_http_are_answered_and_the_connection_closes() -> None:
     async with Simulator() as sim, connected(sim.url) as client:
         client.writer.write(b"hello?\r\n\r\n")
         answer = await client.receive()
@@ -86,7 +86,7 @@ class Clock:
         self.now = to
 
 
-def test_the_ticker_is_never_early_and_wakes_what_is_due_together() -> None:
+def test_the_ticker_is_never_early_and_wakes_due_callbacks_together() -> None:
     clock = Clock()
     ticker = Ticker(clock)  # type: ignore[arg-type]
     called: list[tuple[str, float]] = []

@@ -27,7 +27,7 @@ async def test_the_pushed_text_is_the_completion_s() -> None:
     assert "".join(texts) == message(completion)["content"]
 
 
-async def test_nothing_is_pushed_where_nobody_streams() -> None:
+async def test_nothing_is_pushed_without_a_stream() -> None:
     recorder = Recorder()
     completion = await SimulatedEndpoint()(Call(REQUEST, stream=False), recorder)
     assert recorder.events == []

@@ -81,7 +81,7 @@ def test_a_marker_counts_in_the_last_user_message_only() -> None:
     assert asked_for({}, {"messages": [*QUESTION, old]}) == {"fault": "429"}
 
 
-def test_what_only_looks_like_a_marker_is_text() -> None:
+def test_text_that_only_looks_like_a_marker_is_text() -> None:
     for text in ("[sim city=Oslo]", "[sim tps=fast]", "[sim]", "[simulate length=3]"):
         assert asked_for({}, {"messages": [{"role": "user", "content": text}]}) == {}
 

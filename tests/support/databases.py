@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,13 @@ class Server:
 @pytest.fixture
 def redis_server() -> Iterator[Server]:
     """A Redis or Valkey of the test's own; ``redis://127.0.0.1:{server.port}``."""
+    with running_redis() as server:
+        yield server
+
+
+@contextmanager
+def running_redis() -> Iterator[Server]:
+    """A Redis or Valkey for as long as the block."""
     program = shutil.which("redis-server") or shutil.which("valkey-server")
     assert program, "no redis-server and no valkey-server: run scripts/install_system.sh"
     folder, port = Path(tempfile.mkdtemp(prefix="dspy-live-redis-")), free_port()
@@ -71,7 +79,14 @@ def redis_url(redis_server: Server) -> str:
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[Server]:
-    """A PostgreSQL server for the whole session; it refuses to run as root, so that it may run as someone else."""
+    """A PostgreSQL server for the whole session."""
+    with running_postgres() as server:
+        yield server
+
+
+@contextmanager
+def running_postgres() -> Iterator[Server]:
+    """A PostgreSQL server for as long as the block; it refuses to run as root, so that it may run as someone else."""
     folder, port = Path(tempfile.mkdtemp(prefix="dspy-live-postgres-")), free_port()
     user = None
     if os.geteuid() == 0:

@@ -73,7 +73,7 @@ def test_a_task_that_is_left_behind_is_found(way: str) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_failure_that_nobody_looks_at_is_found(way: str) -> None:
+def test_an_unretrieved_failure_is_found(way: str) -> None:
     async def fail() -> None:
         raise LookupError
 

@@ -16,6 +16,7 @@ from dspy_live.core.events import Event, Result, Token
 from dspy_live.core.service import Layer, Service, compose
 from dspy_live.core.sink import DISCARD, Sink
 from dspy_live.layers import Limit
+from dspy_live.layers.budget import BudgetStatistics
 from dspy_live.programs.api.streamify import AsyncStreamer, SyncStreamer
 from dspy_live.runtime.channel import read
 
@@ -26,13 +27,16 @@ async def in_python(program: Any) -> None:
     assert_type(ask.layers, list[Layer])
     dspy_live.asyncify(program, execution="sometimes")  # type: ignore[call-overload]
     dspy_live.asyncify(program, timeout="1 s")  # type: ignore[call-overload]
-    assert_type(dspy_live.batch(program, [{"question": "x"}], concurrency=3), list[Any])
-    assert_type(await dspy_live.abatch(program, [{"question": "x"}]), list[Any])
-    async for item in dspy_live.stream_batch(program, iter([{"question": "x"}])):
-        assert_type(item, dspy_live.BatchItem)
+    async with contextlib.aclosing(dspy_live.stream_batch(program, iter([{"question": "x"}]))) as items:
+        async for item in items:
+            assert_type(item, dspy_live.BatchItem)
     with dspy_live.UsageTracker() as tracker:
         assert_type(tracker, dspy_live.UsageTracker)
-        assert_type(tracker.get_stats(), dict[str, Any])
+        assert_type(tracker.get_stats()["total_cost"], float)
+        assert_type(tracker.get_stats()["by_program"]["Rag"]["by_predictor"]["ask"]["api_calls"], int)
+        tracker.get_stats()["total_costs"]  # type: ignore[typeddict-item]
+    assert_type(dspy_live.cache.stats()["hits"], int)
+    assert_type(dspy_live.Budget(max_cost=1).statistics(), BudgetStatistics)
     dspy_live.Budget(max_cost="a lot")  # type: ignore[arg-type]
     dspy_live.emit("progress", {"done": 3})
     dspy_live.set_default_runtime(dspy_live.Runtime(max_threads=8))
@@ -52,6 +56,15 @@ async def results_have_the_types_of_the_program() -> None:
     assert_type(await dspy_live.asyncify(shout_slowly)(text="x", config={"temperature": 0.5}), bytes)
 
 
+async def batches_have_the_types_of_the_program(rows: list[dict[str, str]]) -> None:
+    assert_type(dspy_live.batch(shout, rows, concurrency=3), list[bytes | dspy_live.BatchError])
+    assert_type(dspy_live.batch(shout, rows, on_error="raise", checkpoint="done.jsonl"), list[bytes])
+    assert_type(await dspy_live.abatch(shout_slowly, rows, timeout=3), list[bytes | dspy_live.BatchError])
+    assert_type(await dspy_live.abatch(shout_slowly, rows, on_error="raise"), list[bytes])
+    dspy_live.batch(shout, rows, concurency=3)  # type: ignore[call-overload]
+    dspy_live.batch(shout, rows, concurrency="3")  # type: ignore[call-overload]
+
+
 async def streams(program: Any, asynchronous: bool) -> None:
     streamer = dspy_live.streamify(shout, stream_listeners=[dspy_live.StreamListener("answer")], buffer=8)
     async with contextlib.aclosing(streamer(text="x")) as stream:
@@ -60,7 +73,7 @@ async def streams(program: Any, asynchronous: bool) -> None:
             if isinstance(item, dspy_live.StreamToken):
                 assert_type(item.predict_name, str)
             elif isinstance(item, dspy_live.PartialValue):
-                assert_type(item.is_last_chunk, Any)
+                assert_type(item.lm_call, int)
     async for slow in dspy_live.streamify(shout_slowly)("x"):
         assert_type(slow, dspy_live.StreamItem | bytes)
     for plain in dspy_live.streamify(shout, async_streaming=False, events=True)(text="x"):

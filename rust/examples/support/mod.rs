@@ -21,7 +21,7 @@ pub async fn start() -> Fallible<(Runtime, Option<SimulatedLm>)> {
 
 /// As [`start`], with more settings.
 pub async fn start_with(more: impl FnOnce(Builder) -> Builder) -> Fallible<(Runtime, Option<SimulatedLm>)> {
-    let mut builder = Runtime::builder().module_path(root().join("rust/examples/programs"));
+    let mut builder = Runtime::builder().module_path(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/programs"));
     if std::env::var_os("VIRTUAL_ENV").is_none() {
         builder = builder.venv(root().join(".venv"));
     }

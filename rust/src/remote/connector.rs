@@ -1,9 +1,16 @@
 //! Connections to a server, with TLS where the feature `tls` is on.
 
+use std::time::Duration;
+
 use hyper::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
 
 use crate::error::{Error, Result};
+
+/// How long a server has to accept a connection.
+const CONNECT: Duration = Duration::from_secs(10);
+/// How long a connection may be silent before the operating system asks whether the other side is still there.
+const SILENCE: Duration = Duration::from_secs(15);
 
 #[cfg(feature = "tls")]
 pub(super) type Connector = hyper_rustls::HttpsConnector<HttpConnector>;
@@ -14,6 +21,11 @@ pub(super) type Connector = HttpConnector;
 pub(super) fn connector(uri: &Uri, roots: &[Vec<u8>]) -> Result<Connector> {
     let mut plain = HttpConnector::new();
     plain.set_nodelay(true);
+    plain.set_connect_timeout(Some(CONNECT));
+    // A peer that is gone without a word is noticed after SILENCE and three probes.
+    plain.set_keepalive(Some(SILENCE));
+    plain.set_keepalive_interval(Some(SILENCE / 3));
+    plain.set_keepalive_retries(Some(3));
     match uri.scheme_str() {
         Some("http" | "https") if uri.host().is_some() => finish(plain, uri.scheme_str() == Some("https"), roots),
         _ => Err(Error::Setup(format!("{uri} must be http://HOST:PORT or https://HOST:PORT"))),

@@ -1,5 +1,7 @@
 //! Requests and replies.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -15,6 +17,9 @@ pub(super) type Request = hyper::Request<Full<Bytes>>;
 
 /// The most of an error's body that is read.
 const MOST_ERROR: usize = 1 << 20;
+
+/// How long the server has to answer that a run is to stop, in a leaver's background.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) struct Http {
     client: Client<Connector, Full<Bytes>>,
@@ -55,7 +60,37 @@ impl Http {
         Ok(reply.into_body().collect().await.map_err(broken)?.to_bytes())
     }
 
-    /// Send a request; a reply of another status than 200 is the error that its body tells of.
+    /// Begin a run that a reader may come back to; returns its id.
+    pub(super) async fn begin(&self, request: Request) -> Result<String> {
+        let mut begun = self.read(self.send(request).await?).await?;
+        match begun.get_mut("run").and_then(|run| run.get_mut("id")).map(Value::take) {
+            Some(Value::String(id)) => Ok(id),
+            _ => Err(Error::Value(format!("the server began a run and gave no id: {}", Value::Object(begun)))),
+        }
+    }
+
+    /// Ask for the events of a run after the one with the number `last`.
+    pub(super) fn events(&self, run: &str, last: u64) -> Result<Request> {
+        let mut request = self.request(Method::GET, &format!("/runs/{run}/events"), Vec::new(), None)?;
+        if last > 0 {
+            let value = format!("{run}:{last}").parse();
+            let value = value.map_err(|_| Error::Value(format!("the server's run has the id {run:?}")))?;
+            request.headers_mut().insert("last-event-id", value);
+        }
+        Ok(request)
+    }
+
+    /// Have a run stopped. Where the server can't be told, it stops the run by itself when its grace is over.
+    pub(super) async fn stop(&self, run: &str) {
+        let told = async { self.send(self.request(Method::DELETE, &format!("/runs/{run}"), Vec::new(), None)?).await };
+        match tokio::time::timeout(PATIENCE, told).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::debug!(run, %error, "the server could not be told to stop a run"),
+            Err(_) => tracing::debug!(run, "the server did not answer that it stops a run"),
+        }
+    }
+
+    /// Send a request; a reply of a status other than 2xx is the error that its body tells of.
     pub(super) async fn send(&self, request: Request) -> Result<Response<Incoming>> {
         let reply = self.client.request(request).await.map_err(|error| Error::Connection(described(&error)))?;
         if reply.status().is_success() {

@@ -3,25 +3,26 @@
 mod connector;
 mod events;
 mod http;
+mod reading;
+mod runs;
+mod sse;
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
-use tokio::sync::{Notify, Semaphore};
-use tokio::task::AbortHandle;
 
 use crate::backend::{Backend, Boxed, Job, Loaded, ShutdownReport};
 use crate::error::{Error, Result};
-use crate::event::StreamEvent;
-use crate::inbox::{Control, Inbox};
+use crate::inbox::Inbox;
 use crate::metrics::{Metrics, RunReport};
 use crate::runtime::{Common, Runtime};
 use crate::schema::{Field, Schema};
-use events::Events;
 use http::Http;
+use runs::{Request, Runs};
+
+/// Attempts in a row that bring nothing, as in the Python client.
+const RECONNECTS: u32 = 5;
 
 /// Sets up a connection to a server; see [`Runtime::remote`].
 ///
@@ -39,12 +40,13 @@ pub struct RemoteBuilder {
     url: String,
     key: Option<String>,
     roots: Vec<Vec<u8>>,
+    reconnects: u32,
     common: Common,
 }
 
 impl RemoteBuilder {
     pub(crate) fn new(url: String) -> Self {
-        Self { url, key: None, roots: Vec::new(), common: Common::default() }
+        Self { url, key: None, roots: Vec::new(), reconnects: RECONNECTS, common: Common::default() }
     }
 
     /// A key that the server was given with `--key`.
@@ -58,6 +60,18 @@ impl RemoteBuilder {
     #[cfg(feature = "tls")]
     pub fn root_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.roots.push(pem.into());
+        self
+    }
+
+    /// How often in a row a stream that lost its connection asks the server for the rest, 5 by default.
+    ///
+    /// The tries are 0.05 s to 2 s apart, and any event that comes begins the count again. The server keeps a run
+    /// without a reader for its `--grace`, 30 seconds by default. A stream that can't go on fails with [`Error::Lost`].
+    ///
+    /// With 0 a stream is one reply: a lost connection cancels the run at once, and so does the end of this process.
+    /// Take that where a load balancer may send the next request to another server, which does not have the run.
+    pub fn reconnects(mut self, n: u32) -> Self {
+        self.reconnects = n;
         self
     }
 
@@ -87,7 +101,7 @@ impl RemoteBuilder {
     pub async fn start(self) -> Result<Runtime> {
         let (limits, metrics) = (self.common.limits()?, self.common.metrics());
         let http = Arc::new(Http::new(&self.url, self.key, &self.roots)?);
-        let server = Server { http, runs: Arc::default(), metrics: metrics.clone() };
+        let server = Server { http, runs: Arc::default(), reconnects: self.reconnects, metrics: metrics.clone() };
         server.programs().await?;
         Ok(Runtime::new(Arc::new(server), limits, metrics))
     }
@@ -96,51 +110,8 @@ impl RemoteBuilder {
 struct Server {
     http: Arc<Http>,
     runs: Arc<Runs>,
+    reconnects: u32,
     metrics: Arc<Metrics>,
-}
-
-/// Each run's task, the room that its reader has, and where its events go.
-type Live = HashMap<u64, (AbortHandle, Arc<Semaphore>, Arc<Inbox>)>;
-
-/// Runs whose reply has not ended.
-#[derive(Default)]
-struct Runs {
-    next: AtomicU64,
-    live: Mutex<Live>,
-    idle: Notify,
-}
-
-impl Runs {
-    fn live(&self) -> MutexGuard<'_, Live> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn finish(&self, run: u64, end: Result<()>) {
-        let mut live = self.live();
-        let found = live.remove(&run);
-        let idle = live.is_empty();
-        drop(live);
-        if let Some((task, _, inbox)) = found {
-            task.abort();
-            inbox.finish(end);
-        }
-        if idle {
-            self.idle.notify_waiters();
-        }
-    }
-}
-
-impl Control for Runs {
-    fn credit(&self, run: u64, n: usize) {
-        if let Some((_, credits, _)) = self.live().get(&run) {
-            credits.add_permits(n);
-        }
-    }
-
-    /// Dropping the reply closes its connection, by which the server knows.
-    fn cancel(&self, run: u64) {
-        self.finish(run, Err(Error::Cancelled));
-    }
 }
 
 #[derive(Deserialize)]
@@ -211,6 +182,7 @@ impl Backend for Server {
                 schema,
                 http: self.http.clone(),
                 runs: self.runs.clone(),
+                reconnects: self.reconnects,
                 metrics: self.metrics.clone(),
             };
             Ok(Arc::new(program) as Arc<dyn Loaded>)
@@ -219,31 +191,25 @@ impl Backend for Server {
 
     fn shutdown(&self, grace: Duration) -> Boxed<'_, ShutdownReport> {
         Box::pin(async move {
-            let idle = async {
-                loop {
-                    let mut notified = std::pin::pin!(self.runs.idle.notified());
-                    notified.as_mut().enable();
-                    if self.runs.live().is_empty() {
-                        return;
-                    }
-                    notified.await;
-                }
-            };
-            let _ = tokio::time::timeout(grace, idle).await;
-            let left: Vec<u64> = self.runs.live().keys().copied().collect();
-            for run in &left {
-                self.runs.finish(*run, Err(Error::Cancelled));
-            }
-            ShutdownReport { cancelled: left.len(), clean: true }
+            let _ = tokio::time::timeout(grace, self.runs.idle()).await;
+            let cancelled = self.runs.leave_all();
+            // Each tells the server; one that does not answer must not hold us.
+            let clean = tokio::time::timeout(PATIENCE, self.runs.idle()).await.is_ok();
+            self.runs.finish_all(&Error::Cancelled);
+            ShutdownReport { cancelled, clean }
         })
     }
 }
+
+/// How long cancelled runs have to tell the server.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 struct Program {
     path: String,
     schema: Schema,
     http: Arc<Http>,
     runs: Arc<Runs>,
+    reconnects: u32,
     metrics: Arc<Metrics>,
 }
 
@@ -255,68 +221,14 @@ impl Loaded for Program {
     fn start(&self, job: Job) -> Result<Arc<Inbox>> {
         let runtime = tokio::runtime::Handle::try_current()
             .map_err(|_| Error::Setup("a remote program must be called in a Tokio runtime".into()))?;
-        let id = self.runs.next.fetch_add(1, Ordering::Relaxed);
-        let control: Arc<dyn Control> = self.runs.clone();
-        let inbox = Inbox::new(id, job.buffer, control, self.metrics.clone(), job.permits);
-        let credits = Arc::new(Semaphore::new(inbox.first_credits().unwrap_or(Semaphore::MAX_PERMITS)));
-        let end = if job.buffer.is_some() { "/predict/stream" } else { "/predict" };
-        let request = self.http.post(&format!("{}{end}", self.path), &job.inputs, &job.config)?;
-        let (http, runs, wanted) = (self.http.clone(), self.runs.clone(), job.fields);
-        let (credits_of_task, inbox_of_task, streamed) = (credits.clone(), inbox.clone(), job.buffer.is_some());
-        // The table is locked over the start, so that the task finds itself in it.
-        let mut live = self.runs.live();
-        let task = runtime.spawn(async move {
-            let end = if streamed {
-                stream(&http, request, &inbox_of_task, &credits_of_task, wanted.as_deref()).await
-            } else {
-                predict(&http, request, &inbox_of_task).await
-            };
-            runs.finish(id, end);
-        });
-        live.insert(id, (task.abort_handle(), credits, inbox.clone()));
-        Ok(inbox)
-    }
-}
-
-async fn predict(http: &Http, request: http::Request, inbox: &Inbox) -> Result<()> {
-    let mut outputs = http.read(http.send(request).await?).await?;
-    outputs.shift_remove("duration_ms");
-    let run = outputs.shift_remove("run");
-    let usage = run.and_then(|mut run| run.get_mut("usage").map(serde_json::Value::take)).unwrap_or_default();
-    let one = crate::Prediction { outputs, usage: totals(usage) };
-    inbox.deliver([StreamEvent::Prediction(one)]);
-    Ok(())
-}
-
-/// The server tells a run's totals with its result.
-fn totals(usage: serde_json::Value) -> Vec<crate::Usage> {
-    serde_json::from_value(usage).map(|total| vec![total]).unwrap_or_default()
-}
-
-async fn stream(
-    http: &Http,
-    request: http::Request,
-    inbox: &Inbox,
-    credits: &Semaphore,
-    wanted: Option<&[String]>,
-) -> Result<()> {
-    let mut events = Events::new(http.send(request).await?);
-    while let Some(event) = events.next().await? {
-        let field = match &event {
-            StreamEvent::Token(token) => Some(&token.field),
-            StreamEvent::Partial(partial) => Some(&partial.field),
-            _ => None,
+        let post = |end: &str| self.http.post(&format!("{}{end}", self.path), &job.inputs, &job.config);
+        let request = match (job.buffer.is_some(), self.reconnects) {
+            (false, _) => Request::Predict(post("/predict")?),
+            (true, 0) => Request::Stream(post("/predict/stream")?),
+            (true, reconnects) => Request::Resumable(post("/runs")?, reconnects),
         };
-        if let (Some(field), Some(wanted)) = (field, wanted) {
-            if !wanted.contains(field) {
-                continue;
-            }
-        }
-        // Not reading on is the backpressure: the server's socket fills up, and then the LM's.
-        credits.acquire().await.map_err(|_| Error::Shutdown)?.forget();
-        inbox.deliver([event]);
+        Ok(self.runs.start(&runtime, self.http.clone(), request, job, &self.metrics))
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,10 +1,13 @@
 //! A simulated LM in a process of its own, asked over plain HTTP, and a runtime for all tests of one file.
 #![allow(dead_code)]
 
+pub mod proxy;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{json, Value};
@@ -28,7 +31,8 @@ impl Server {
     /// Start `dspy-live ARGS`, and wait for the line with its address.
     pub fn start(args: &[&str]) -> Self {
         // A test's statics are never dropped; the end of standard input is what tells that this process is gone.
-        let script = r#""$0" "$@" </dev/null & trap "kill -9 $! 2>/dev/null" EXIT; cat >/dev/null"#;
+        // Only the server has the pipe, so that its end ends our reading.
+        let script = r#""$0" "$@" </dev/null & trap "kill -9 $! 2>/dev/null" EXIT; exec >/dev/null; cat"#;
         let mut child = Command::new("bash")
             .args(["-c", script])
             .arg(venv().join("bin/dspy-live"))
@@ -53,12 +57,31 @@ impl Server {
         }
         // Its log must not fill the pipe.
         std::thread::spawn(move || lines.for_each(drop));
-        Self { child, url: url.expect("the server says where it is") }
+        let url = url.unwrap_or_else(|| panic!("dspy-live {} ended before it said where it is", args.join(" ")));
+        Self { child, url }
     }
 
     /// The simulated LM, with an address for an LM.
     pub fn simulator(args: &[&str]) -> Self {
         Self::start(&[&["sim", "--port", "0"], args].concat())
+    }
+
+    /// `dspy-live serve` of the tests' programs, which ask `sim` and remember no answer; its key is `secret`.
+    pub fn serving(sim: &Self, args: &[&str]) -> Self {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let lm = format!(
+            "[lm]\nmodel = \"openai/simulated\"\napi_base = \"{}\"\napi_key = \"any\"\ncache = false\nnum_retries = 0\n",
+            sim.url
+        );
+        let name = format!("dspy-live-{}-{}.toml", std::process::id(), NUMBER.fetch_add(1, Ordering::SeqCst));
+        let file = std::env::temp_dir().join(name);
+        std::fs::write(&file, lm).expect("a temporary file");
+        let programs = ["predict=rust_programs:predict", "rust_programs:typed", "rust_programs:failing"];
+        let file_of = ["--config", file.to_str().expect("UTF-8")];
+        let options = ["--key", "secret", "--port", "0", "--no-ledger"];
+        let server = Self::start(&[&["serve"], &programs[..], &file_of, &options, args].concat());
+        let _ = std::fs::remove_file(file);
+        server
     }
 
     fn address(&self) -> &str {

@@ -26,6 +26,37 @@ class Failing(dspy.Module):
         raise ValueError(f"no answer to {question!r}")
 
 
+class Mute(Exception):
+    """Has no text, and says so loudly."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("this exception can't be shown")
+
+    __repr__ = __str__
+
+
+class Raising(dspy.Module):
+    """Raises what the question names."""
+
+    async def aforward(self, question: str) -> dspy.Prediction:
+        if question == "later":  # in a task of its own, where it is the event loop that hears of it
+            await asyncio.create_task(self.aforward("exit"))
+        raise {
+            "surrogate": ValueError("half a pair: \ud800"),
+            "nul": ValueError("a\0b\x1b[31m\u202e"),
+            "long": ValueError("x" * 5_000_000),
+            "empty": ValueError(),
+            "mute": Mute(),
+            "no text": ValueError({"a": {1, 2}}, b"\xff"),
+            "group": ExceptionGroup("two", [ValueError("one"), KeyError("two")]),
+            "exit": SystemExit(3),
+            "interrupt": KeyboardInterrupt(),
+            "cancelled": asyncio.CancelledError("by itself"),
+            "stop": StopAsyncIteration("over"),
+            "base": BaseException("no Exception"),
+        }[question]
+
+
 class Odd(dspy.Module):
     """Sends and returns what has no form in JSON."""
 
@@ -74,6 +105,7 @@ class Busy(dspy.Module):
 
 
 failing = Failing()
+raising = Raising()
 odd = Odd()
 blocking = Blocking()
 stubborn = Stubborn()

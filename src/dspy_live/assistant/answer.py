@@ -15,10 +15,11 @@ class AnswerFromGuides(dspy.Signature):
     """Answer a question about dspy-live from its guides, and from nothing else.
 
     Be brief. Use the passages' own names of functions and options. When the passages do not answer the question,
-    say so. Show code only from the passages, unchanged.
+    say so. Show code only from the passages, unchanged. After each statement, name the section that it comes from in
+    brackets, as it stands at the beginning of its passage.
     """
 
-    passages: list[str] = dspy.InputField(desc="sections of the guides, each with its page")
+    passages: list[str] = dspy.InputField(desc="sections of the guides; each begins with [page: section]")
     question: str = dspy.InputField()
     answer: str = dspy.OutputField(desc="in Markdown, at most three short paragraphs")
 
@@ -40,7 +41,7 @@ async def answer_from(question: str, passages: Sequence[Passage], lm: Any) -> As
 
     Leaving the iteration closes the LM's connection. Raises what the LM raises.
     """
-    texts = [f"[{passage.page}: {passage.heading}]\n{passage.text}" for passage in passages]
+    texts = [f"[{passage.place}]\n{passage.text}" for passage in passages]
     stream = streamify(Assistant())
     with dspy.context(lm=lm):
         items = stream(question=question, passages=texts)

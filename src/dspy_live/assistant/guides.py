@@ -56,6 +56,18 @@ ALIASES: dict[str, str] = {
     "inline": "execution",
     "layer": "layers",
     "runtime": "layers",
+    "k8s": "kubernetes",
+    "https": "tls",
+    "cli": "command-line",
+    "commands": "command-line",
+    "config": "configuration",
+    "keys": "configuration",
+    "mcp": "front-ends",
+    "openai": "serving",
+    "session": "sessions",
+    "history": "sessions",
+    "jupyter": "streaming",
+    "errors": "troubleshooting",
 }
 """Other words for a page, as people type them."""
 
@@ -79,9 +91,9 @@ class Passage:
         return _FENCE.sub("", self.text).strip()
 
     @property
-    def paragraphs(self) -> list[str]:
-        """The heading, and the prose: a paragraph (or list, or table) each."""
-        return [self.heading, *(part for part in re.split(r"\n\s*\n", self.prose) if part.strip())]
+    def place(self) -> str:
+        """The section's name for a person: its page and its heading."""
+        return f"{self.page}: {self.heading}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +128,10 @@ _FENCE = re.compile(r"^```.*?^```[ \t]*$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"^```python[^\n]*\n(.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
 
 
+MORE = ("command-line", "migration", "scale", "troubleshooting")
+"""Pages for users that stand beside the guides' folder; those of ``deploy/`` are read too."""
+
+
 def folder() -> Path:
     """Return where the guides are: in the installed package, or in the working copy's ``docs``.
 
@@ -126,6 +142,14 @@ def folder() -> Path:
         if place.is_dir():
             return place
     raise ConfigurationError("the guides are not installed; install dspy-live again")
+
+
+def _files() -> list[Path]:
+    """Return the files of all pages: the package has those of MORE and ``deploy/`` in the guides' own folder."""
+    place = folder()
+    around = place if place.name == "_guides" else place.parent
+    found = [*place.glob("*.md"), *(around / "deploy").glob("*.md"), *(around / f"{name}.md" for name in MORE)]
+    return sorted({path for path in found if path.stem != "index" and path.is_file()}, key=lambda path: path.stem)
 
 
 def parse(name: str, text: str) -> Guide:
@@ -148,8 +172,7 @@ def parse(name: str, text: str) -> Guide:
 @lru_cache(maxsize=1)
 def guides() -> tuple[Guide, ...]:
     """Return all guides, by name. The index is not one of them."""
-    pages = sorted(path for path in folder().glob("*.md") if path.stem != "index")
-    return tuple(parse(path.stem, path.read_text("utf-8")) for path in pages)
+    return tuple(parse(path.stem, path.read_text("utf-8")) for path in _files())
 
 
 def find_guide(topic: str, among: Sequence[Guide] | None = None) -> Guide:
@@ -158,8 +181,8 @@ def find_guide(topic: str, among: Sequence[Guide] | None = None) -> Guide:
     Raises :class:`NotFound` with the nearest topics when there is none of that name.
     """
     pages = {guide.name: guide for guide in (guides() if among is None else among)}
-    plain = topic.strip().lower().replace(" ", "_").replace("-", "_")
-    for word in (plain, plain.rstrip("s"), *plain.split("_")):
+    plain = re.sub(r"[\s_]+", "-", topic.strip().lower())
+    for word in (plain, plain.rstrip("s"), *plain.split("-")):
         name = ALIASES.get(word, word)
         if name in pages:
             return pages[name]

@@ -60,12 +60,26 @@ def prove(conversion: Conversion, folder: Path | None = None, *, timeout: float 
     if conversion.kind == "tests":
         files = {conversion.new_file: conversion.new, conversion.old_file: conversion.old}
         return Proof(
-            run_trial(_pytest(conversion.new_file), folder=folder, file="tests.py", files=files, timeout=timeout)
+            run_trial(
+                _pytest(conversion.new_file),
+                folder=folder,
+                file="tests.py",
+                files=files,
+                neighbour=conversion.old,
+                timeout=timeout,
+            )
         )
     if conversion.new_file:
         files = {conversion.old_file: conversion.old}
         source = conversion.new + _one_request(conversion)
-        outcome = run_trial(source, folder=folder, file=conversion.new_file, files=files, timeout=timeout)
+        outcome = run_trial(
+            source,
+            folder=folder,
+            file=conversion.new_file,
+            files=files,
+            neighbour=conversion.old,
+            timeout=timeout,
+        )
     else:
         outcome = run_trial(conversion.new, folder=folder, file=conversion.old_file, timeout=timeout)
     if outcome.ok and not outcome.lm_calls and not conversion.new_file:

@@ -1,145 +1,131 @@
-"""Finds the pages and passages that answer a question in plain words, offline.
+"""Finds the sections of the guides that answer a question in plain words, offline.
 
-Pages by what people ask about them (:mod:`~dspy_live.assistant.bayes`), passages within them by BM25.
+SQLite's FTS5 ranks them by BM25 over a page's title, a section's heading, other phrases for it and the words by which
+people ask for it (both in ``aliases.toml``), its prose and its code; the Porter stemmer makes one word of "retries" and
+"retrying".
 """
 
 from __future__ import annotations
 
 import math
+import sqlite3
 import tomllib
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from dspy_live.assistant.bayes import PageModel
 from dspy_live.assistant.guides import Guide, Passage, guides
 from dspy_live.assistant.terms import terms
+from dspy_live.core.errors import ConfigurationError
 
-K1, B = 1.2, 0.7
-"""BM25's own: how soon a repeated term stops counting, and how much a long passage is held back."""
+Aliases = Mapping[str, Mapping[str, Mapping[str, str]]]
+"""Other words for sections, by page, then by heading: ``aliases``, phrases; ``asked``, words of questions."""
 
-TITLE, HEADING, CODE = 2, 3, 0.1
-"""How often a term counts in the page's title, in the section's heading, and in code."""
+WEIGHTS = {"page": 2.0, "heading": 3.0, "aliases": 6.0, "asked": 2.0, "prose": 1.0, "code": 0.1}
+"""How much a term counts in each column."""
 
-SHARES = (3, 1, 1)
-"""How many passages of the first, the second and the third page an answer is made from."""
+IN_PROSE = 0.5
+"""The part of a term that a section covers by its prose alone, where heading and aliases don't have it."""
+
+COVERED = 4.0
+"""The least confidence of an answer. Most questions about other things reach 3 at most, real ones 5 to 40."""
+
+NEARLY_ALL = 0.8
+"""The coverage from which a section answers whatever its score: words as common as "stream" score next to nothing."""
+
+CANDIDATES = 25
+"""The sections of the highest BM25 that confidence then ranks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A passage that was found; ``scores`` has the part of each term in its score."""
+    """A section that was found.
+
+    Args:
+        passage: the section.
+        score: BM25, the higher the better.
+        coverage: the part of the question that the section speaks of, 0 to 1, rare words counting more.
+    """
 
     passage: Passage
     score: float
-    scores: Mapping[str, float]
+    coverage: float
+
+    @property
+    def confidence(self) -> float:
+        """Score times coverage: a section that has all words of a question goes before one that repeats a few."""
+        return self.score * self.coverage
+
+    @property
+    def answers(self) -> bool:
+        """True where the section speaks of enough of the question to be its answer."""
+        return self.confidence >= COVERED or self.coverage >= NEARLY_ALL
 
 
-@dataclass(frozen=True, slots=True)
-class PageHit:
-    """A page that was found; ``hits`` are its passages, best first."""
-
-    page: str
-    score: float
-    hits: Sequence[Hit]
-
-    def best_of(self, guide: Guide) -> Passage:
-        """Return the passage to show: the page's beginning where the question names no more than its topic."""
-        if not self.hits:
-            return guide.passages[0]
-        best = self.hits[0]
-        topic = set(terms(f"{guide.name} {guide.title}"))
-        return guide.passages[0] if set(best.scores) <= topic else best.passage
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A question in one wording, and the page that answers it."""
-
-    wording: str
-    page: str
-
-
-def read_questions(text: str) -> list[list[Question]]:
-    """Read questions from TOML; one list for each, with its wordings."""
-    rows = tomllib.loads(text)["question"]
-    return [[Question(wording, row["page"]) for wording in row["wordings"]] for row in rows]
-
-
-@dataclass(slots=True)
 class Index:
-    """An index over guides and known questions. Making it reads everything once; asking takes about a millisecond."""
+    """The sections of some pages.
 
-    pages: Sequence[Guide]
-    questions: Sequence[Question] = ()
-    _model: PageModel = field(init=False)
-    _passages: list[Passage] = field(default_factory=list)
-    _counts: list[Counter[str]] = field(default_factory=list)
-    _lengths: list[float] = field(default_factory=list)
-    _rarity: dict[str, float] = field(default_factory=dict)
+    Args:
+        pages: the pages.
+        aliases: other words for their sections.
 
-    def __post_init__(self) -> None:
-        for guide in self.pages:
-            for passage in guide.passages:
-                counts = _weighted(guide, passage)
-                self._passages.append(passage)
-                self._counts.append(counts)
-                self._lengths.append(sum(counts.values()))
-        total = len(self._passages)
-        seen = Counter(term for counts in self._counts for term in counts)
-        self._rarity = {term: math.log(1 + (total - n + 0.5) / (n + 0.5)) for term, n in seen.items()}
-        paragraphs = [(text, passage.page) for passage in self._passages for text in passage.paragraphs]
-        self._model = PageModel([*paragraphs, *((question.wording, question.page) for question in self.questions)])
+    Raises :class:`ConfigurationError` where Python's SQLite was built without FTS5.
+    """
 
-    def search(self, question: str, limit: int = 3) -> list[PageHit]:
-        """Return the pages that fit best, best first; none for a question most of whose words are not known here."""
-        wanted = set(terms(question))  # without fillers, which alone say nothing
-        if sum(self._model.knows(term) for term in wanted) * 2 <= len(wanted):
+    def __init__(self, pages: Sequence[Guide], aliases: Aliases | None = None) -> None:
+        self._passages = [passage for page in pages for passage in page.passages]
+        self._db = sqlite3.connect(":memory:", check_same_thread=False)
+        columns = ", ".join(WEIGHTS)
+        try:
+            self._db.execute(f"CREATE VIRTUAL TABLE sections USING fts5({columns}, tokenize='porter unicode61')")
+        except sqlite3.OperationalError as error:
+            raise ConfigurationError(f"the guides can't be searched: Python's SQLite has no FTS5 ({error})") from error
+        rows = [_row(page, passage, aliases or {}) for page in pages for passage in page.passages]
+        self._db.executemany("INSERT INTO sections VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+    def search(self, question: str, limit: int = 5) -> list[Hit]:
+        """Return the sections that fit best, best first; none for a question of fillers and unknown words."""
+        wanted = terms(question)
+        if not wanted:
             return []
-        by_page: dict[str, list[Hit]] = {}
-        for hit in self._hits(question):
-            by_page.setdefault(hit.passage.page, []).append(hit)
-        best = list(self._model.scores(question).items())[:limit]
-        return [PageHit(page, score, by_page.get(page, [])) for page, score in best]
+        order = f"bm25(sections, {', '.join(map(str, WEIGHTS.values()))})"
+        query = f"SELECT rowid - 1, -{order} FROM sections WHERE sections MATCH ? ORDER BY {order} LIMIT ?"
+        found = self._db.execute(query, (" OR ".join(map(_quoted, wanted)), CANDIDATES)).fetchall()
+        coverage = self._coverage(wanted)
+        hits = [Hit(self._passages[row], score, coverage.get(row, 0.0)) for row, score in found]
+        return sorted(hits, key=lambda hit: -hit.confidence)[:limit]
 
-    def passages(self, question: str, limit: int = 5) -> list[Hit]:
-        """Return passages to answer from: of the best three pages, most of them of the first."""
-        found = [hit for page, share in zip(self.search(question), SHARES, strict=False) for hit in page.hits[:share]]
-        return found[:limit]
+    def _coverage(self, wanted: Sequence[str]) -> dict[int, float]:
+        """Return the part of the wanted terms that each section has, a rare term counting more than a common one."""
+        parts: dict[int, float] = {}
+        whole = 0.0
+        for term in wanted:
+            named = self._with(f"{{page heading aliases asked}} : {_quoted(term)}")
+            mentioned = self._with(f"prose : {_quoted(term)}") - named
+            rarity = math.log(1 + (len(self._passages) + 0.5) / (len(named | mentioned) + 0.5))
+            whole += rarity
+            for rows, share in ((named, 1.0), (mentioned, IN_PROSE)):
+                for row in rows:
+                    parts[row] = parts.get(row, 0.0) + share * rarity
+        return {row: part / whole for row, part in parts.items()}
 
-    def _hits(self, question: str) -> list[Hit]:
-        """Return all passages that have a term of the question, those that fit best first."""
-        wanted = Counter(terms(question))
-        mean = sum(self._lengths) / max(1, len(self._lengths))
-        hits = []
-        for passage, counts, length in zip(self._passages, self._counts, self._lengths, strict=True):
-            scores = {}
-            for term in wanted:
-                if n := counts.get(term, 0.0):
-                    saturated = n * (K1 + 1) / (n + K1 * (1 - B + B * length / mean))
-                    scores[term] = self._rarity[term] * saturated
-            if scores:
-                hits.append(Hit(passage, sum(scores.values()), scores))
-        hits.sort(key=lambda hit: -hit.score)
-        return hits
+    def _with(self, match: str) -> set[int]:
+        return {row for (row,) in self._db.execute("SELECT rowid - 1 FROM sections WHERE sections MATCH ?", (match,))}
 
 
-def _weighted(guide: Guide, passage: Passage) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    for text, weight in (
-        (f"{guide.name} {guide.title}", TITLE),
-        (passage.heading, HEADING),
-        (passage.prose, 1),
-        ("\n".join(passage.code), CODE),
-    ):
-        for term in terms(text):
-            counts[term] += weight  # type: ignore[assignment]  # a Counter of floats
-    return counts
+def _quoted(term: str) -> str:
+    return f'"{term}"'
+
+
+def _row(page: Guide, passage: Passage, aliases: Aliases) -> tuple[str, ...]:
+    words = aliases.get(page.name, {}).get(passage.heading, {})
+    named = (f"{page.name} {page.title}", passage.heading, words.get("aliases", ""), words.get("asked", ""))
+    return (*named, passage.prose, "\n".join(passage.code))
 
 
 @lru_cache(maxsize=1)
 def index() -> Index:
     """Return the index over the installed guides."""
-    text = Path(__file__).with_name("questions.toml").read_text("utf-8")
-    return Index(guides(), [wording for question in read_questions(text) for wording in question])
+    text = Path(__file__).with_name("aliases.toml").read_text("utf-8")
+    return Index(guides(), tomllib.loads(text))

@@ -6,6 +6,8 @@ Started by :mod:`dspy_live.assistant.trial` and by nothing else.
 from __future__ import annotations
 
 import hashlib
+import importlib
+import importlib.util
 import json
 import linecache
 import os
@@ -18,6 +20,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 _WRITING = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.truncate", "os.link", "os.symlink", "shutil.rmtree")
+_NO_SERVER = "[a trial starts no server]"
 _STARTING = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty")
 
 
@@ -74,13 +77,15 @@ def main(job_file: str, lifeline: str | None = None) -> int:
     if lifeline is not None:
         threading.Thread(target=_end_with_parent, args=(int(lifeline), job["home"]), daemon=True).start()
     stand_in(job["url"])
-    sys.path.insert(0, job["imports"])
-    sys.path.insert(1, job["home"])
+    _launch_nothing(job["source"])
+    sys.path[:0] = [*dict.fromkeys(job["imports"]), job["home"]]
     os.chdir(job["work"])
     source, file = job["source"], job["file"]
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
     namespace: dict[str, Any] = {"__name__": "__main__", "__file__": str(Path(job["work"]) / file)}
     module = type(sys)("__main__")
+    if job["package"]:
+        namespace["__package__"] = job["package"]
     module.__dict__.update(namespace)
     sys.modules["__main__"] = module
     sys.argv = [file]
@@ -146,13 +151,20 @@ def _serve_nothing() -> None:
     import uvicorn
 
     def run(*_: Any, **__: Any) -> None:
-        print("[a trial starts no server]")
+        print(_NO_SERVER)
 
     async def serve(*_: Any, **__: Any) -> None:
         run()
 
     for place, name, stand in ((uvicorn, "run", run), (uvicorn.Server, "run", run), (uvicorn.Server, "serve", serve)):
         setattr(place, name, stand)
+
+
+def _launch_nothing(source: str) -> None:
+    """Let Gradio's and Flask's own servers return at once too, where the script has them and they are installed."""
+    for library, place, name in (("gradio", "Blocks", "launch"), ("flask", "Flask", "run")):
+        if library in source and importlib.util.find_spec(library) is not None:
+            setattr(getattr(importlib.import_module(library), place), name, lambda *_, **__: print(_NO_SERVER))
 
 
 def _redirected(original: Any, url: str) -> Any:

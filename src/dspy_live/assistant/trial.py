@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from dspy_live.assistant.packages import package_of
 from dspy_live.simulator import Simulator
 
 LIMIT = 64_000
@@ -72,6 +73,7 @@ def run_trial(
     folder: Path | None = None,
     file: str = "program.py",
     files: Mapping[str, str] | None = None,
+    neighbour: str = "",
     timeout: float = 60.0,
 ) -> Outcome:
     """Run a source as a script and return how it ended.
@@ -82,10 +84,12 @@ def run_trial(
 
     Args:
         source: the Python to run, as ``__main__``.
-        folder: the user's folder, for imports and for files that are read. What the script writes beside
+        folder: the user's folder, for imports and for files that are read. In a package the source is run as a module
+            of it, so that its relative imports work. What the script writes beside
             them goes into the trial's own folder, whose entries are links to the user's.
         file: the name under which it appears in a traceback.
         files: other modules that it imports, by file name: a conversion's new file, say.
+        neighbour: the source of a file of the same folder that shows which package they belong to; by default its own.
         timeout: seconds after which it is killed.
     """
     with tempfile.TemporaryDirectory(prefix="dspy-live-trial-") as place, _simulator() as simulator:
@@ -93,10 +97,12 @@ def run_trial(
         for name, text in (files or {}).items():
             (home / Path(name).name).write_text(text, "utf-8")
         user = folder.resolve() if folder is not None else None
+        root, package = package_of(user, neighbour or source) if user is not None else (home, "")
         job = {
             "source": source,
             "file": file,
-            "imports": str(user or home),
+            "imports": [str(root), str(user or home)],
+            "package": package,
             "work": str(_work(home, user)),
             "home": place,
             "url": simulator.url,

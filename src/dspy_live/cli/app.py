@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cyclopts import App
+    from cyclopts import App, CycloptsError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("dspy_live.cli.commands.serve:serve", "Serve a program over HTTP, SSE and WebSocket."),
@@ -30,7 +30,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "explain": ("dspy_live.cli.commands.explain:explain", "Explain a topic, or answer a question, from the guides."),
     "shell": ("dspy_live.cli.commands.shell:shell", "Talk to the assistant: guides, conversions, runs."),
-    "doctor": ("dspy_live.cli.commands.doctor:doctor", "Look at this installation and say what is missing."),
+    "init": ("dspy_live.cli.commands.init:init", "Write a new project: program, configuration, test, README."),
+    "check": ("dspy_live.cli.commands.check:check", "Check the configuration file of a server."),
+    "keys": ("dspy_live.cli.commands.keys:keys", "Make, list and revoke the API keys of a server."),
+    "doctor": ("dspy_live.cli.commands.doctor:doctor", "Look at what usually goes wrong, and say what to do."),
+    "completion": ("dspy_live.cli.commands.completion:completion", "Complete commands and flags in bash, zsh or fish."),
 }
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -83,10 +87,20 @@ def _run(argv: Sequence[str]) -> int:
         sys.stdout.flush()
         return status if isinstance(status, int) else OK
     except CycloptsError as exc:
-        _say(" ".join(str(exc).split()))
+        _say(_wrong_use(exc, argv[0] if argv else ""))
         return USAGE
     except Exception as exc:
         return _failed(exc)
+
+
+def _wrong_use(exc: CycloptsError, command: str) -> str:
+    from cyclopts import UnusedCliTokensError
+
+    if not isinstance(exc, UnusedCliTokensError) or not exc.unused_tokens:
+        return " ".join(str(exc).split())
+    words = ", ".join(repr(word) for word in exc.unused_tokens)
+    help_of = f"dspy-live {command} --help" if command in COMMANDS else "dspy-live --help"
+    return f"nothing takes {words}; a text of several words stands in quotes, and {help_of} tells the arguments"
 
 
 def _unknown(command: str) -> int:

@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from dspy_live.core.errors import InputError
+from dspy_live.sansio.quantities import seconds_of
 
 if TYPE_CHECKING:
+    from dspy_live.loading.config.read import ConfigFile
     from dspy_live.observe.ledger import Ledger
     from dspy_live.observe.metrics import Metrics
+    from dspy_live.observe.otel_metrics import OtelMetrics
     from dspy_live.observe.tracing import Tracing
 
 
@@ -30,8 +33,8 @@ class ObserveFlags:
     no_ledger: Annotated[bool, Parameter(negative="")] = False
     "Record no runs; /usage is then not found."
 
-    log_level: str = "WARNING"
-    "Least level that is logged: DEBUG, INFO, WARNING, ERROR."
+    log_level: str | None = None
+    "Least level that is logged: DEBUG, INFO, WARNING (the default), ERROR."
 
     log_file: Path | None = None
     "A file to log to as well, as JSON."
@@ -42,8 +45,8 @@ class ObserveFlags:
     log_rotate: str | None = None
     "Start a new log file at a size (10 MB) or a time (daily, hourly)."
 
-    traces_per_second: float = 100.0
-    "Runs a second that get spans at most, where OTEL_EXPORTER_OTLP_ENDPOINT names a collector; inf for all."
+    traces_per_second: float | None = None
+    "Runs a second that get spans at most, where OTEL_EXPORTER_OTLP_ENDPOINT names a collector; 100; inf for all."
 
     hide_prompts: Annotated[bool, Parameter(negative="")] = False
     "Keep inputs and outputs out of the log."
@@ -53,46 +56,86 @@ class ObserveFlags:
 class Observers:
     """The observers of one server's process."""
 
-    metrics: Metrics
+    metrics: Metrics | None
     ledger: Ledger | None
     tracing: Tracing | None = None
+    otel_metrics: OtelMetrics | None = None
 
     def options(self) -> dict[str, Any]:
         """Return the options of ``create_app`` that they fill."""
-        found: dict[str, Any] = {"metrics": self.metrics.render}
+        found: dict[str, Any] = {} if self.metrics is None else {"metrics": self.metrics.render}
         if self.ledger is not None:
             found["usage"] = usage_of(self.ledger)
         return found
 
     def close(self) -> None:
         """Write the records that wait."""
-        self.metrics.close()
-        if self.tracing is not None:
-            self.tracing.close()
+        if self.metrics is not None:
+            self.metrics.close()
+        for sender in (self.tracing, self.otel_metrics):
+            if sender is not None:
+                sender.close()
         if self.ledger is not None:
             self.ledger.close()
 
 
-def observe(flags: ObserveFlags) -> Observers:
-    """Set up logs, metrics, the ledger, and spans where the environment names a collector.
+def observe(flags: ObserveFlags, file: ConfigFile) -> Observers:
+    """Set up logs, metrics, the ledger, and spans where a collector is named; a flag goes before the file.
 
     Raises :class:`ConfigurationError` for a place that can't be used.
     """
-    from dspy_live.observe.ledger import open_ledger
-    from dspy_live.observe.logs import setup_logging
     from dspy_live.observe.metrics import Metrics
-    from dspy_live.observe.tracing import setup_tracing, tracing_is_configured
+    from dspy_live.observe.otel_metrics import otel_metrics_are_configured, setup_otel_metrics
 
+    set_up_logs(flags, file)
+    ledger = _ledger(flags, file)
+    tracing = _tracing(flags, file)
+    otel_metrics = setup_otel_metrics() if otel_metrics_are_configured() else None
+    return Observers(Metrics() if file.config.metrics.enabled else None, ledger, tracing, otel_metrics)
+
+
+def set_up_logs(flags: ObserveFlags, file: ConfigFile) -> None:
+    """Set up the logs of this process alone; see :func:`observe`."""
+    from dspy_live.observe.logs import setup_logging
+
+    table = file.config.logging
+    in_file = file.near(table.file) if table.file is not None else None
     setup_logging(
-        flags.log_level.upper(),
-        file=flags.log_file,
-        json=True if flags.log_json else None,
-        rotate=flags.log_rotate,
-        prompts="hide" if flags.hide_prompts else "show",
+        (flags.log_level or table.level or "WARNING").upper(),
+        file=flags.log_file or in_file,
+        json=True if flags.log_json else table.json,
+        rotate=flags.log_rotate or table.rotate,
+        prompts="hide" if flags.hide_prompts or table.hide_prompts else "show",
     )
-    ledger = None if flags.no_ledger else open_ledger(flags.ledger).attach()
-    tracing = setup_tracing(per_second=flags.traces_per_second) if tracing_is_configured() else None
-    return Observers(Metrics(), ledger, tracing)
+
+
+def _ledger(flags: ObserveFlags, file: ConfigFile) -> Ledger | None:
+    from dspy_live.observe.ledger import open_ledger
+
+    table = file.config.ledger
+    if flags.no_ledger or (table.enabled is False and flags.ledger is None):
+        return None
+    place = flags.ledger or file.secret(table.place, table.place_env)
+    if flags.ledger is None and place is not None and "://" not in place:
+        place = str(file.near(place))
+    keep = seconds_of(table.keep) if table.keep is not None else None
+    return open_ledger(place, contents=table.contents, keep=keep).attach()
+
+
+def _tracing(flags: ObserveFlags, file: ConfigFile) -> Tracing | None:
+    from dspy_live.observe.tracing import PER_SECOND, setup_tracing, tracing_is_configured
+
+    table = file.config.tracing
+    if table.endpoint is None and not tracing_is_configured():
+        return None
+    in_file = math.inf if table.per_second == "all" else table.per_second
+    given = flags.traces_per_second if flags.traces_per_second is not None else in_file
+    return setup_tracing(
+        table.endpoint,
+        service_name=table.service_name,
+        contents=table.contents,
+        per_second=PER_SECOND if given is None else given,
+    )
 
 
 def _finite(text: str) -> float:

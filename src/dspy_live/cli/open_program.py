@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dspy_live.cli.flags import ProgramFlags
 from dspy_live.core.errors import ConfigurationError
-from dspy_live.loading.lm_settings import LMSettings, read_settings
+from dspy_live.loading.lm_settings import LMSettings, load_dotenv, read_settings
 
 if TYPE_CHECKING:
+    from dspy_live.loading.config.read import ConfigFile
     from dspy_live.loading.configure import ChosenLM
     from dspy_live.loading.open_program import ReadyProgram
 
@@ -40,10 +42,21 @@ def open_program(
     )
 
 
-def settings_of(flags: ProgramFlags) -> LMSettings:
-    """Read the LM's settings from the flags and from what stands behind them."""
+def settings_of(flags: ProgramFlags, file: ConfigFile | None = None, *, simulate: bool = False) -> LMSettings:
+    """Read the LM's settings from the flags and from what stands behind them.
+
+    Args:
+        flags: the flags; without ``file``, ``flags.config`` names the one that is read, for its table ``[lm]``.
+        file: a configuration that has been read already.
+        simulate: answer from the simulated LM, though ``--sim`` is not given.
+    """
+    if file is None and flags.config is not None:
+        from dspy_live.loading.config.read import read_config
+
+        load_dotenv(Path(".env"), os.environ)
+        file = read_config(flags.config, for_server=False)
     return read_settings(
-        lm=flags.lm, api_base=flags.api_base, api_key=flags.api_key, config=flags.config, simulate=flags.sim
+        lm=flags.lm, api_base=flags.api_base, api_key=flags.api_key, file=file, simulate=simulate or flags.sim
     )
 
 

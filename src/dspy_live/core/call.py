@@ -112,6 +112,9 @@ class Call(msgspec.Struct, frozen=True):
         stream: true when somebody takes tokens; false lets the LM answer in one piece.
         parent: the id of the run that this call is a part of: a program that awaits another one.
         trace: the caller's W3C ``traceparent``.
+        session: the conversation that the call goes on with, kept by the server for its key; empty for none.
+        follows: the id of the call whose answer this one follows; empty for the session's last one.
+        keep: false for a call that reads its session and leaves it as it was.
         meters: asked before each LM request of the call and told of it after, besides those in force around it.
         origin: for a call of an LM: where in which run it is made.
         id: unique, here and everywhere; see :func:`new_id`.
@@ -128,6 +131,9 @@ class Call(msgspec.Struct, frozen=True):
     stream: bool = True
     parent: str = ""
     trace: str = ""
+    session: str = ""
+    follows: str = ""
+    keep: bool = True
     meters: tuple[Meter, ...] = ()
     origin: Origin = NO_ORIGIN
     id: str = msgspec.field(default_factory=new_id)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from dspy_live.core.call import Call
 from dspy_live.core.usage import LMRecord
@@ -45,4 +46,56 @@ class RunObserver(Protocol):
 
     def run_ended(self, record: RunRecord) -> None:
         """The run is over."""
+        ...
+
+
+@dataclass(slots=True, frozen=True)
+class RunPart:
+    """A module or a tool of a program that is called in a run.
+
+    Args:
+        kind: ``"agent"`` is a module that has tools of its own.
+        name: a module's path in the program (``"rag.answer"``), a tool's name.
+        about: a module's class, a tool's description.
+        inputs: the arguments of the call, by name.
+    """
+
+    kind: Literal["module", "agent", "tool"]
+    name: str
+    about: str
+    inputs: Any
+
+
+class RunFollower(Protocol):
+    """Follows one run from inside. Methods are called where the run's code is, must be quick, and must not raise."""
+
+    wants_parts: bool
+    """False: nothing is told of the run's modules and tools, and they cost nothing."""
+
+    def entered(self) -> AbstractContextManager[None]:
+        """Return a context manager that is entered around the program's own code, in the run's own task."""
+        ...
+
+    def part_started(self, key: str, part: RunPart) -> None:
+        """A module or a tool is called. ``key`` tells one call from another."""
+        ...
+
+    def part_ended(self, key: str, value: Any, error: BaseException | None) -> None:
+        """It has ended, on the thread and in the context in which it was told that it started."""
+        ...
+
+
+class FollowingObserver(RunObserver, Protocol):
+    """An observer that follows runs from inside, too."""
+
+    def follow(self, call: Call) -> RunFollower | None:
+        """Return who follows the run, after ``run_started``; ``None`` for nobody."""
+        ...
+
+
+class ToolObserver(RunObserver, Protocol):
+    """An observer that hears of tools, too."""
+
+    def tool_ended(self, name: str, seconds: float, error: BaseException | None) -> None:
+        """A tool of a run has returned after so many seconds, or has raised ``error``."""
         ...

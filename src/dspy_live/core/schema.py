@@ -54,6 +54,8 @@ class Schema:
     live: Mapping[str, str] | None = None
     """The text outputs that can be given out as they stream, with the path of the predictor that speaks each. Doors
     that can't take words back hold the others to the end. ``None``: not known, and the first to speak is believed."""
+    examples: tuple[Mapping[str, Any], ...] = ()
+    """Examples of runs, each ``{"inputs": {…}, "outputs": {…}}`` as JSON values: the program's own demos."""
 
     @property
     def last_text_output(self) -> str | None:

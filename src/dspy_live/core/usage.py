@@ -38,6 +38,10 @@ class LMUsage(msgspec.Struct, frozen=True, gc=False):
         (``cache_read_input_tokens``; beside ``prompt_tokens`` where the total says so, or where it is more than those),
         and reasoning beside the completion. What only the total knows of is reasoning, as Gemini's is.
         """
+        if type(raw) is dict and len(raw) == 3:  # the usual reply, in a tenth of the time
+            plain: Any = raw.get("prompt_tokens"), raw.get("completion_tokens"), raw.get("total_tokens")
+            if all(type(count) is int and count >= 0 for count in plain) and plain[0] + plain[1] == plain[2]:
+                return cls(*plain)
         prompt = _count(raw, "prompt_tokens")
         anthropic = _first(raw, "cache_read_input_tokens", "cache_creation_input_tokens") is not None
         beside = prompt is None and anthropic
@@ -126,6 +130,10 @@ class LMRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         latency: seconds from the request to the end of the reply.
         ttft: seconds to the first piece of the reply, ``None`` when there was none.
         key: the id of the API key that the run belongs to; never the key itself.
+        response_model: the model that the reply names, empty where it names none.
+        finish_reasons: why each completion of the reply ended, in the provider's words.
+        server: host and port that were asked, as ``"api.openai.com:443"``; empty where they are not known.
+        streamed: true when the reply was asked for piece by piece.
     """
 
     model: str
@@ -141,6 +149,10 @@ class LMRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     latency: float = 0.0
     ttft: float | None = None
     key: str = ""
+    response_model: str = ""
+    finish_reasons: tuple[str, ...] = ()
+    server: str = ""
+    streamed: bool = False
 
 
 class Expected(msgspec.Struct, frozen=True, gc=False):
@@ -182,6 +194,14 @@ class ReservingMeter(Meter, Protocol):
 
         Raises :class:`~dspy_live.core.errors.BudgetExceeded` where there is none.
         """
+        ...
+
+
+class WaitingMeter(ReservingMeter, Protocol):
+    """A reserving meter that asks a server: where the caller can wait, it is asked by awaiting."""
+
+    async def reserve_async(self, expected: Expected) -> Reservation:
+        """As ``reserve``. Cancelled meanwhile, nothing is reserved."""
         ...
 
 

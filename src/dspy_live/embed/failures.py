@@ -19,11 +19,18 @@ def failure_of(exc: BaseException) -> Failure:
     known = exc if isinstance(exc, LiveError) else public_lm_error(exc)
     return Failure(
         kind=_kind(exc),
-        message=str(exc) or _kind(exc),
+        message=_text(exc) or _kind(exc),
         code=known.code if isinstance(known, LiveError) else ProgramFailed.code,
         traceback="".join(traceback.format_exception(exc)).rstrip(),
         retry_after=known.retry_after if isinstance(known, LiveError) else None,
     )
+
+
+def _text(exc: BaseException) -> str:
+    try:
+        return str(exc)
+    except Exception:  # a user's own __str__; the failure that it was to describe is the one to tell
+        return ""
 
 
 def _kind(exc: BaseException) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
-from typing import assert_never
+from collections.abc import Callable, Coroutine
+from typing import Any, assert_never
 
 import msgspec
 
@@ -51,11 +51,23 @@ def main(take: Take, deliver: Deliver, wake: int, settings: bytes) -> None:
     try:
         with socket.socket(fileno=wake) as waker:
             waker.setblocking(False)
-            loop.run_until_complete(_serve(take, deliver, waker, msgspec.json.decode(settings, type=Settings)))
+            _run(loop, _serve(take, deliver, waker, msgspec.json.decode(settings, type=Settings)))
         loop.run_until_complete(loop.shutdown_asyncgens())
     finally:
         asyncio.set_event_loop(None)
         loop.close()
+
+
+def _run(loop: asyncio.AbstractEventLoop, serve: Coroutine[Any, Any, None]) -> None:
+    """Run to the end of ``serve``, also where a program's own task raises what asyncio throws out of the whole loop."""
+    serving = loop.create_task(serve)
+    while not serving.done():
+        try:
+            loop.run_until_complete(serving)
+        except (KeyboardInterrupt, SystemExit) as exc:
+            if serving.done():
+                raise
+            log.warning("a task of a program raised %s; its run ends, the others go on", type(exc).__name__)
 
 
 async def _serve(take: Take, deliver: Deliver, waker: socket.socket, settings: Settings) -> None:

@@ -12,6 +12,9 @@ from dspy_live.layers.meter import meter
 from dspy_live.layers.rate import Rate
 from dspy_live.layers.retry import Retry
 from dspy_live.layers.shared_budget import SharedBudget
+from dspy_live.layers.shared_limit import SharedLimit
+from dspy_live.layers.shared_rate import SharedRate
+from dspy_live.layers.shared_single_flight import SharedSingleFlight
 from dspy_live.layers.shed import Shed
 from dspy_live.layers.single_flight import SingleFlight
 from dspy_live.layers.timeouts import Timeouts
@@ -29,6 +32,9 @@ __all__ = [
     "Rate",
     "Retry",
     "SharedBudget",
+    "SharedLimit",
+    "SharedRate",
+    "SharedSingleFlight",
     "Shed",
     "SingleFlight",
     "Timeouts",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+from typing import Any
+
 import msgspec
 
 from dspy_live.core.call import Call
@@ -21,3 +24,11 @@ def same_question(call: Call) -> str | None:
 def who_answers(call: Call) -> tuple[str, str, str]:
     """Return the call's program, its version and its LM: only calls that agree in these may share an answer."""
     return call.program, call.version, call.model
+
+
+def name_of(call: Call, key: Any) -> str | None:
+    """Return the name that an answer to such a call has in a store; ``None`` for a key that is no JSON."""
+    try:
+        return sha256(msgspec.json.encode([*who_answers(call), key], order="deterministic")).hexdigest()
+    except (TypeError, ValueError, msgspec.MsgspecError):
+        return None

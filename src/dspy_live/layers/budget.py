@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import math
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import msgspec
 
@@ -19,11 +18,11 @@ from dspy_live.core.events import Result
 from dspy_live.core.service import Layer, Service
 from dspy_live.core.sink import Sink
 from dspy_live.core.usage import Expected, LMRecord
+from dspy_live.layers._amounts import Amounts, amount_text, amounts_of, limits_of, nothing
+from dspy_live.layers._amounts import Unit as Unit
 from dspy_live.runtime.books.account import process_account
 
 logger = logging.getLogger("dspy_live.budget")
-
-Unit = Literal["cost", "tokens", "calls"]
 
 _ROUNDING = 1e-9
 """The share of a limit that sums of prices are off by."""
@@ -41,7 +40,7 @@ class BudgetAlert(msgspec.Struct, frozen=True):
     def message(self) -> str:
         """A line for people."""
         return (
-            f"{self.budget} has used {_amount(self.unit, self.spent)} of {_amount(self.unit, self.limit)} "
+            f"{self.budget} has used {amount_text(self.unit, self.spent)} of {amount_text(self.unit, self.limit)} "
             f"({self.spent / self.limit:.0%})"
         )
 
@@ -94,7 +93,7 @@ class Budget:
         name: str = "budget",
         unpriced: Literal["allow", "refuse"] = "refuse",
     ) -> None:
-        self.limits: dict[Unit, float] = _limits(max_cost, max_tokens, max_calls)
+        self.limits: Amounts = limits_of(max_cost, max_tokens, max_calls)
         if isinstance(alert_at, bool) or not isinstance(alert_at, int | float) or not 0 < alert_at <= 1:
             raise ConfigurationError(f"alert_at must be a share above 0 and up to 1; got {alert_at!r}")
         if unpriced not in ("allow", "refuse"):
@@ -103,8 +102,8 @@ class Budget:
         self._on_alert = on_alert
         self._alert_at = alert_at
         self._refuse_unpriced = unpriced == "refuse"
-        self._spent: dict[Unit, float] = {"cost": 0.0, "tokens": 0, "calls": 0}
-        self._reserved: dict[Unit, float] = {"cost": 0.0, "tokens": 0, "calls": 0}
+        self._spent = nothing()
+        self._reserved = nothing()
         self._unpriced: dict[str, int] = {}
         self._alerted: set[Unit] = set()
         self._lock = threading.Lock()
@@ -144,19 +143,14 @@ class Budget:
         Raises :class:`~dspy_live.core.errors.BudgetExceeded` where the call would pass a limit, or has no known price.
         """
         self.check()
-        if self._refuse_unpriced and "cost" in self.limits and expected.model and expected.cost is None:
-            raise self._no_price(expected.model)
-        amounts: dict[Unit, float] = {
-            "cost": expected.cost or 0.0,
-            "tokens": expected.usage.total_tokens,
-            "calls": 1,
-        }
+        self._refuse_unpriced_call(expected)
+        amounts = amounts_of(expected)
         with self._lock:
             for unit, limit in self.limits.items():
                 taken = self._spent[unit] + self._reserved[unit]
                 # A call that is estimated at nothing is refused too where nothing is left.
                 if taken >= limit or (taken and taken + amounts[unit] > limit * (1 + _ROUNDING)):
-                    raise self._too_much(unit, limit, amounts[unit])
+                    raise self._too_much(unit, limit, amounts[unit], self._reserved[unit])
             for unit, amount in amounts.items():
                 self._reserved[unit] += amount
         return Reserved(self, amounts)
@@ -186,7 +180,7 @@ class Budget:
     def reset(self) -> None:
         """Start again from nothing spent, for instance at the start of a day; alerts are due again."""
         with self._lock:
-            self._spent.update({"cost": 0.0, "tokens": 0, "calls": 0})
+            self._spent.update(nothing())
             self._unpriced.clear()
             self._alerted.clear()
 
@@ -238,29 +232,34 @@ class Budget:
     def _exceeded(self, unit: Unit, limit: float) -> BudgetExceeded:
         spent = self._spent[unit]
         return BudgetExceeded(
-            f"{self.name}: {_amount(unit, spent)} of {_amount(unit, limit)} are spent; "
+            f"{self.name}: {amount_text(unit, spent)} of {amount_text(unit, limit)} are spent; "
             "no further LM call is sent. Raise the limit or reset() the budget",
             unit=unit,
             spent=spent,
             limit=limit,
         )
 
-    def _too_much(self, unit: Unit, limit: float, amount: float) -> BudgetExceeded:
-        spent, reserved = self._spent[unit], self._reserved[unit]
+    def _too_much(self, unit: Unit, limit: float, amount: float, reserved: float) -> BudgetExceeded:
+        spent = self._spent[unit]
         return BudgetExceeded(
-            f"{self.name}: {_amount(unit, spent)} of {_amount(unit, limit)} are spent, {_amount(unit, reserved)} are "
-            f"reserved for calls that run, and this one is estimated at {_amount(unit, amount)}; it is not sent. Raise "
-            "the limit, or let fewer calls run at once",
+            f"{self.name}: {amount_text(unit, spent)} of {amount_text(unit, limit)} are spent, "
+            f"{amount_text(unit, reserved)} are reserved for calls that run, and this one is estimated at "
+            f"{amount_text(unit, amount)}; it is not sent. Raise the limit, or let fewer calls run at once",
             unit=unit,
             spent=spent,
             limit=limit,
         )
 
+    def _refuse_unpriced_call(self, expected: Expected) -> None:
+        if self._refuse_unpriced and "cost" in self.limits and expected.model and expected.cost is None:
+            raise self._no_price(expected.model)
+
     def _no_price(self, models: str) -> BudgetExceeded:
         spent, limit = self._spent["cost"], self.limits["cost"]
         return BudgetExceeded(
-            f"{self.name}: {_amount('cost', spent)} of {_amount('cost', limit)} are spent, but {models} has no known "
-            "price, so that its cost can't be limited; give one with set_prices(), or allow it with unpriced='allow'",
+            f"{self.name}: {amount_text('cost', spent)} of {amount_text('cost', limit)} are spent, but {models} has no "
+            "known price, so that its cost can't be limited; give one with set_prices(), or allow it with "
+            "unpriced='allow'",
             unit="cost",
             spent=spent,
             limit=limit,
@@ -322,25 +321,3 @@ def _metered(service: Service, budget_of: Callable[[Call], Budget]) -> Service:
         return await service(call, sink)
 
     return metered
-
-
-def _limits(max_cost: float | None, max_tokens: int | None, max_calls: int | None) -> dict[Unit, float]:
-    given: dict[Unit, Any] = {"cost": max_cost, "tokens": max_tokens, "calls": max_calls}
-    limits: dict[Unit, float] = {}
-    for unit, value in given.items():
-        if value is None:
-            continue
-        kinds = int | float if unit == "cost" else int
-        if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value) or value <= 0:
-            raise ConfigurationError(
-                f"max_{unit} must be {'an amount of US dollars' if unit == 'cost' else 'a whole number'} above 0; "
-                f"got {value!r}"
-            )
-        limits[unit] = value
-    if not limits:
-        raise ConfigurationError("a budget needs at least one of max_cost, max_tokens and max_calls")
-    return limits
-
-
-def _amount(unit: Unit, value: float) -> str:
-    return f"${value:,.4f}" if unit == "cost" else f"{value:,.0f} {unit}"

@@ -29,7 +29,7 @@ def meter(account: Account | None = None) -> Layer:
 
     def layer(service: Service) -> Service:
         async def metered(call: Call, sink: Sink) -> Result:
-            booking = _Booking(call, account, account.admit(call.meters))
+            booking = _Booking(call, account, await account.admit_async(call.meters))
             try:
                 result = await service(call, FirstWord(Usages(sink, booking.book), booking.first_word))
             except BaseException as exc:

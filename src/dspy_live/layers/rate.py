@@ -19,6 +19,8 @@ from dspy_live.layers._usages import Usages
 from dspy_live.sansio.checks import not_negative, positive
 from dspy_live.sansio.limits.window import Entry, Window
 
+MINUTE = 60.0
+"""Seconds of the window."""
 _ROUNDING = 1e-6
 """Seconds by which a wait may exceed ``max_wait``: a clock that counts from the machine's start rounds that much."""
 
@@ -83,7 +85,7 @@ class Rate:
 
     def __repr__(self) -> str:
         limits = {"requests_per_minute": self._requests, "tokens_per_minute": self._tokens}
-        return f"Rate({', '.join(f'{name}={w.rate * 60:g}' for name, w in limits.items() if w is not None)})"
+        return f"Rate({', '.join(f'{name}={w.rate * MINUTE:g}' for name, w in limits.items() if w is not None)})"
 
     def __call__(self, service: Service) -> Service:
         async def spaced(call: Call, sink: Sink) -> Result:
@@ -116,7 +118,7 @@ class Rate:
                 self._tokens.left(now) if self._tokens is not None else None,
             )
 
-    async def _turn(self, call: Call, tokens: float) -> list[_Taken]:
+    async def _turn(self, call: Call, tokens: float) -> list[Taken]:
         """Wait for the call's turn, or raise :class:`RateLimited`. Cancelled meanwhile, it has taken nothing."""
         wait, taken = self._reserve(call, tokens)
         try:
@@ -129,7 +131,7 @@ class Rate:
         self._admitted += 1
         return taken
 
-    def _reserve(self, call: Call, tokens: float) -> tuple[float, list[_Taken]]:
+    def _reserve(self, call: Call, tokens: float) -> tuple[float, list[Taken]]:
         wanted = [(w, n) for w, n in ((self._requests, 1.0), (self._tokens, tokens)) if w is not None]
         with self._lock:
             now = loop_now()
@@ -142,21 +144,21 @@ class Rate:
                 raise self._limited(wait, tokens, self._requests is None or when > times[0])
             self._delayed += wait > 0
             self._waited += wait
-            return wait, [_Taken(window, window.take(when, amount), amount) for window, amount in wanted]
+            return wait, [Taken(window, window.take(when, amount), amount) for window, amount in wanted]
 
-    def _late(self, taken: list[_Taken]) -> float:
+    def _late(self, taken: list[Taken]) -> float:
         with self._lock:
             now = loop_now()
             wait = max(window.late(now, entry) for window, entry, _ in taken)
             self._waited += wait
             return wait
 
-    def _give_back(self, taken: list[_Taken]) -> None:
+    def _give_back(self, taken: list[Taken]) -> None:
         with self._lock:
             for window, entry, amount in taken:
                 window.cancel(loop_now(), entry, amount)
 
-    def _settle(self, taken: list[_Taken], estimate: float, used: float) -> None:
+    def _settle(self, taken: list[Taken], estimate: float, used: float) -> None:
         window, entry, _ = taken[-1]
         with self._lock:
             if used > estimate:
@@ -167,7 +169,7 @@ class Rate:
     def _limited(self, wait: float, tokens: float, by_tokens: bool) -> RateLimited:
         window, unit = (self._tokens, "tokens") if by_tokens else (self._requests, "requests")
         assert window is not None
-        limit = window.rate * 60
+        limit = window.rate * MINUTE
         if math.isinf(wait):
             return RateLimited(
                 f"this call is estimated at {tokens:g} tokens, and {limit:g} tokens per minute are the limit, so that "
@@ -187,7 +189,7 @@ class Rate:
         )
 
 
-class _Taken(NamedTuple):
+class Taken(NamedTuple):
     """What a call has taken of one limit."""
 
     window: Window
@@ -218,4 +220,4 @@ def _window(name: str, per_minute: float | None, burst: float) -> Window | None:
         return None
     positive(name, per_minute)
     # One unit must fit: 0.5 per minute are one in 120 s.
-    return Window(per_minute, 60.0, burst) if per_minute >= 1 else Window(1.0, 60.0 / per_minute, burst)
+    return Window(per_minute, MINUTE, burst) if per_minute >= 1 else Window(1.0, MINUTE / per_minute, burst)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from dspy_live.core.service import Layer
+from dspy_live.loading.ask_lm import asker_of
 from dspy_live.loading.configure import asks_simulated_lm
 from dspy_live.programs.run.program import ProgramService
 from dspy_live.runtime.execution.execution import Execution
@@ -58,6 +60,8 @@ def create_app(
     }
     simulated = [name for name, one in programs.items() if asks_simulated_lm(one)]
     served = serve_services(services, max_active, timeout, layers, hold_text=hold_text, simulated=simulated)
+    if options.get("ready_lm") is not None:
+        options.setdefault("ask_lm", asker_of(services.values()))
     return app_of(served, **options)
 
 
@@ -69,15 +73,17 @@ def serve_services(
     *,
     hold_text: bool | Collection[str] = False,
     simulated: Collection[str] = (),
+    deadlines: Mapping[str, float] = MappingProxyType({}),
 ) -> dict[str, ServedProgram]:
     """Return the programs of a server by name, each inside its layers; the arguments are those of :func:`create_app`.
 
-    ``simulated`` names the programs whose LM is the simulated one.
+    ``simulated`` names the programs whose LM is the simulated one, ``deadlines`` those with a timeout of their own.
     """
     shed = shed_of(max_active)
     served = {}
     for name, service in services.items():
-        around = layers_of(shed, timeout, layers, inner=service.runtime.layers, may_block=service.may_block)
+        seconds = deadlines.get(name, timeout)
+        around = layers_of(shed, seconds, layers, inner=service.runtime.layers, may_block=service.may_block)
         hold = hold_text if isinstance(hold_text, bool) else name in hold_text
         served[name] = ServedProgram(
             name, service.layered(around), service.schema, name in simulated, hold_text=hold, layers=around

@@ -1,17 +1,19 @@
-"""Where the LM's settings come from: flags, a TOML file, the environment, ``.env``."""
+"""Where the LM's settings come from: flags, the configuration file, the environment, ``.env``."""
 
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dotenv import dotenv_values
 
 from dspy_live.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from dspy_live.loading.config.read import ConfigFile
 
 _ENVIRONMENT = {"model": "DSPY_LIVE_LM", "api_base": "DSPY_LIVE_API_BASE", "api_key": "DSPY_LIVE_API_KEY"}
 
@@ -40,7 +42,7 @@ def read_settings(
     lm: str | None = None,
     api_base: str | None = None,
     api_key: str | None = None,
-    config: Path | None = None,
+    file: ConfigFile | None = None,
     simulate: bool = False,
     environ: MutableMapping[str, str] | None = None,
     dotenv: Path | None = None,
@@ -56,67 +58,45 @@ def read_settings(
     dotenv = Path(".env") if dotenv is None else dotenv
     loaded = load_dotenv(dotenv, environ)
     flags = {"model": lm, "api_base": api_base, "api_key": api_key}
-    file = _read_file(config, environ) if config is not None else {}
+    table = _table(file)
     variables = {name: environ.get(variable) for name, variable in _ENVIRONMENT.items()}
 
     merged: dict[str, Any] = {}
-    for source in (flags, file, variables):
+    for source in (flags, table, variables):
         for name, value in source.items():
             if value not in (None, ""):
                 merged.setdefault(name, value)
     model = merged.pop("model", None)
-    if model is None and (api_base or file) and not simulate:
+    if model is None and (api_base or table) and not simulate:
         raise ConfigurationError("an API base or LM options without a model: add --lm, such as --lm openai/NAME")
     if model is not None and "/" not in model and merged.get("api_base"):
         model = f"openai/{model}"  # an endpoint at an address of one's own speaks OpenAI's protocol
     return LMSettings(
         model=model,
         options=merged,
-        explicit=bool(lm or file.get("model")),
-        source=_source(lm, file, config, _ENVIRONMENT["model"] in loaded),
+        explicit=bool(lm or table.get("model")),
+        source=_source(
+            lm, str(file.path) if file is not None and table.get("model") else "", _ENVIRONMENT["model"] in loaded
+        ),
         simulate=simulate,
     )
 
 
-def _source(lm: str | None, file: Mapping[str, Any], config: Path | None, from_dotenv: bool) -> str:
+def _source(lm: str | None, file: str, from_dotenv: bool) -> str:
     if lm:
         return "--lm"
-    if file.get("model"):
-        return str(config)
-    return ".env" if from_dotenv else _ENVIRONMENT["model"]
+    return file or (".env" if from_dotenv else _ENVIRONMENT["model"])
 
 
-def _read_file(path: Path, environ: Mapping[str, str]) -> dict[str, Any]:
-    try:
-        data = tomllib.loads(path.read_text("utf-8-sig"))
-    except OSError as exc:
-        raise ConfigurationError(f"can't read {path}: {exc.strerror}") from exc
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        raise ConfigurationError(f"{path} is not valid TOML: {exc}") from exc
-    unknown = sorted(set(data) - {"lm"})
-    if unknown:
-        raise ConfigurationError(f"{path}: unknown {unknown[0]!r}; it may have one table, [lm]")
-    table = data.get("lm", {})
-    if not isinstance(table, dict):
-        raise ConfigurationError(f'{path}: lm must be a table: [lm] and model = "openai/NAME" below it')
-    found = dict(table)
-    _check_types(found, path)
-    if (variable := found.pop("api_key_env", None)) is not None:
-        if not environ.get(str(variable)):
-            raise ConfigurationError(f"{path}: api_key_env names {variable}, which is not set")
-        found["api_key"] = environ[str(variable)]
-    return found
+def _table(file: ConfigFile | None) -> dict[str, Any]:
+    """Return the table ``[lm]`` of a configuration, as keywords of an LM."""
+    if file is None or file.config.lm is None:
+        return {}
+    from dspy_live.loading.config.lms import lm_options
 
-
-def _check_types(table: Mapping[str, Any], path: Path) -> None:
-    from dspy_live.server.routes.inputs import CONFIG_OPTIONS
-
-    for name, value in table.items():
-        if name in ("model", "api_base", "api_key", "api_key_env") and not isinstance(value, str):
-            raise ConfigurationError(f"{path}: {name} must be a string; got {value!r}")
-        expected, fits = CONFIG_OPTIONS.get(name, ("", None))
-        if fits is not None and not fits(value):
-            raise ConfigurationError(f"{path}: {name} must be {expected}; got {value!r}")
+    table = file.config.lm
+    options = lm_options(table, file)
+    return options if table.model is None else {"model": table.model, **options}
 
 
 def load_dotenv(path: Path, environ: MutableMapping[str, str]) -> set[str]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -16,17 +15,18 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from dspy_live.core.call import Call
-from dspy_live.core.errors import Cancelled
 from dspy_live.core.observer import RunRecord
 from dspy_live.core.usage import LMRecord
+from dspy_live.observe import semconv
+from dspy_live.observe.histograms import Histogram, series
+from dspy_live.observe.lm_spans import outcome_of
+from dspy_live.observe.outcomes import of_run, outcome_and_error
 from dspy_live.runtime.books.account import Account, process_account
 from dspy_live.runtime.books.totals import Totals
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
-"""The histograms' bounds, for durations from a cached answer to a long agent."""
 MAX_SERIES = 200
-"""Names (programs, models, errors) that get a series of their own; further ones share ``(other)``."""
+"""Names (programs, models, errors, tools) that get a series of their own; further ones share ``(other)``."""
 
 _TOKENS = {
     "prompt": "prompt_tokens",
@@ -35,6 +35,9 @@ _TOKENS = {
     "reasoning": "reasoning_tokens",
     "estimated": "estimated_tokens",
 }
+
+
+_OTHERS = ("(other)", "(other)")
 
 
 class HasStatistics(Protocol):
@@ -64,10 +67,13 @@ class Metrics:
         self._prefix = prefix
         self._lock = threading.Lock()
         self._active: dict[str, int] = {}
-        self._ended: dict[tuple[str, str], int] = {}
-        self._duration: dict[str, _Histogram] = {}
-        self._ttft: dict[str, _Histogram] = {}
-        self._lm_duration: dict[str, _Histogram] = {}
+        self._ended: dict[tuple[str, str, str], int] = {}
+        self._tools: dict[tuple[str, str], int] = {}
+        self._cancelled_lm_calls: dict[tuple[str, str], int] = {}
+        self._duration: dict[str, Histogram] = {}
+        self._ttft: dict[str, Histogram] = {}
+        self._lm_duration: dict[str, Histogram] = {}
+        self._tool_duration: dict[str, Histogram] = {}
         self._running: dict[str, str] = {}
         self._watched: dict[str, Callable[[], Any]] = {}
         self.registry.register(self)
@@ -91,18 +97,22 @@ class Metrics:
         """Return the text that Prometheus reads, of type :data:`CONTENT_TYPE`."""
         return generate_latest(self.registry)
 
-    # A RunObserver.
+    # A RunObserver and a ToolObserver.
 
     def run_started(self, call: Call) -> None:
         with self._lock:
-            program = _series(self._active, call.program)
+            program = series(self._active, call.program, MAX_SERIES)
             self._running[call.id] = program
             self._active[program] = self._active.get(program, 0) + 1
 
     def lm_call_ended(self, record: LMRecord) -> None:
-        if record.cache != "hit":
-            with self._lock:
-                _observe(self._lm_duration, record.model, record.latency)
+        if record.cache == "hit":
+            return
+        with self._lock:
+            _observe(self._lm_duration, record.model, record.latency)
+            if outcome_of(record) == semconv.CANCELLED:
+                key = (record.program, record.model)
+                self._cancelled_lm_calls[key] = self._cancelled_lm_calls.get(key, 0) + 1
 
     def run_ended(self, record: RunRecord) -> None:
         with self._lock:
@@ -110,13 +120,19 @@ class Metrics:
             if program is None:
                 return
             self._active[program] -= 1
-            outcome = (program, "" if record.error is None else type(record.error).__name__)
-            if outcome not in self._ended and len(self._ended) >= MAX_SERIES:
-                outcome = (program, "(other)")
-            self._ended[outcome] = self._ended.get(outcome, 0) + 1
+            ended = (program, *of_run(record))
+            if ended[2] and ended not in self._ended and len(self._ended) >= MAX_SERIES:
+                ended = (program, semconv.ERROR, "(other)")
+            self._ended[ended] = self._ended.get(ended, 0) + 1
             _observe(self._duration, program, record.duration)
             if record.ttft is not None:
                 _observe(self._ttft, program, record.ttft)
+
+    def tool_ended(self, name: str, seconds: float, error: BaseException | None) -> None:
+        with self._lock:
+            tool = _observe(self._tool_duration, name, seconds)
+            ended = (tool, outcome_and_error(error)[0])
+            self._tools[ended] = self._tools.get(ended, 0) + 1
 
     # A collector of prometheus_client.
 
@@ -142,20 +158,23 @@ class Metrics:
         requests = self._counter("requests", "Runs that have ended, by outcome.", ["program", "outcome"])
         errors = self._counter("errors", "Runs that have failed, by the error's class.", ["program", "error"])
         outcomes: dict[tuple[str, str], int] = {}
-        for (program, error), count in self._ended.items():
-            outcome = "ok" if not error else "cancelled" if error == Cancelled.__name__ else "error"
+        for (program, outcome, error), count in self._ended.items():
             outcomes[program, outcome] = outcomes.get((program, outcome), 0) + count
-            if outcome == "error":
+            if error:
                 errors.add_metric([program, error], count)
         for labels, count in outcomes.items():
             requests.add_metric(list(labels), count)
         active = GaugeMetricFamily(f"{self._prefix}_requests_active", "Runs under way.", labels=["program"])
         for program, count in self._active.items():
             active.add_metric([program], count)
-        yield from (requests, errors, active)
+        tools = self._counter("tool_calls", "Calls of tools that have ended, by outcome.", ["tool", "outcome"])
+        for of_tool, count in self._tools.items():
+            tools.add_metric(list(of_tool), count)
+        yield from (requests, errors, active, tools)
         yield self._histogram("request_duration_seconds", "How long runs took.", "program", self._duration)
         yield self._histogram("time_to_first_token_seconds", "From a run's start to its token.", "program", self._ttft)
         yield self._histogram("lm_call_duration_seconds", "How long LM calls took.", "model", self._lm_duration)
+        yield self._histogram("tool_duration_seconds", "How long tools took.", "tool", self._tool_duration)
 
     def _of_the_account(self) -> Iterator[Metric]:
         names = ["program", "model"]
@@ -164,59 +183,53 @@ class Metrics:
         unpriced = self._counter("unpriced_calls", "LM calls without a known price.", names)
         calls = self._counter("lm_calls", "Requests that were sent to LMs.", [*names, "outcome"])
         cache = self._counter("cache_lookups", "Look-ups in the response cache.", [*names, "result"])
-        sums: dict[tuple[str, str], Totals] = {}
-        for key, total in self.account.totals.copy().items():
-            series = (key.program, key.model)
-            if series not in sums and len(sums) >= MAX_SERIES:
-                series = ("(other)", "(other)")
-            sums[series] = sums[series].plus(total) if series in sums else total
-        for series, total in sums.items():
-            labels = list(series)
+        sums, cancelled = self._sums()
+        for key, total in sums.items():
+            labels = list(key)
             for kind, name in _TOKENS.items():
                 tokens.add_metric([*labels, kind], getattr(total, name))
             cost.add_metric(labels, total.total_cost)
             unpriced.add_metric(labels, total.unpriced_calls)
-            calls.add_metric([*labels, "ok"], total.api_calls - total.errors)
-            calls.add_metric([*labels, "error"], total.errors)
+            left = min(cancelled.get(key, 0), total.errors)
+            calls.add_metric([*labels, semconv.OK], total.api_calls - total.errors)
+            calls.add_metric([*labels, semconv.ERROR], total.errors - left)
+            calls.add_metric([*labels, semconv.CANCELLED], left)
             cache.add_metric([*labels, "hit"], total.cache_hits)
             cache.add_metric([*labels, "miss"], total.cache_misses)
         yield from (tokens, cost, unpriced, calls, cache)
 
+    def _sums(self) -> tuple[dict[tuple[str, str], Totals], dict[tuple[str, str], int]]:
+        """Return the account's totals by program and model, and how many of their errors are cancelled calls."""
+        sums: dict[tuple[str, str], Totals] = {}
+        for key, total in self.account.totals.copy().items():
+            of = (key.program, key.model)
+            if of not in sums and len(sums) >= MAX_SERIES:
+                of = _OTHERS
+            sums[of] = sums[of].plus(total) if of in sums else total
+        cancelled: dict[tuple[str, str], int] = {}
+        with self._lock:
+            for of, count in self._cancelled_lm_calls.items():
+                shown = of if of in sums else _OTHERS
+                cancelled[shown] = cancelled.get(shown, 0) + count
+        return sums, cancelled
+
     def _counter(self, name: str, text: str, labels: list[str]) -> CounterMetricFamily:
         return CounterMetricFamily(f"{self._prefix}_{name}", text, labels=labels)
 
-    def _histogram(self, name: str, text: str, label: str, of: Mapping[str, _Histogram]) -> HistogramMetricFamily:
+    def _histogram(self, name: str, text: str, label: str, of: Mapping[str, Histogram]) -> HistogramMetricFamily:
         family = HistogramMetricFamily(f"{self._prefix}_{name}", text, labels=[label])
         for value, histogram in of.items():
             family.add_metric([value], histogram.buckets(), histogram.total)
         return family
 
 
-class _Histogram:
-    __slots__ = ("counts", "total")
-
-    def __init__(self) -> None:
-        self.counts = [0] * (len(SECONDS) + 1)
-        self.total = 0.0
-
-    def buckets(self) -> list[tuple[str, float]]:
-        below, result = 0, []
-        for bound, count in zip((*map(str, SECONDS), "+Inf"), self.counts, strict=True):
-            below += count
-            result.append((bound, float(below)))
-        return result
-
-
-def _observe(of: dict[str, _Histogram], name: str, seconds: float) -> None:
+def _observe(of: dict[str, Histogram], name: str, seconds: float) -> str:
+    name = series(of, name, MAX_SERIES)
     histogram = of.get(name)
     if histogram is None:
-        histogram = of.setdefault(_series(of, name), _Histogram())
-    histogram.counts[bisect_left(SECONDS, seconds)] += 1
-    histogram.total += seconds
-
-
-def _series(known: Mapping[str, Any], name: str) -> str:
-    return name if name in known or len(known) < MAX_SERIES else "(other)"
+        histogram = of.setdefault(name, Histogram())
+    histogram.add(seconds)
+    return name
 
 
 def _numbers(source: Callable[[], Any]) -> list[tuple[str, float]]:

@@ -1,4 +1,4 @@
-"""OpenTelemetry spans: one per run, one per LM call inside it. Off until :func:`setup_tracing` is called.
+"""OpenTelemetry spans of runs, their modules, tools and LM calls. Off until :func:`setup_tracing` is called.
 
 To make and send a span takes its library some 80 microseconds, a good part of a small run's CPU time. So on a busy
 server a share of the runs is traced, and of the failed ones a share of their own.
@@ -6,52 +6,45 @@ server a share of the runs is traced, and of the failed ones a share of their ow
 
 from __future__ import annotations
 
-import logging
-import math
 import os
-import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
 
-import orjson
 from opentelemetry import context, trace
 from opentelemetry.context import Context
-from opentelemetry.trace import SpanKind, Status, StatusCode, TracerProvider
+from opentelemetry.trace import TracerProvider
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from dspy_live.core.call import Call
-from dspy_live.core.errors import Cancelled, ConfigurationError
-from dspy_live.core.observer import RunRecord
+from dspy_live.core.errors import ConfigurationError
+from dspy_live.core.observer import RunFollower, RunPart, RunRecord
 from dspy_live.core.usage import LMRecord
 from dspy_live.observe import semconv
-from dspy_live.observe.redact import MAX_SECRET, redact
+from dspy_live.observe.collector import Sender, span_sender
+from dspy_live.observe.conversation import conversation_of
+from dspy_live.observe.lm_spans import make_lm_span, outcome_of
+from dspy_live.observe.outcomes import of_run
+from dspy_live.observe.run_spans import MAX_SPANS, RunSpans
+from dspy_live.observe.sampling import Share
 from dspy_live.runtime.books.account import Account, process_account
-from dspy_live.sansio.limits.bucket import Bucket
-
-if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import TracerProvider as SDKProvider
-
-MAX_CONTENT = 20_000
-"""Characters of inputs and of outputs that a span holds, where contents are chosen."""
 
 PER_SECOND = 100.0
 """Runs a second that are traced by default. All of 1,200 a second took a quarter of a core."""
-MAX_LM_CALLS = 1_000
-"""LM calls of one run that get a span; of a longer run the first ones."""
-
-logger = logging.getLogger("dspy_live.tracing")
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
 def tracing_is_configured() -> bool:
-    """True when the environment names a collector (``OTEL_EXPORTER_OTLP_ENDPOINT``) and does not switch it off."""
-    return any(os.environ.get(name) for name in _ENDPOINTS) and (
-        os.environ.get("OTEL_SDK_DISABLED", "").lower() != "true"
-    )
+    """True when the environment names a collector (``OTEL_EXPORTER_OTLP_ENDPOINT``) and does not switch it off.
+
+    ``OTEL_SDK_DISABLED=true`` and ``OTEL_TRACES_EXPORTER=none`` do.
+    """
+    off = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    off = off or os.environ.get("OTEL_TRACES_EXPORTER", "").lower() == "none"
+    return not off and any(os.environ.get(name) for name in _ENDPOINTS)
 
 
 def setup_tracing(
@@ -61,9 +54,12 @@ def setup_tracing(
     service_name: str | None = None,
     contents: bool = False,
     per_second: float = PER_SECOND,
+    parts: bool = True,
     account: Account | None = None,
 ) -> Tracing:
-    """Send spans of runs and their LM calls to a collector, from now on; :meth:`Tracing.close` ends it.
+    """Send spans of runs to a collector, from now on; :meth:`Tracing.close` ends it.
+
+    A run's span is there from the run's beginning, and is the current one in the program's own code.
 
     Args:
         endpoint: the base address of a collector that takes OTLP over HTTP, such as ``http://127.0.0.1:4318``; by
@@ -73,36 +69,35 @@ def setup_tracing(
         contents: also send inputs and outputs, the first 20,000 characters of each, keys taken out.
         per_second: how many runs a second are traced at most, 100 by default; ``math.inf`` for all. As many failed
             ones come on top, and a run whose caller's trace is sampled always does: it is the caller's choice.
+        parts: False makes the run's own span and no other: its modules, tools and LM calls are left to a tool that
+            records them itself, such as OpenInference's instrumentation of DSPy, and its spans are inside of the run's.
         account: the account whose runs are traced; the process's own by default.
 
     Raises :class:`~dspy_live.core.errors.ConfigurationError` when no collector is named, for a ``per_second`` that is
     not above 0, or without the ``otel`` extra.
     """
-    owned = None
+    owned: Sender | None = None
     if not per_second > 0:
         raise ConfigurationError(f"per_second must be above 0, and is {per_second!r}; math.inf traces every run")
     if provider is None:
         if endpoint is None and not tracing_is_configured():
             raise ConfigurationError("tracing needs a collector: give endpoint=, or set OTEL_EXPORTER_OTLP_ENDPOINT")
-        provider = owned = _provider(endpoint, service_name)
-    return Tracing(provider, contents=contents, per_second=per_second, account=account, owned=owned)
+        owned = span_sender(endpoint, service_name)
+        provider = owned.provider
+    return Tracing(provider, contents=contents, per_second=per_second, parts=parts, account=account, owned=owned)
 
 
-@dataclass(slots=True)
-class _Run:
-    """A run under way, with what its spans need at its end."""
+class HasShutdown(Protocol):
+    """What :meth:`Tracing.close` shuts down."""
 
-    call: Call
-    started: int
-    parent: Context
-    lm_calls: list[tuple[LMRecord, int]] = field(default_factory=list)
+    def shutdown(self) -> object: ...
 
 
 class Tracing:
-    """A :class:`~dspy_live.core.observer.RunObserver` that makes spans; :func:`setup_tracing` makes it.
+    """A :class:`~dspy_live.core.observer.FollowingObserver` that makes spans; :func:`setup_tracing` makes it.
 
-    While a run goes on, its records are kept and nothing more; spans are made when it ends. So one that failed can be
-    traced whole, whatever the limit, and one that is not traced costs next to nothing.
+    Whether a run is traced is decided at its beginning. Of one that is not, the records of its LM calls are kept until
+    its end and nothing is made: where it fails, its spans are made then, so that it can be seen whole.
     """
 
     def __init__(
@@ -111,160 +106,130 @@ class Tracing:
         *,
         contents: bool = False,
         per_second: float = PER_SECOND,
+        parts: bool = True,
         account: Account | None = None,
-        owned: SDKProvider | None = None,
+        owned: HasShutdown | None = None,
     ) -> None:
-        self._tracer = provider.get_tracer("dspy_live")
+        self._tracer = provider.get_tracer("dspy_live", schema_url=semconv.SCHEMA_URL)
         self._contents = contents
         self._owned = owned
-        self._per_second = per_second
-        self._running: dict[str, _Run] = {}
-        self._lock = threading.Lock()
-        self._shares: dict[bool, Bucket] = {}
-        if not math.isinf(per_second):
-            now, room = time.monotonic(), max(1.0, per_second)
-            self._shares = {failed: Bucket(per_second, room, now) for failed in (False, True)}
-        self.left_out = 0
+        self._share = Share(per_second)
+        self._parts = parts
+        self._traced: dict[str, RunSpans] = {}
+        # Of the others the context that each began in (none for a part of another one), and its LM calls.
+        self._untraced: dict[str, Context | None] = {}
+        self._records: dict[str, list[tuple[LMRecord, int]]] = {}
         self._stop: Callable[[], None] = (account or process_account()).observe(self)
 
+    @property
+    def left_out(self) -> int:
+        """How many runs have ended without a span."""
+        return self._share.left_out
+
     def close(self) -> None:
-        """Stop observing, make the spans of the runs under way, and send all that wait."""
+        """Stop observing, end the spans of the runs under way, and send all that wait, for five seconds at most."""
         self._stop()
-        for run in list(self._running.values()):
-            if self._running.pop(run.call.id, None) is not None:
-                self._make(run, RunRecord(run.call, None, None, (time.time_ns() - run.started) / 1e9, None))
+        for id_ in list(self._traced):
+            if (spans := self._traced.pop(id_, None)) is not None:
+                spans.stop()
+        self._untraced.clear()
+        self._records.clear()
         if self._owned is not None:
             self._owned.shutdown()
 
-    # A RunObserver.
+    # A FollowingObserver.
 
     def run_started(self, call: Call) -> None:
-        self._running[call.id] = _Run(call, time.time_ns(), context.get_current())
+        here = context.get_current()
+        if call.parent in self._untraced:
+            self._untraced[call.id] = None
+            return
+        parent = _parent_of(call, here)
+        if not self._share.take(parent):
+            self._untraced[call.id] = parent
+            return
+        spans = self._traced[call.id] = self._spans(call, parent)
+        if not spans.wants_parts:
+            self._share.give_back(parent)
+        spans.wants_parts = spans.wants_parts and self._parts
+
+    def follow(self, call: Call) -> RunFollower | None:
+        """Return who makes the spans of the run's modules and tools; ``None`` for a run that is not traced."""
+        spans = self._traced.get(call.id)
+        if spans is not None:
+            return spans
+        parent = self._untraced.get(call.id) if call.trace else None
+        return _InCallersTrace(parent) if parent is not None else None
 
     def lm_call_ended(self, record: LMRecord) -> None:
-        ended = time.time_ns()
-        run = self._running.get(record.run)
-        if run is None:
-            if not record.run and self._is_chosen(context.get_current(), record.error is not None):
-                self._make_lm_call(record, ended, None)
-        elif len(run.lm_calls) < MAX_LM_CALLS:
-            run.lm_calls.append((record, ended))
+        if not self._parts:
+            return
+        spans = self._traced.get(record.run)
+        if spans is not None:
+            spans.lm_call(record, time.time_ns())
+        elif record.run in self._untraced:
+            records = self._records.setdefault(record.run, [])
+            if len(records) < MAX_SPANS:
+                records.append((record, time.time_ns()))
+        elif not record.run:
+            self._lm_call_alone(record)
 
     def run_ended(self, record: RunRecord) -> None:
-        run = self._running.pop(record.call.id, None)
-        if run is None:
+        id_ = record.call.id
+        spans = self._traced.pop(id_, None)
+        if spans is not None:
+            spans.end(record)
             return
-        if record.call.trace:
-            run.parent = _PROPAGATOR.extract({"traceparent": record.call.trace}, run.parent)
-        if self._is_chosen(run.parent, record.error is not None and not isinstance(record.error, Cancelled)):
-            self._make(run, record)
+        if id_ not in self._untraced:
+            return
+        parent, records = self._untraced.pop(id_), self._records.pop(id_, ())
+        if parent is None:
+            return
+        if of_run(record)[0] == semconv.ERROR and self._share.take(parent, failed=True):
+            late = self._spans(record.call, parent, time.time_ns() - int(record.duration * 1e9))
+            for lm_record, ended in records:
+                late.lm_call(lm_record, ended)
+            late.end(record)
+        else:
+            self._share.leave_out()
 
-    def _is_chosen(self, parent: Context, failed: bool) -> bool:
-        """True for a run that the caller traces, and for so many others a second."""
-        if not self._shares or trace.get_current_span(parent).get_span_context().trace_flags.sampled:
-            return True
-        with self._lock:
-            now = time.monotonic()
-            if self._shares[failed].level(now) >= 1:
-                self._shares[failed].take(now, 1)
-                return True
-            self.left_out += 1
-            first = self.left_out == 1
-        if first:
-            logger.warning(
-                "more than %g runs a second: further ones of that second are not traced (metrics, usage and the ledger "
-                "have them all)", self._per_second,
-            )  # fmt: skip
-        return False
+    def _lm_call_alone(self, record: LMRecord) -> None:
+        here = context.get_current()
+        if self._share.take(here, failed=outcome_of(record) == semconv.ERROR):
+            make_lm_span(self._tracer, record, time.time_ns(), here, conversation=conversation_of(here))
+        else:
+            self._share.leave_out()
 
-    def _make(self, run: _Run, record: RunRecord) -> None:
-        call, error = record.call, record.error
-        attributes: dict[str, Any] = {
-            semconv.OPERATION: semconv.INVOKE_WORKFLOW,
-            semconv.WORKFLOW: call.program,
-            semconv.RUN: call.id,
-        }
-        if call.key:
-            attributes[semconv.KEY] = call.key
-        if self._contents:
-            attributes[semconv.INPUTS] = _content(call.inputs)
-            if record.outputs is not None:
-                attributes[semconv.OUTPUTS] = _content(record.outputs)
-        if record.ttft is not None:
-            attributes[semconv.TIME_TO_FIRST_CHUNK] = record.ttft
-        if error is not None:
-            # The class only: a program's message may quote the user's question.
-            attributes[semconv.ERROR_TYPE] = type(error).__name__
-        span = self._tracer.start_span(
-            f"{semconv.INVOKE_WORKFLOW} {call.program}", run.parent, SpanKind.INTERNAL, attributes,
-            start_time=run.started,
-        )  # fmt: skip
-        if record.ttft is not None:
-            span.add_event(semconv.FIRST_TOKEN, timestamp=run.started + int(record.ttft * 1e9))
-        if error is not None:
-            span.set_status(Status(StatusCode.ERROR, type(error).__name__))
-        inside = trace.set_span_in_context(span)
-        for lm_record, ended in run.lm_calls:
-            self._make_lm_call(lm_record, ended, inside)
-        span.end(run.started + int(record.duration * 1e9))
-
-    def _make_lm_call(self, record: LMRecord, ended: int, parent: Context | None) -> None:
-        span = self._tracer.start_span(
-            f"{semconv.CHAT} {record.model}", parent, SpanKind.CLIENT, _attributes(record),
-            start_time=ended - int(record.latency * 1e9),
-        )  # fmt: skip
-        if record.error is not None:
-            span.set_status(Status(StatusCode.ERROR, record.error))
-        span.end(ended)
+    def _spans(self, call: Call, parent: Context, started: int | None = None) -> RunSpans:
+        conversation = call.session or conversation_of(parent)
+        return RunSpans(self._tracer, call, parent, conversation, self._contents, started)
 
 
-def _attributes(record: LMRecord) -> dict[str, Any]:
-    usage = record.usage
-    attributes: dict[str, Any] = {
-        semconv.OPERATION: semconv.CHAT,
-        semconv.REQUEST_MODEL: record.model,
-        semconv.CACHE: record.cache,
-        semconv.LM_CALL: record.lm_call,
-        semconv.INPUT_TOKENS: usage.prompt_tokens,
-        semconv.OUTPUT_TOKENS: usage.completion_tokens,
-    }
-    optional = {
-        semconv.PROVIDER: semconv.provider_of(record.model),
-        semconv.RUN: record.run,
-        semconv.PREDICTOR: record.predictor,
-        semconv.KEY: record.key,
-        semconv.CACHE_READ_TOKENS: usage.cached_tokens,
-        semconv.CACHE_WRITE_TOKENS: usage.cache_write_tokens,
-        semconv.REASONING_TOKENS: usage.reasoning_tokens,
-        semconv.ESTIMATED: usage.estimated,
-        semconv.ERROR_TYPE: record.error,
-    }
-    attributes.update((name, value) for name, value in optional.items() if value)
-    if record.ttft is not None:
-        attributes[semconv.TIME_TO_FIRST_CHUNK] = record.ttft
-    if record.cost is not None and record.cache != "hit":
-        attributes[semconv.COST] = record.cost
-    return attributes
+class _InCallersTrace:
+    """Follows a run without spans of ours whose caller has a trace: the program's own spans are made in that."""
+
+    wants_parts = False
+
+    def __init__(self, parent: Context) -> None:
+        self._parent = parent
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        token = context.attach(self._parent)
+        try:
+            yield
+        finally:
+            context.detach(token)
+
+    def part_started(self, key: str, part: RunPart) -> None: ...
+
+    def part_ended(self, key: str, value: object, error: BaseException | None) -> None: ...
 
 
-def _content(value: Any) -> str:
-    try:
-        text = orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
-    except (TypeError, ValueError):
-        text = str(value)
-    return redact(text[: MAX_CONTENT + MAX_SECRET])[:MAX_CONTENT]  # an image may be of megabytes
-
-
-def _provider(endpoint: str | None, service_name: str | None) -> SDKProvider:
-    try:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-        from opentelemetry.sdk.resources import Resource
-        from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    except ImportError:
-        raise ConfigurationError("tracing needs the extra 'otel': pip install 'dspy-live[otel]'") from None
-    name = service_name or os.environ.get("OTEL_SERVICE_NAME") or "dspy-live"
-    provider = TracerProvider(resource=Resource.create({"service.name": name}))
-    traces = None if endpoint is None else endpoint.rstrip("/") + "/v1/traces"
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=traces)))
-    return provider
+def _parent_of(call: Call, here: Context) -> Context:
+    """Return the caller's trace, or where the run is started, if that is inside of the same trace already."""
+    if not call.trace:
+        return here
+    theirs = _PROPAGATOR.extract({"traceparent": call.trace}, here)
+    inside, outside = (trace.get_current_span(where).get_span_context() for where in (here, theirs))
+    return here if inside.is_valid and inside.trace_id == outside.trace_id else theirs

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 from dspy_live.core.usage import LMRecord
 from dspy_live.observe.export import write_table
+from dspy_live.observe.usage_statistics import UsageStatistics
 from dspy_live.runtime.books.account import Account, process_account
 from dspy_live.runtime.books.totals import Totals, TotalsTable
 
@@ -69,14 +70,14 @@ class UsageTracker:
         """Count from zero from now on. The account, budgets, the ledger and other trackers keep their sums."""
         self._baseline = self._source().copy()
 
-    def get_stats(self) -> dict[str, Any]:
+    def get_stats(self) -> UsageStatistics:
         """Return the usage since the last :meth:`reset`, as a dict that JSON can hold.
 
         Besides the sums of :class:`~dspy_live.runtime.books.totals.Totals` it has ``unpriced_models`` (names),
         ``by_model``, ``by_predictor`` and ``by_module`` (the predictor's path or the module's: each module has all
         that its predictors used) and ``by_program`` (by name, each again with ``by_predictor``).
         """
-        return stats_of(self._totals())
+        return cast("UsageStatistics", stats_of(self._totals()))
 
     def export(self, path: str | Path) -> Path:
         """Write the statistics to a file and return its path.
@@ -84,7 +85,7 @@ class UsageTracker:
         ``.json`` holds :meth:`get_stats`; ``.jsonl`` and ``.csv`` have one row for each program, model, predictor and
         key. Another suffix is a :class:`~dspy_live.core.errors.ConfigurationError`. The file is replaced in one step.
         """
-        return write_table(path, rows_of(self._totals()), whole=self.get_stats())
+        return write_table(path, rows_of(self._totals()), whole=stats_of(self._totals()))
 
     def _source(self) -> TotalsTable:
         return self._own if self._own is not None else self._account.totals

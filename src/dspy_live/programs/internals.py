@@ -8,40 +8,53 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Any
 
+from dspy.adapters._legacy_type_markers import _expand_legacy_custom_type_markers_in_chat_message as expand_markers
 from dspy.adapters.base import Adapter
-from dspy.clients import model_metadata
-from dspy.clients._deprecation import _adapter_call, warn_openai_messages
+from dspy.adapters.chat_adapter import field_header_pattern
+from dspy.adapters.utils import parse_value
+from dspy.clients import base_lm, execution, model_metadata
+from dspy.clients._deprecation import _adapter_call, adapter_message_call, warn_openai_messages
 from dspy.clients.backend_selection import CLIENT_KEYS, select_backend
 from dspy.clients.base_lm import LM_CLASS_STATE_KEY
+from dspy.clients.call_context import _adapter_calls
 from dspy.clients.call_result import CACHE_FORMAT, AttributeDict, CallResult, attributes, combine
+from dspy.clients.capabilities import Capabilities, _capabilities
+from dspy.clients.engines.lifecycle import aclosing_stream
+from dspy.clients.engines.stream_guard import achecked_stream
 from dspy.clients.errors import error_boundary, wrap_error
 from dspy.clients.execution import (
     IGNORED_CACHE_KEYS,
     PreparedCall,
     _account_failed_call,
+    _check_encodable,
+    _engine,
     _hint_responses_api,
-    aexecute,
-    execute,
+    _result,
     finalize,
     prepare,
 )
 from dspy.clients.legacy_requests import _strict_json_schema
+from dspy.clients.model_metadata import _provider_names, rate
 from dspy.dsp.utils.settings import DEFAULT_CONFIG, main_thread_config, settings, thread_local_overrides
 from dspy.lm15 import LM15Error
+from dspy.utils import callback
 from dspy.utils.callback import ACTIVE_CALL_ID, BaseCallback, with_callbacks
-from dspy.utils.exceptions import is_retryable_lm_error
+from dspy.utils.constants import IS_TYPE_UNDEFINED
+from dspy.utils.exceptions import AdapterParseError, is_retryable_lm_error
+from dspy.utils.parallelizer import ParallelExecutor
 
 # DSPy's engine, imported by its name in a string. This folder of DSPy is marked as typed and DSPy is not: a type
 # checker that follows an import statement to it takes ``dspy`` for a package with nothing else in it, and then says
 # "Module has no attribute" of every ``dspy.Predict`` in the user's own files.
-_ENGINE = "dspy._vendor.lm15"
-map_http_error: Callable[..., Exception] = import_module(f"{_ENGINE}.errors").map_http_error
-provider_definition: Callable[[str], Any] = import_module(f"{_ENGINE}.registry").lookup
-StreamAccumulator: Callable[[Any], Any] = import_module(f"{_ENGINE}.result").StreamAccumulator
+_LM15 = "dspy._vendor.lm15"
+map_http_error: Callable[..., Exception] = import_module(f"{_LM15}.errors").map_http_error
+provider_definition: Callable[[str], Any] = import_module(f"{_LM15}.registry").lookup
+StreamAccumulator: Callable[[Any], Any] = import_module(f"{_LM15}.result").StreamAccumulator
+response_to_events: Callable[[Any], Iterator[Any]] = import_module(f"{_LM15}.result").response_to_events
 
 __all__ = [
     "ACTIVE_CALL_ID",
@@ -49,31 +62,50 @@ __all__ = [
     "CLIENT_KEYS",
     "DEFAULT_CONFIG",
     "IGNORED_CACHE_KEYS",
+    "IS_TYPE_UNDEFINED",
     "LM_CLASS_STATE_KEY",
     "Adapter",
+    "AdapterParseError",
     "AttributeDict",
     "BaseCallback",
     "CallResult",
+    "Capabilities",
     "LM15Error",
+    "ParallelExecutor",
     "PreparedCall",
     "StreamAccumulator",
     "_account_failed_call",
     "_adapter_call",
+    "_adapter_calls",
+    "_capabilities",
+    "_check_encodable",
+    "_engine",
     "_hint_responses_api",
+    "_provider_names",
+    "_result",
     "_strict_json_schema",
-    "aexecute",
+    "achecked_stream",
+    "aclosing_stream",
+    "adapter_message_call",
     "attributes",
+    "base_lm",
+    "callback",
     "combine",
     "error_boundary",
-    "execute",
+    "execution",
+    "expand_markers",
+    "field_header_pattern",
     "finalize",
     "is_retryable_lm_error",
     "load_model_metadata",
     "main_thread_config",
     "map_http_error",
     "overrides",
+    "parse_value",
     "prepare",
     "provider_definition",
+    "rate",
+    "response_to_events",
     "select_backend",
     "settings",
     "thread_local_overrides",

@@ -8,8 +8,10 @@ A line in the middle that can't be read, as an editor or a disk may leave one, c
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,9 +28,20 @@ _NAMED = 10
 
 
 def fingerprint(value: Any) -> str:
-    """Return 16 hexadecimal digits that stand for a JSON value, in any order of its keys."""
-    data = orjson.dumps(value, default=str, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+    """Return 16 hexadecimal digits that stand for a value, in any order of its keys."""
+    try:
+        data = orjson.dumps(value, default=str, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+    except TypeError:  # an integer over 64 bits, a key that is a tuple, half a character of UTF-16
+        data = _words_of(value).encode("utf-8", "surrogatepass")
     return hashlib.sha256(data).hexdigest()[:16]
+
+
+def _words_of(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{{{','.join(sorted(f'{_words_of(key)}:{_words_of(item)}' for key, item in value.items()))}}}"
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(map(_words_of, value))}]"
+    return repr(value) if isinstance(value, (str, int, float)) else str(value)
 
 
 class CheckpointInUse(ConfigurationError):
@@ -80,8 +93,15 @@ class Checkpoint:
         if self._reader is None:
             self._reader = self.path.open("rb")
         self._reader.seek(offset)
-        record: dict[str, Any] = orjson.loads(self._reader.readline())
+        record: dict[str, Any] = json.loads(self._reader.readline())  # orjson makes large integers inexact
         return record
+
+    def done(self, *, retry_failed: bool = False) -> Iterator[int]:
+        """Yield the items that are done; with ``retry_failed`` without those that have failed."""
+        for index, (_, inputs) in self._lines.items():
+            record = self.get(index, inputs) if retry_failed else None
+            if record is None or "error" not in record:
+                yield index
 
     def put(self, index: int, inputs: str, record: dict[str, Any]) -> None:
         """Keep the record of a finished item, in place of one that it had.
@@ -171,16 +191,23 @@ class Checkpoint:
 
     def _write(self, record: dict[str, Any]) -> None:
         try:
-            append_line(self._file, orjson.dumps(record, default=str) + b"\n")
+            append_line(self._file, _line_of(record) + b"\n")
         except OSError as exc:
             raise OSError(exc.errno, exc.strerror, str(self.path)) from exc
+
+
+def _line_of(record: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(record, default=str)
+    except TypeError:  # an integer over 64 bits, or half a character of UTF-16: Python's own form keeps both
+        return json.dumps(record, default=str, skipkeys=True).encode()
 
 
 def _item_of(line: bytes) -> tuple[int, str] | None:
     """Return a line's item and the fingerprint of its inputs, ``None`` where the line is no record."""
     try:
-        record = orjson.loads(line)
-    except orjson.JSONDecodeError:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
         return None
     if not isinstance(record, dict):
         return None

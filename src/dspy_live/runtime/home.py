@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+
+
+def home_is_given(environ: Mapping[str, str] = os.environ) -> bool:
+    """True where the environment names the home folder: ``DSPY_LIVE_HOME``."""
+    return bool(environ.get("DSPY_LIVE_HOME"))
 
 
 def home_file(name: str) -> Path:

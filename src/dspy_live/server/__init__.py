@@ -4,6 +4,8 @@ Running it is ``server.transport.serve``, which imports uvicorn; the application
 """
 
 from dspy_live.server.app import App, create_app
+from dspy_live.server.keys.key import Key, Quota
 from dspy_live.server.served import ServedProgram
+from dspy_live.server.transport.auth import Keys
 
-__all__ = ["App", "ServedProgram", "create_app"]
+__all__ = ["App", "Key", "Keys", "Quota", "ServedProgram", "create_app"]

@@ -66,4 +66,4 @@ def _write(scope: Scope, method: str, status: int, born: float, **more: Any) -> 
     duration = round((time.perf_counter() - born) * 1000, 3)
     fields = {"method": method, "path": path, "status": status, "duration_ms": duration}
     fields |= {"client": client[0] if client else "", **more}
-    log.info("%s %s %d in %.1f ms", method, path, status, duration, extra=log_fields("request", **fields))
+    log.info("%s %s %d in %.1f ms", method, path, status, duration, extra=log_fields("request", plain=True, **fields))

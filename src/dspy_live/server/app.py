@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from starlette.types import Receive, Scope, Send
 
@@ -13,29 +13,44 @@ from dspy_live.core.errors import ConfigurationError, NotFound, Stop
 from dspy_live.core.service import Layer
 from dspy_live.layers.shed import Shed
 from dspy_live.server.access_log import AccessLog
-from dspy_live.server.errors import ClientGone, chat_error_object, public_error
+from dspy_live.server.errors import ClientGone, Forbidden, chat_error_object, public_error
+from dspy_live.server.lm_watch import LMWatch
+from dspy_live.server.option_names import OptionName, as_argument
 from dspy_live.server.routes import (
+    agui,
     health,
+    mcp,
     openai,
     openapi,
     predict,
     programs,
+    responses,
     runs,
+    sessions,
     static,
     statistics,
     stream,
+    ui_chat,
     websocket,
 )
+from dspy_live.server.runs.kept_runs import KeptRuns
 from dspy_live.server.runs.registry import RunRegistry
-from dspy_live.server.runs.resumable import Resumables
 from dspy_live.server.served import ServedProgram, by_name, find, layered, layers_of, shed_of
+from dspy_live.server.sessions import Sessions, SessionStore
 from dspy_live.server.transport.auth import Keys
 from dspy_live.server.transport.heartbeat import Pulse
 from dspy_live.server.transport.http import Headers, Request
 from dspy_live.server.transport.origins import Origins
+from dspy_live.server.transport.proxies import TOLD_PREFIX, Proxies, below_prefix, checked_prefix, is_below
 from dspy_live.server.transport.routing import Route, Router
 
+if TYPE_CHECKING:
+    from dspy_live.server.workers.siblings import Siblings
+
+CLIENT_RUN_ID = b"x-client-run-id"
+"""A header with a client's own name for its run, to stop it by: the reply with the run's id may come at its end."""
 MAX_BODY = 10_000_000
+KEEP_RUNS = 300.0
 _WEBSOCKET = re.compile(r"(?:/programs/(?P<program>[^/]+))?/ws")
 
 
@@ -44,20 +59,31 @@ def _routes() -> list[Route]:
         Route("POST", "/predict", predict.predict),
         Route("POST", "/predict/stream", stream.predict_stream),
         Route("POST", "/runs", runs.create),
+        Route("POST", "/ui/chat", ui_chat.ui_chat),
+        Route("GET", "/ui/chat/{id}/stream", ui_chat.resume),
+        Route("POST", "/agui", agui.agui),
     ]
     return [
         *per_program,
         *(Route(r.method, "/programs/{program}" + r.path, r.handler) for r in per_program),
-        Route("GET", "/runs/{id}/events", runs.events, query_key=True),
-        Route("DELETE", "/runs/{id}", runs.cancel),
+        Route("GET", "/runs/{id}/events", runs.events, query_key=True, of_run=True),
+        Route("GET", "/runs/{id}", runs.show, of_run=True),
+        Route("DELETE", "/runs/{id}", runs.cancel, of_run=True),
+        Route("POST", "/runs/{id}/stop", runs.cancel, of_run=True),
         Route("GET", "/programs", programs.index),
         Route("GET", "/programs/{program}", programs.show),
         Route("POST", "/v1/chat/completions", openai.chat_completions, error_object=chat_error_object),
+        Route("POST", "/v1/responses", responses.responses, error_object=chat_error_object),
         Route("GET", "/v1/models", openai.models, error_object=chat_error_object),
         Route("GET", "/v1/models/{program}", openai.model, error_object=chat_error_object),
-        Route("GET", "/metrics", statistics.metrics),
-        Route("GET", "/stats", statistics.stats),
-        Route("GET", "/usage", statistics.usage),
+        Route("POST", "/mcp", mcp.mcp, error_object=mcp.rpc_error_object),
+        Route("DELETE", "/mcp", mcp.leave, error_object=mcp.rpc_error_object),
+        Route("GET", "/sessions", sessions.index),
+        Route("GET", "/sessions/{id}", sessions.show),
+        Route("DELETE", "/sessions/{id}", sessions.delete),
+        Route("GET", "/metrics", statistics.metrics, wants=("metrics",)),
+        Route("GET", "/stats", statistics.stats, wants=("metrics",)),
+        Route("GET", "/usage", statistics.usage, wants=("run", "usage")),
         Route("GET", "/openapi.json", openapi.document),
         Route("GET", "/health/live", health.live, open=True),
         Route("GET", "/health/ready", health.ready, open=True),
@@ -87,13 +113,18 @@ class App:
         simulated: bool,
         title: str,
         access_log: AccessLog | None,
+        sessions: Sessions,
+        root_path: str = "",
+        proxies: Sequence[str] = (),
+        keep_runs: float = KEEP_RUNS,
     ) -> None:
         self.programs = programs
         self.default = next(iter(programs.values()))
         self.keys = keys
         self.origins = origins
         self.runs = runs
-        self.resumables = Resumables()
+        self.keep_runs = keep_runs
+        self.resumables = KeptRuns()
         self.openapi: dict[str, Any] | None = None
         self.max_body = max_body
         self.body_timeout = body_timeout
@@ -105,11 +136,22 @@ class App:
         self.simulated = simulated
         self.title = title
         self.access_log = access_log
+        self.sessions = sessions
+        self.mcp_calls = mcp.McpCalls()
+        self.root_path = checked_prefix(root_path)
+        self.proxies = Proxies(self._serve, proxies) if proxies else None
         self.common_headers: Headers = [(b"x-simulated", b"1")] if simulated else []
         self.router = Router(_routes())
+        self.siblings: Siblings | None = None
+        """The other workers of this server; ``None`` where this process is the whole server."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
+        await (self._serve if self.proxies is None else self.proxies)(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.root_path and scope["type"] != "lifespan" and not scope.get(TOLD_PREFIX):
+            scope = below_prefix(scope, self.root_path)
         if scope["type"] == "http":
             request = Request(self, scope, receive, send)
             try:
@@ -133,6 +175,7 @@ class App:
     def program(self, request: Request) -> ServedProgram:
         """Return the program that the path names, or the default one."""
         name = request.params.get("program")
+        self.keys.check_program(request.key, self.default.name if name is None else name)
         program = self.default if name is None else find(self.programs, name)
         request.program = program.name
         return program
@@ -144,16 +187,20 @@ class App:
     async def _http(self, request: Request) -> None:
         scope = request.scope
         try:
-            request.cors = self.origins.check(scope)
-            if scope["method"] == "OPTIONS" and request.cors:
+            refusal = self._check_origin(request)
+            if scope["method"] == "OPTIONS" and (request.cors or refusal):
+                if refusal is not None:
+                    raise refusal
                 await request.start(204, self.origins.preflight())
                 await request.write(b"", False)
                 return
             route, request.params = self.router.find(scope["method"], route_path(scope))
             request.error_object = route.error_object
             if not route.open:
-                request.key = self.keys.check(scope, query=route.query_key)
-            await route.handler(request)
+                if refusal is not None:
+                    raise refusal
+                request.key = self.keys.check(scope, query=route.query_key, wants=route.wants)
+            await self._handle(request, route)
         except ClientGone:
             return
         except (Exception, Stop) as exc:
@@ -161,6 +208,28 @@ class App:
             if request.began:
                 raise
             await request.reply_error(error)
+
+    async def serve_forwarded(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve an HTTP request that another worker has taken; that one logs it."""
+        await self._http(Request(self, scope, receive, send))
+
+    async def _handle(self, request: Request, route: Route) -> None:
+        if route.of_run and self.siblings is not None and await self.siblings.serve(request):
+            return
+        name = request.header(CLIENT_RUN_ID) if request.scope["method"] == "POST" else None
+        if name is None:
+            await route.handler(request)
+            return
+        with self.runs.called(name, request.run_id, request.key):
+            await route.handler(request)
+
+    def _check_origin(self, request: Request) -> Forbidden | None:
+        # Open routes give nothing of anybody's, and the page at / must be able to start and to say what is wrong.
+        try:
+            request.cors = self.origins.check(request.scope)
+        except Forbidden as exc:
+            return exc
+        return None
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> tuple[int, str]:
         match = _WEBSOCKET.fullmatch(route_path(scope))
@@ -174,14 +243,16 @@ class App:
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await self.drain(0.0)
+        await self.sessions.store.aclose()
+        await self.runs.lm.close()
         await send({"type": "lifespan.shutdown.complete"})
 
 
 def route_path(scope: Scope) -> str:
-    """Return the path below the mount point."""
+    """Return the path below the mount point and the proxy's prefix."""
     path: str = scope["path"]
     root: str = scope.get("root_path", "")
-    if root and path.startswith(root):
+    if root and is_below(path, root):
         path = path[len(root) :]
     return path or "/"
 
@@ -189,7 +260,7 @@ def route_path(scope: Scope) -> str:
 def create_app(
     programs: Mapping[str, ServedProgram] | ServedProgram,
     *,
-    api_keys: Mapping[str, str] | Iterable[str] = (),
+    api_keys: Mapping[str, str] | Iterable[str] | Keys = (),
     origins: Sequence[str] = (),
     max_body: int = MAX_BODY,
     body_timeout: float = 30.0,
@@ -204,12 +275,20 @@ def create_app(
     simulated: bool | None = None,
     title: str | None = None,
     access_log: float = 0.0,
+    sessions: Sessions | SessionStore | str | None = None,
+    root_path: str = "",
+    forwarded_allow_ips: Sequence[str] = (),
+    option_name: OptionName = as_argument,
+    keep_runs: float = KEEP_RUNS,
+    ready_lm: float | None = None,
+    ask_lm: Callable[[], Awaitable[object]] | None = None,
 ) -> App:
     """Return the ASGI application that serves ``programs``.
 
     Args:
         programs: one program, or several by name; the first is the one behind ``/predict``.
-        api_keys: key by name, or the keys alone; without any, no key is asked for.
+        api_keys: key by name, or the keys alone, or a :class:`~dspy_live.server.transport.auth.Keys` with limits for
+            each; without any, no key is asked for.
         origins: other origins whose pages may ask (``"*"`` for any); the server's own always may.
         max_body: the largest request body and WebSocket message, in bytes.
         body_timeout: how long a request's body may take to arrive, in seconds.
@@ -226,24 +305,42 @@ def create_app(
         simulated: replies carry ``X-Simulated: 1``; by default when a program says that it is.
         title: shown in the documentation and in the playground; by default the program's name, where there is one.
         access_log: the share of requests that get a line of the logger ``dspy_live.access``, from 0 (none) to 1.
+        sessions: where conversations are kept: a ``Sessions``, a store, or the address of one (see
+            :func:`dspy_live.server.sessions.open_sessions`); by default this process's memory.
+        root_path: the path below which a proxy shows the server, such as ``"/qa"``; links begin with it. A proxy may
+            take it off a request's path or leave it there.
+        forwarded_allow_ips: addresses and networks of the proxies whose ``X-Forwarded-For``, ``-Proto``, ``-Host`` and
+            ``-Prefix`` count; nobody else's do.
+        option_name: how errors name these options; by default as arguments.
+        keep_runs: how long a run of ``POST /runs`` can be read again after its end, in seconds.
+        ready_lm: readiness depends on the LM, which is asked at most this often, in seconds, when readiness is asked
+            for. ``None``: readiness tells what the last runs have shown, and does not depend on it.
+        ask_lm: returns where the LM is there and raises where it is not; needed with ``ready_lm``.
 
     Raises :class:`~dspy_live.core.errors.ConfigurationError` for values that can't work.
     """
-    for name, value in (("drain", drain), ("grace", grace)):
+    for name, value in (("drain", drain), ("grace", grace), ("keep_runs", keep_runs)):
         if not value >= 0:
-            raise ConfigurationError(f"{name} must be 0 or more seconds; got {value!r}")
+            raise ConfigurationError(f"{option_name(name, value)} can't be: it must be 0 or more seconds")
     for name, value in (("max_body", max_body), ("body_timeout", body_timeout), ("heartbeat", heartbeat)):
         if not value > 0:
-            raise ConfigurationError(f"{name} must be more than 0; got {value!r}")
+            raise ConfigurationError(f"{option_name(name, value)} can't be: it must be more than 0")
+    if ready_lm is not None and not ready_lm > 0:
+        raise ConfigurationError(f"{option_name('ready_lm', ready_lm)} can't be: it must be more than 0 seconds")
     around = layers_of(shed_of(max_active), timeout, layers)
     served = {name: layered(program, around) for name, program in by_name(programs).items()}
+    keys = api_keys if isinstance(api_keys, Keys) else Keys(api_keys)
+    if keys is api_keys:  # else they have no limits
+        served = keys.around(served)
+    talks = Sessions.at(sessions)
+    served = {name: talks.around(program) for name, program in served.items()}
     first = next(iter(served.values()))
     limits = [layer.active for layer in first.layers or () if isinstance(layer, Shed)]
     return App(
         served,
-        keys=Keys(api_keys),
-        origins=Origins(origins),
-        runs=RunRegistry(next(iter(limits), None)),
+        keys=keys,
+        origins=Origins(origins, option_name),
+        runs=RunRegistry(next(iter(limits), None), LMWatch(ready_lm, ask_lm)),
         max_body=max_body,
         body_timeout=body_timeout,
         drain=drain,
@@ -254,4 +351,8 @@ def create_app(
         simulated=any(program.simulated for program in served.values()) if simulated is None else simulated,
         title=title or (first.name if len(served) == 1 else "dspy-live"),
         access_log=AccessLog(access_log) if access_log else None,
+        sessions=talks,
+        root_path=root_path,
+        proxies=forwarded_allow_ips,
+        keep_runs=keep_runs,
     )

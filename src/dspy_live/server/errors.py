@@ -9,6 +9,7 @@ from typing import Any
 
 from dspy_live.core.errors import Cancelled, InputError, LiveError, LMTruncated, ProgramFailed, Stop
 from dspy_live.observe.redact import redact
+from dspy_live.server.keys.rate_headers import rate_limit_headers
 from dspy_live.server.log_fields import log_fields
 
 log = logging.getLogger("dspy_live.server")
@@ -87,7 +88,8 @@ def public_error(exc: BaseException, run_id: str | None) -> LiveError:
         if exc.__cause__ is not None:
             # A client is told that the LM failed; whoever runs the server must see how.
             cause = exc.__cause__
-            told = f"{exc.code}: {type(cause).__name__}: {redacted(str(cause))}"
+            # Of a run that was stopped the cause is a cancellation without words; the error itself says why.
+            told = f"{exc.code}: {type(cause).__name__}: {redacted(str(cause) or exc.message)}"
             log.warning("run %s: %s", run_id, told, extra=log_fields(told, run=run_id, code=exc.code))
         return exc
     log.error("run %s failed", run_id, exc_info=exc, extra=log_fields("the run failed", run=run_id))
@@ -134,6 +136,8 @@ def error_headers(error: LiveError) -> list[tuple[bytes, bytes]]:
         headers.append((b"allow", ", ".join(error.details.get("allow", ())).encode()))
     if isinstance(error, LMTruncated):
         headers.append((b"x-should-retry", b"false"))  # OpenAI's clients ask again after any 5xx, and pay for it again
+    if "rate_limit" in error.details:
+        headers += rate_limit_headers(*error.details["rate_limit"])
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     return headers

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 
-def log_fields(message: str, **fields: Any) -> dict[str, Any]:
-    """Return the ``extra`` of a log record whose line is ``message`` with ``fields``."""
-    return {"_dspy_live": (message, fields)}
+def log_fields(message: str, *, plain: bool = False, **fields: Any) -> dict[str, Any]:
+    """Return the ``extra`` of a log record whose line is ``message`` with ``fields``.
+
+    ``plain`` says that all of them are numbers and short texts, which are rendered by a shorter way.
+    """
+    return {"_dspy_live": (message, fields), "_dspy_live_plain": plain}

@@ -35,7 +35,7 @@ async def test_results_are_the_programs(sim: Sim, way: Any) -> None:
 @pytest.mark.parametrize("way", WAYS)
 async def test_many_at_once(paced: Sim, way: Any) -> None:
     """dspy.asyncify allows 8 at a time."""
-    paced.server.set_options(ttft=0.3, tps=None)
+    paced.server.set_options(ttft=2.0, tps=None)
     call = asyncify(dspy.Predict(QA), execution=way)
     with dspy.context(lm=paced.lm()):
         results = await asyncio.gather(*(call(question=f"question {i}") for i in range(100)))
@@ -58,7 +58,7 @@ async def test_auto_is_native_where_every_module_is() -> None:
         asyncify(Rag(), execution="magic")  # type: ignore[arg-type]
 
 
-def test_what_is_no_program_is_refused() -> None:
+def test_an_object_that_is_no_program_is_refused() -> None:
     with pytest.raises(TypeError, match="make an instance of it"):
         asyncify(Rag)
     with pytest.raises(TypeError, match=r"a program is a dspy\.Module object or a callable; got 7"):

@@ -74,7 +74,7 @@ async def test_the_synchronous_form_beside_a_running_loop() -> None:
     assert len(batch(Picky(), [{"n": 2}])) == 1
 
 
-async def test_examples_tuples_and_what_is_no_input() -> None:
+async def test_examples_and_tuples_are_inputs_and_other_objects_are_refused() -> None:
     inputs = [dspy.Example(n=2, gold=1).with_inputs("n"), {"n": 4}, (6,), 7]
     results = await abatch(Picky(), inputs)
     assert [getattr(r, "double", None) for r in results] == [4, 8, 12, None]
@@ -158,7 +158,7 @@ async def test_numbers_that_can_not_work(options: Any) -> None:
         await abatch(Picky(), [], **options)
 
 
-async def test_a_checkpoint_does_only_what_is_missing(tmp_path: Path) -> None:
+async def test_a_checkpoint_runs_only_the_missing_items(tmp_path: Path) -> None:
     path = tmp_path / "done.jsonl"
     inputs = [{"n": n} for n in range(10)]
     first = Picky()
@@ -202,7 +202,7 @@ class Tells(dspy.Module):  # type: ignore[misc]
         return dspy.Prediction(best=told.best.model_dump(), others=told.others, tags={"a"}, count=len(told.others))
 
 
-async def test_what_is_read_from_a_checkpoint_has_its_types(sim: Sim, tmp_path: Path) -> None:
+async def test_values_from_a_checkpoint_have_their_types(sim: Sim, tmp_path: Path) -> None:
     """A model came back as a dict and a Reasoning as a str: code that worked failed after a crash, at those items."""
     for program in (dspy.Predict(Cities), Tells()):
         path = tmp_path / f"{type(program).__name__}.jsonl"
@@ -326,7 +326,7 @@ async def test_a_loop_that_was_just_left_lets_go_of_its_checkpoint(tmp_path: Pat
         (None, "got NoneType None: write [{'question': …}, …]"),
     ],
 )
-def test_what_is_no_list_of_inputs(inputs: Any, says: str) -> None:
+def test_an_argument_that_is_no_list_of_inputs_is_refused(inputs: Any, says: str) -> None:
     with pytest.raises(TypeError) as refused:
         batch(dspy.Predict(QA), inputs)
     assert says in str(refused.value)

@@ -205,7 +205,7 @@ async def test_every_item_has_a_form(sim: Sim) -> None:
     assert chunk["signature_field_name"] == "text"
 
 
-async def test_dspys_own_items_and_what_is_text_already() -> None:
+async def test_dspys_own_items_and_plain_text_are_sent_as_they_are() -> None:
     async def items() -> Any:
         yield StatusMessage("working")
         yield dspy.streaming.StreamResponse("self", "answer", "hi", False)

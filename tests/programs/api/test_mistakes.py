@@ -28,7 +28,7 @@ PROGRAM = dspy.Predict("question -> answer")
         (7, "list of StreamListener objects; got 7"),
     ],
 )
-def test_what_is_no_listener_is_refused_with_the_listener_to_write(listeners: Any, says: str) -> None:
+def test_an_object_that_is_no_listener_is_refused_with_the_listener_to_write(listeners: Any, says: str) -> None:
     with pytest.raises(TypeError, match=says):
         streamify(PROGRAM, stream_listeners=listeners)
 
@@ -49,7 +49,7 @@ def test_listeners_may_come_in_any_collection() -> None:
         (7, "layers= is a list of layers; got 7"),
     ],
 )
-def test_what_is_no_layer_is_refused_with_the_layer_to_write(layers: Any, says: str) -> None:
+def test_an_object_that_is_no_layer_is_refused_with_the_layer_to_write(layers: Any, says: str) -> None:
     for make in (
         Runtime,
         lambda layers: asyncify(PROGRAM, layers=layers),

@@ -34,7 +34,7 @@ def joined(items: list[Any], field: str = "answer", lm_call: int | None = None) 
 
 @pytest.mark.parametrize("adapter", [dspy.ChatAdapter, dspy.JSONAdapter, dspy.XMLAdapter])
 @pytest.mark.parametrize("way", WAYS)
-async def test_what_is_streamed_is_what_you_get(sim: Sim, adapter: Any, way: Any) -> None:
+async def test_the_streamed_text_is_the_final_value(sim: Sim, adapter: Any, way: Any) -> None:
     program = dspy.Predict("question -> answer, reason, score: float, tags: list[str]")
     with dspy.context(lm=sim.lm(), adapter=adapter()):
         items = [item async for item in streamify(program, execution=way)(question="What is Rust?")]
@@ -426,7 +426,7 @@ class Shouts(dspy.ChatAdapter):  # type: ignore[misc]
         (Shouts, "[[ ## answer ## ]]\nquiet words\n\n[[ ## completed ## ]]"),
     ],
 )
-async def test_what_the_adapter_makes_of_a_reply_is_what_was_streamed(
+async def test_the_adapters_reading_of_a_reply_is_the_streamed_text(
     sim: Sim, way: Any, adapter: Any, text: str
 ) -> None:
     """When the reply is parsed the two are compared; what was said otherwise is said again."""

@@ -55,7 +55,7 @@ def row_of(folder: Path, request: dict[str, Any]) -> tuple[Path, int]:
     raise AssertionError("no such entry")
 
 
-async def test_what_dspy_wrote_is_found_and_what_we_wrote_is_found_by_dspy(folder: Path) -> None:
+async def test_entries_of_dspy_are_found_and_dspy_finds_ours(folder: Path) -> None:
     ours = ResponseCache()
     dspy.cache.put(a_request(1), a_record("theirs"), IGNORED_CACHE_KEYS)
     assert await ours.get(a_request(1), as_it_is) == a_record("theirs")
@@ -130,7 +130,7 @@ async def test_a_foreign_or_damaged_entry_is_a_miss_runs_nothing_and_stays(
 @pytest.mark.parametrize(
     "name", ["os.mkdir", "Usage.__init__", "Any", "BaseModel", "litellm", "json", "validate_call", "Enum"]
 )
-def test_a_trusted_module_is_no_door_to_what_it_imports(name: str, tmp_path: Path) -> None:
+def test_a_trusted_module_does_not_open_the_modules_that_it_imports(name: str, tmp_path: Path) -> None:
     where = "litellm.types.utils"
     code = (
         b"\x80\x04\x8c" + bytes([len(where)]) + where.encode() + b"\x8c" + bytes([len(name)]) + name.encode() + b"\x93."
@@ -349,7 +349,7 @@ async def test_a_reply_is_there_for_the_next_call_before_it_is_on_the_disk(
 
 
 @pytest.mark.parametrize("now", ["no cache", "another disk"])
-async def test_what_waits_for_a_disk_is_no_hit_once_that_disk_is_out_of_use(
+async def test_an_entry_that_waits_for_a_disk_is_no_hit_once_the_disk_is_out_of_use(
     now: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After configure_cache(enable_disk_cache=False, enable_memory_cache=False), replies that were still being written
@@ -376,7 +376,7 @@ async def test_what_waits_for_a_disk_is_no_hit_once_that_disk_is_out_of_use(
         ours.flush()
 
 
-def test_what_was_put_is_on_the_disk_when_the_process_has_ended(tmp_path: Path) -> None:
+def test_entries_are_on_the_disk_when_the_process_has_ended(tmp_path: Path) -> None:
     code = f"""
 import asyncio, dspy
 from dspy_live.programs.cache.store import cache

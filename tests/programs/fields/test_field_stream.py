@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dspy_live.core.call import Call, Origin
 from dspy_live.core.errors import Cancelled, Stop
 from dspy_live.core.events import Event, Partial, Reasoning, Restart, TextDelta, Token, Usage
-from dspy_live.programs.fields.field_stream import FieldStream, CallUsageSink
+from dspy_live.programs.fields.field_stream import CallUsageSink, FieldStream
 from dspy_live.sansio.lifecycle import LM, Lifecycle
 
 TWO = dspy.Signature("question -> answer, reason")
@@ -77,7 +77,7 @@ def spoken(text: str, signature: Any = TWO, adapter: Any = None, **options: Any)
     return run, stream
 
 
-def test_a_field_that_nobody_ended_gets_its_end() -> None:
+def test_an_unended_field_gets_its_end() -> None:
     """A reply that goes on in the wrong place leaves its field open; what was said of it is all there is."""
     reply = '{"answer": "right", "reason": "be"cause"}'
     run, stream = spoken(reply, adapter=dspy.JSONAdapter())
@@ -88,7 +88,7 @@ def test_a_field_that_nobody_ended_gets_its_end() -> None:
     assert run.events[before:] == [Token("", "reason", "self", 1, True)]
 
 
-def test_a_field_that_nobody_ended_gets_its_rest_without_a_restart() -> None:
+def test_an_unended_field_gets_its_rest_without_a_restart() -> None:
     run, stream = spoken('{"answer": "right", "reason": "be"cause"}', adapter=dspy.JSONAdapter())
     said = run.heard()["reason"]
     before = len(run.events)
@@ -96,7 +96,7 @@ def test_a_field_that_nobody_ended_gets_its_rest_without_a_restart() -> None:
     assert run.events[before:] == [Token(" of this", "reason", "self", 1, True)]
 
 
-def test_what_is_right_is_left_alone() -> None:
+def test_a_field_that_was_streamed_right_gets_no_restart() -> None:
     run, stream = spoken(f"[[ ## answer ## ]]\nyes\n\n[[ ## reason ## ]]\nno{DONE}")
     before = len(run.events)
     stream.compare({"answer": "yes", "reason": "no"})
@@ -180,7 +180,7 @@ def test_an_empty_word_says_nothing_and_takes_nothing_back() -> None:
     assert run.events == []
 
 
-def test_where_nobody_takes_words_the_usage_alone_passes() -> None:
+def test_without_a_stream_the_usage_alone_passes() -> None:
     run: Any = FakeRun()
     sink = CallUsageSink(run, SELF)
     for event in (TextDelta("[[ ## answer ## ]]\nyes"), thought("hm"), Restart("", 0, "x"), Usage("m", "", 0)):
@@ -198,7 +198,7 @@ def test_a_full_run_pauses_the_source() -> None:
     assert run.waited == 1
 
 
-def test_a_predictor_that_asks_again_takes_back_what_it_said() -> None:
+def test_a_predictor_that_asks_again_takes_back_its_words() -> None:
     async def main() -> None:
         run, first = stream_of()
         silent, second, third = (
@@ -226,7 +226,7 @@ texts = st.text(alphabet=st.sampled_from('ab \n"\\{}[]#:,é'), max_size=12)
     adapter=st.sampled_from([dspy.ChatAdapter, dspy.JSONAdapter, dspy.XMLAdapter]), reply=texts, one=texts, two=texts
 )
 @settings(max_examples=150, deadline=None)
-def test_whatever_was_said_in_the_end_the_values_are_heard(adapter: Any, reply: str, one: str, two: str) -> None:
+def test_after_any_stream_the_text_ends_as_the_values(adapter: Any, reply: str, one: str, two: str) -> None:
     heads = {
         dspy.ChatAdapter: "[[ ## answer ## ]]\n",
         dspy.JSONAdapter: '{"answer": "',

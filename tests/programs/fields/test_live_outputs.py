@@ -37,7 +37,7 @@ def test_of_several_the_last_one_speaks() -> None:
     assert live_outputs(DraftAndFinal()) == {"answer": "final.predict", "reasoning": "final.predict"}
 
 
-def test_what_is_tried_several_times_is_spoken_by_nobody() -> None:
+def test_predictors_that_are_tried_several_times_are_not_streamed() -> None:
     assert live_outputs(Chosen()) == {"plan": "plan"}
     assert live_outputs(dspy.Refine(dspy.Predict("q -> a"), N=2, reward_fn=lambda a, p: 1.0, threshold=1.0)) == {}
 

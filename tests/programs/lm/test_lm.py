@@ -30,7 +30,8 @@ import dspy_live
 from dspy_live import LM, asyncify
 from dspy_live.core.events import Completion, TextDelta
 from dspy_live.layers import Limit, Retry
-from dspy_live.programs.lm.lm import EngineMark, adopt
+from dspy_live.programs.lm.capabilities import EngineMark
+from dspy_live.programs.lm.lm import adopt
 from dspy_live.simulator import Faults
 from dspy_live.testing import ScriptedService, Wait
 
@@ -79,9 +80,10 @@ def test_client_settings_of_one_call(sim: Sim) -> None:
 def test_headers_organization_and_query(sim: Sim) -> None:
     from dspy_live.programs.internals import prepare
     from dspy_live.programs.lm.endpoints import endpoint_for
+    from dspy_live.programs.lm.seam.lm_call import lm_call_of
 
     lm = sim.lm(extra_headers={"X-Team": "blue"}, organization="org-1", project="p-1", extra_query={"v": "2"})
-    endpoint: Any = endpoint_for(lm, prepare(lm, "hello", None, {}))
+    endpoint: Any = endpoint_for(lm, lm_call_of(lm, prepare(lm, "hello", None, {})))
     assert endpoint.headers["X-Team"] == "blue"
     assert endpoint.headers["OpenAI-Organization"] == "org-1"
     assert endpoint.headers["OpenAI-Project"] == "p-1"
@@ -447,7 +449,7 @@ async def speaking(*pieces: bytes | float) -> AsyncIterator[str]:
 
 @pytest.mark.parametrize("model", [MODEL, "anthropic/claude-3-5-haiku-latest"])
 @pytest.mark.parametrize("pieces", [(ROLE,), (b": busy\n\n", 0.05) * 8])
-async def test_what_keeps_a_connection_open_is_no_first_token(model: str, pieces: Any) -> None:
+async def test_a_keep_alive_comment_is_no_first_token(model: str, pieces: Any) -> None:
     """Any byte ended the wait for the first token, and other providers than OpenAI's were never timed at all."""
     async with speaking(*pieces) as url:
         lm = LM(model, api_base=url, api_key="k", cache=False, num_retries=0, first_token_timeout=0.15)

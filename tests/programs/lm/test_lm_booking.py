@@ -63,7 +63,7 @@ def test_a_reply_is_booked_under_its_origin_and_gets_its_cost() -> None:
     assert (record.ttft, record.latency) == (4.0, 5.0)
 
 
-def test_what_the_endpoint_says_it_cost_is_taken() -> None:
+def test_the_cost_that_an_endpoint_reports_is_taken() -> None:
     books = Books()
     *_, usage, result = asyncio.run(collect(books.around(ScriptedService([Completion(REPLY, 0.5)])), CALL))
     assert (usage.cost, result.cost, books.records[0].cost) == (0.5, 0.5, 0.5)

@@ -22,6 +22,7 @@ from dspy_live.programs.lm.dspy_endpoint import DspyEndpoint
 from dspy_live.programs.lm.endpoints import endpoint_for
 from dspy_live.programs.lm.layers import lm_layers
 from dspy_live.programs.lm.openai_endpoint import AT_WORK, OpenAIEndpoint
+from dspy_live.programs.lm.seam.lm_call import lm_call_of
 from dspy_live.runtime.runtime import Runtime
 from dspy_live.testing import ServiceConformance, collect
 
@@ -29,7 +30,7 @@ from dspy_live.testing import ServiceConformance, collect
 def asked(lm: LM, **options: Any) -> tuple[Service, Call]:
     """An LM's endpoint, and the call that DSPy prepares for it."""
     prepared = prepare(lm, "What is Rust?", None, options)
-    return endpoint_for(lm, prepared), Call(prepared.legacy, model=lm.model)
+    return endpoint_for(lm, lm_call_of(lm, prepared)), Call(prepared.legacy, model=lm.model)
 
 
 class OnTheSimulatedLM(ServiceConformance):
@@ -94,7 +95,7 @@ async def test_the_words_of_the_first_completion_are_pushed_and_the_whole_is_ret
     assert AT_WORK in events, "the second completion is work without words"
 
 
-async def test_what_does_not_stream_comes_at_once(sim: Sim) -> None:
+async def test_a_reply_without_a_stream_comes_at_once(sim: Sim) -> None:
     endpoint, call = asked(sim.lm())
     events = await collect(endpoint, call.but(stream=False))
     assert [type(event) for event in events] == [TextDelta, Completion]

@@ -89,7 +89,7 @@ def test_a_program_that_raises_tells_no_secret(sim: Sim) -> None:
         assert "program_failed" in text
 
 
-def test_the_operator_sees_what_the_client_does_not(sim: Sim, caplog: Any) -> None:
+def test_the_operator_sees_the_providers_words_and_the_client_does_not(sim: Sim, caplog: Any) -> None:
     program = dspy.Predict(QA)
     program.lm = LM(MODEL, api_base="http://127.0.0.1:9/v1", api_key="sk-secret1", cache=False, num_retries=0)
     with serving(create_app(program)) as live:

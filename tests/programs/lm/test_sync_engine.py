@@ -72,7 +72,7 @@ async def test_a_slot_is_held_until_its_call_has_ended(way: Any, where: str) -> 
 
 
 @pytest.mark.parametrize("way", ["native", "thread", "inline"])
-async def test_whoever_waits_for_it_is_not_held_up(way: Any) -> None:
+async def test_a_waiting_caller_is_not_held_up(way: Any) -> None:
     release = threading.Event()
     engine = Slow(0, release)
     with dspy.context(lm=LM("own/slow", engine=engine, cache=False)):

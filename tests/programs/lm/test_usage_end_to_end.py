@@ -312,7 +312,7 @@ async def test_an_lm_of_the_users_own_class_that_fails_is_counted_as_that() -> N
 
 @pytest.mark.parametrize("engine_name", ["auto", "litellm"])
 @pytest.mark.filterwarnings("ignore")  # of litellm's own import
-async def test_what_stock_dspy_has_cached_is_found(engine_name: str, sim: Sim) -> None:
+async def test_entries_that_stock_dspy_has_cached_are_found(engine_name: str, sim: Sim) -> None:
     nonce = f"Why? {random.random()}"
     with dspy.context(lm=sim.plain(cache=True, engine=engine_name)):
         stock = await asyncio.to_thread(dspy.Predict("question -> answer"), question=nonce)

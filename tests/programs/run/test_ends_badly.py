@@ -38,7 +38,7 @@ class Raises(dspy.Module):  # type: ignore[misc]
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), BaseException("secret")])
-async def test_what_is_no_exception_ends_the_run_and_nothing_else(way: Any, error: BaseException) -> None:
+async def test_a_base_exception_ends_the_run_and_nothing_else(way: Any, error: BaseException) -> None:
     """From a thread, SystemExit and KeyboardInterrupt used to be thrown out of the whole event loop."""
     with pytest.raises(ProgramFailed, match=f"raised {type(error).__name__}") as caught:
         await asyncify(Raises(error), execution=way)(question="q")

@@ -196,7 +196,7 @@ BLOCKING = ("batch", "sync stream", "asyncio.run")
 @pytest.mark.parametrize(
     ("door", "outer"), [*((door, way) for door in AWAITED for way in WAYS), *((door, "thread") for door in BLOCKING)]
 )
-async def test_whoever_pays_for_a_run_pays_for_the_runs_inside(door: str, outer: Any, sim: Sim) -> None:
+async def test_the_meters_of_a_run_meter_the_runs_inside(door: str, outer: Any, sim: Sim) -> None:
     """A program that asks another one through a batch or a stream of its own spent what no key's budget knew of."""
     ask = dspy.Predict(QA)
 

@@ -90,7 +90,7 @@ def _warm() -> None:
     asyncio.run(World().read(call()))
 
 
-def test_a_run_that_nobody_disturbs() -> None:
+def test_an_undisturbed_run() -> None:
     async def scenario() -> None:
         world = World()
         await world.read(call())

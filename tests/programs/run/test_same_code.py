@@ -182,7 +182,7 @@ def test_pairs_in_parallel_and_their_order(lib: Any, sim: Sim) -> None:
 
 
 @LIBRARIES
-def test_what_was_used(lib: Any, sim: Sim) -> None:
+def test_track_usage_counts_tokens(lib: Any, sim: Sim) -> None:
     with dspy.context(lm=lm_for(lib, sim)), lib.track_usage() as tracker:
         dspy.Predict("question -> answer")(question="Why?")
     (counts,) = tracker.get_total_tokens().values()

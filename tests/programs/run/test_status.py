@@ -232,7 +232,7 @@ async def test_every_run_of_a_module_has_its_own_messages(sim: Sim) -> None:
 
 
 @pytest.mark.parametrize("way", ["native", "thread"])
-async def test_a_thousand_unread_ones_hold_nobody_up(sim: Sim, way: Any) -> None:
+async def test_a_thousand_unread_messages_hold_no_run_up(sim: Sim, way: Any) -> None:
     """DSPy deadlocks at the 17th unread one when tools are async (#8934)."""
     done = threading.Event()
 

@@ -262,7 +262,7 @@ async def test_callbacks_are_told_of_the_users_own_tool() -> None:
     assert told[0][0] is program.tools[0]
 
 
-def test_what_it_relies_on_in_dspy() -> None:
+def test_dspys_tool_has_the_parts_that_are_used() -> None:
     """``acall`` takes the tool's arguments by name, reads them with ``_validate_and_parse_args`` and calls ``func``."""
     install()
     original = dspy.Tool.acall.__wrapped__

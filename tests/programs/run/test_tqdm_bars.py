@@ -112,7 +112,7 @@ def test_bars_that_are_there_stay_and_are_forgotten_when_they_die(plain_bars: An
     assert len(kept) == 0
 
 
-def test_a_set_of_somebody_elses_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_set_of_another_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     class Theirs(WeakSet[Any]):
         pass
 

@@ -62,7 +62,7 @@ async def test_the_peer_sees_an_early_leave_at_once(pool: HttpPool, peer: Any, s
     assert await one.sees_close_at_once()
 
 
-async def test_abort_ends_whoever_waits_and_may_come_from_the_callback(pool: HttpPool, peer: Any) -> None:
+async def test_abort_ends_a_waiting_task_and_may_come_from_the_callback(pool: HttpPool, peer: Any) -> None:
     one = await peer(stalls(CHUNKED + chunk(b"x") + chunk(b"y")))
     async with pool.exchange("POST", one.url) as ex:
         got: list[bytes] = []
@@ -134,10 +134,10 @@ async def test_first_byte_timeout(pool: HttpPool, peer: Any, stage: str) -> None
     """The head is no sign of life: many LM servers send it before they think."""
     one = await peer(stalls(STAGES[stage]))
     began = time.monotonic()
-    with pytest.raises(FirstByteTimeout, match=r"within 0\.05 s of the request") as caught:
-        async with pool.exchange("POST", one.url, timeouts=Timeouts(first_byte=0.05)) as ex:
+    with pytest.raises(FirstByteTimeout, match=r"within 0\.4 s of the request") as caught:
+        async with pool.exchange("POST", one.url, timeouts=Timeouts(first_byte=0.4)) as ex:
             await ex.done()
-    assert time.monotonic() - began >= 0.049
+    assert time.monotonic() - began >= 0.39
     assert caught.value.received == (stage == "head")
     await one.closing()
 
@@ -250,12 +250,13 @@ async def test_while_paused_the_peers_writes_stop_and_nothing_is_lost(pool: Http
     assert got[0] == total
 
 
-async def test_a_body_that_nobody_takes_is_not_read(pool: HttpPool, peer: Any) -> None:
+async def test_an_untaken_body_is_not_read(pool: HttpPool, peer: Any) -> None:
     total, written = 64 << 20, [0]
     one = await peer(floods(total, written))
-    async with pool.exchange("POST", one.url, timeouts=Timeouts(idle=0.01)) as ex:
+    async with pool.exchange("POST", one.url, timeouts=Timeouts(idle=0.3)) as ex:
         await ex.headers_received()
         assert await settled(written) < total // 2
+        await asyncio.sleep(0.4)  # longer than any silence may be
         assert len(await ex.read()) == total
 
 
@@ -300,7 +301,7 @@ async def test_waiting_tells_a_pause_from_the_end(pool: HttpPool, peer: Any) -> 
     assert b"".join(got) == b"onetwo"
 
 
-async def test_waiting_raises_what_broke_the_reply_while_it_was_paused(pool: HttpPool, peer: Any) -> None:
+async def test_waiting_raises_the_error_that_broke_the_reply_while_it_was_paused(pool: HttpPool, peer: Any) -> None:
     async def script(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await peer.read(reader)
         writer.write(CHUNKED + chunk(b"one"))

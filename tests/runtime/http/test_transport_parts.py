@@ -189,7 +189,7 @@ def test_the_first_byte_and_the_idle_limit_follow_each_other(clock: Any) -> None
     assert [f[:2] for f in fired] == [(True, 60)]
 
 
-def test_what_comes_while_nobody_watches_starts_no_timer(clock: Any) -> None:
+def test_bytes_while_the_timer_is_stopped_start_no_timer(clock: Any) -> None:
     silence, fired = watch(clock, first_byte=1, idle=1)
     silence.start()
     silence.stop()
@@ -222,7 +222,7 @@ def test_unpacking_gives_all_at_any_size_and_any_cut(extra: int) -> None:
         assert decoder.whole
 
 
-def test_what_zlib_holds_back_without_any_input_is_taken_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bytes_that_zlib_holds_back_are_taken_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """A piece may end in the middle of a repetition whose code was the last of the input."""
     monkeypatch.setattr(decode, "PIECE", 64)
     for times in range(1, 300):

@@ -289,7 +289,7 @@ async def test_a_server_that_hangs_up_in_the_middle_of_a_large_request(pool: Htt
                 await ex.done()
 
 
-async def test_closing_the_pool_ends_what_runs_and_closes_what_is_idle(peer: Any) -> None:
+async def test_closing_the_pool_ends_running_exchanges_and_closes_idle_connections(peer: Any) -> None:
     async def script(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await peer.read(reader)
         writer.write(reply(b"x"))

@@ -226,7 +226,7 @@ TARGETS = {
         ({"http": "http://p:1", "no": "127.0.0.1"}, "loop", None),
     ],
 )
-def test_which_proxy_is_for_whom(proxies: dict[str, str], target: str, port: int | None) -> None:
+def test_the_proxy_of_each_address(proxies: dict[str, str], target: str, port: int | None) -> None:
     chosen = Proxies(proxies)
     for _ in range(2):
         found = chosen.proxy_for(TARGETS[target])

@@ -104,7 +104,7 @@ async def test_headers_have_lower_case_names_and_repeated_ones_are_joined(pool: 
         assert ex.headers == {"x-request-id": "r", "via": "a, b", "content-length": "0"}
 
 
-async def test_what_is_sent(pool: HttpPool, peer: Any) -> None:
+async def test_the_bytes_of_a_request(pool: HttpPool, peer: Any) -> None:
     one = await peer(reply())
     async with pool.exchange("POST", one.url + "?a=é b", {"X-A": "1", "content-length": "9"}, b"{}") as ex:
         await ex.done()
@@ -142,7 +142,7 @@ async def test_a_users_host_and_the_urls_password(pool: HttpPool, peer: Any) -> 
         ({"method": "HEAD"}, "method must be one of"),
     ],
 )
-async def test_what_cannot_be_sent_is_refused_before_anything_is(
+async def test_a_request_that_cannot_be_sent_is_refused_before_it_connects(
     pool: HttpPool, kw: dict[str, Any], match: str
 ) -> None:
     with pytest.raises(ValueError, match=match):
@@ -261,7 +261,7 @@ async def test_a_body_that_unpacks_to_much_stops_when_the_reader_pauses(pool: Ht
     ],
 )
 @pytest.mark.parametrize("size", [1 << 20, 997])
-async def test_what_is_not_http_is_an_error_of_ours(
+async def test_bytes_that_are_not_http_are_a_protocol_error(
     pool: HttpPool, peer: Any, wire: bytes, match: str, size: int
 ) -> None:
     one = await peer(in_pieces(wire, size=size))
@@ -360,7 +360,7 @@ async def test_an_error_body_that_is_cut_is_still_read(pool: HttpPool, peer: Any
         assert await ex.read(100, truncate=True) == b"the rea"
 
 
-async def test_what_came_before_a_reader_waits_for_it(pool: HttpPool, peer: Any) -> None:
+async def test_bytes_that_came_before_the_reader_wait_for_it(pool: HttpPool, peer: Any) -> None:
     one = await peer(reply(BODY))
     async with pool.exchange("POST", one.url) as ex:
         await ex.headers_received()

@@ -53,7 +53,9 @@ async def test_a_large_body_both_ways(pool: HttpPool, peer: Any, authority: Auth
     assert one.requests[0].body == body
 
 
-async def test_who_is_not_trusted(pool: HttpPool, peer: Any, authority: Authority, trust: TlsOptions) -> None:
+async def test_certificates_that_are_not_trusted(
+    pool: HttpPool, peer: Any, authority: Authority, trust: TlsOptions
+) -> None:
     stranger = await peer(reply(), tls=authority.server("127.0.0.1"))
     with pytest.raises(ConnectFailed, match="certificate was not accepted: unable to get local issuer"):
         await post(pool, stranger.url)
@@ -74,7 +76,9 @@ async def test_the_host_name_is_checked(pool: HttpPool, peer: Any, authority: Au
     assert await post(pool, one.url.replace("127.0.0.1", "localhost"), tls=trust) == b"x"
 
 
-async def test_no_check_by_choice_and_only_for_who_chose_it(pool: HttpPool, peer: Any, authority: Authority) -> None:
+async def test_a_check_that_is_switched_off_is_off_for_that_client_only(
+    pool: HttpPool, peer: Any, authority: Authority
+) -> None:
     one = await peer(reply(b"x"), tls=authority.server("other.example", days=-1))
     assert await post(pool, one.url, tls=TlsOptions(verify=False)) == b"x"
     with pytest.raises(ConnectFailed):

@@ -54,7 +54,7 @@ def test_reads_what_dspy_reads(case: str, same: Callable[..., None]) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_comes_after_the_end_marker_changes_nothing(case: str, same: Callable[..., None]) -> None:
+def test_text_after_the_end_marker_changes_nothing(case: str, same: Callable[..., None]) -> None:
     reply, expected = CASES[case]
     same("chat", f"{reply}\n{DONE}\nBye [[ ## \n x", expected)
 
@@ -78,7 +78,7 @@ def test_any_text_reads_as_dspy_reads_it(reply: str, seed: int, reader: Any, tru
 
 @settings(max_examples=300, deadline=None)
 @given(a=st.text(), b=st.lists(FRAGMENTS).map("".join), seed=st.integers(0, 99))
-def test_what_dspy_writes_is_read_as_dspy_reads_it(
+def test_dspys_own_text_is_read_as_dspy_reads_it(
     a: str, b: str, seed: int, reader: Any, truth: Any, cut: Any, formatted: Any
 ) -> None:
     reply = formatted("chat", {"a": a, "b": b})

@@ -123,7 +123,7 @@ def test_a_field_of_a_megabyte_in_short_tokens(grammar: ReplyFormat, fill: str, 
 
 
 @pytest.mark.parametrize("grammar", GRAMMARS)
-def test_memory_is_what_the_text_takes(grammar: ReplyFormat) -> None:
+def test_memory_is_bounded_by_the_text(grammar: ReplyFormat) -> None:
     from dspy_live.sansio.fields import make_parser
 
     before, after = FRAME[grammar]

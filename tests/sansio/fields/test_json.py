@@ -83,7 +83,7 @@ def test_baml_is_the_same_grammar(same: Callable[..., None]) -> None:
 
 
 @pytest.mark.parametrize("case", [name for name in CASES if name not in CUT and name != "empty object"])
-def test_what_comes_after_the_object_changes_nothing(case: str, same: Callable[..., None]) -> None:
+def test_text_after_the_object_changes_nothing(case: str, same: Callable[..., None]) -> None:
     reply, expected = CASES[case]
     same("json", f'{reply}\n```\nI hope that "a": helps, it\'s done.', expected)
 
@@ -151,7 +151,7 @@ def test_any_json_reads_as_dspy_reads_it(
 
 @settings(max_examples=300, deadline=None)
 @given(a=st.text(), b=st.text(), seed=st.integers(0, 99))
-def test_what_dspy_writes_is_read_as_dspy_reads_it(
+def test_dspys_own_text_is_read_as_dspy_reads_it(
     a: str, b: str, seed: int, reader: Any, truth: Any, cut: Any, formatted: Any
 ) -> None:
     reply = formatted("json", {"a": a, "b": b})
@@ -205,7 +205,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_what_must_be_guessed_is_not_said(case: str, reader: Any, all_chunkings: Any, truth: Any) -> None:
+def test_a_guessed_value_is_not_streamed(case: str, reader: Any, all_chunkings: Any, truth: Any) -> None:
     reply, said = BROKEN[case]
     expected = truth("json", reply) or {}
     for chunks in all_chunkings(reply):
@@ -223,7 +223,7 @@ def test_the_second_of_a_name_is_not_said_and_the_first_is_not_taken_back(reader
 
 
 @pytest.mark.parametrize("nothing", ["\\" * 1000, ",\n" + " " * 1000, ",\n" + "w" * 1000])
-def test_what_could_still_become_something_else_is_held_up_to_a_bound(nothing: str, reader: Any) -> None:
+def test_ambiguous_text_is_held_up_to_a_bound(nothing: str, reader: Any) -> None:
     reading = reader("json", ['{"a": "x\n', *nothing, 'y"}'])
     assert reading.texts == {"a": "x"}
     assert not reading.ended

@@ -106,7 +106,7 @@ def test_a_scalar_goes_through_its_own_conversion(grammar: ReplyFormat, reader: 
 
 
 @pytest.mark.parametrize("chunks", [["x"], list])
-def test_what_is_no_value_is_not_said(chunks: Any, reader: Any) -> None:
+def test_text_that_is_no_value_is_not_streamed(chunks: Any, reader: Any) -> None:
     for grammar, reply in (
         ("chat", "[[ ## l ## ]]\nnone yet\n[[ ## m ## ]]\n[1, 2"),
         ("json", '{"m": [1, 2, x], "n": 1'),

@@ -61,7 +61,7 @@ def test_reads_what_dspy_reads(case: str, same: Callable[..., None]) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_comes_after_the_fields_changes_nothing(case: str, same: Callable[..., None]) -> None:
+def test_text_after_the_fields_changes_nothing(case: str, same: Callable[..., None]) -> None:
     reply, expected = CASES[case]
     same("xml", f"{reply}\n<!-- ok -->Bye. <c>d</c>", expected)
 
@@ -69,7 +69,7 @@ def test_what_comes_after_the_fields_changes_nothing(case: str, same: Callable[.
 LATE = "<a>\n words <i>x</i></a><b>y</b>"
 
 
-def test_a_child_that_comes_too_late_ends_what_is_said(reader: Any, truth: Any) -> None:
+def test_a_child_that_comes_too_late_ends_the_stream_of_its_field(reader: Any, truth: Any) -> None:
     """DSPy strips a text only if it has no child: whoever has given the first word can't know."""
     assert truth("xml", LATE) == {"a": "\n words <i>x</i>", "b": "y"}
     reading = reader("xml", list(LATE))
@@ -99,7 +99,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("case", MALFORMED)
-def test_nothing_more_is_said_of_what_is_no_xml(case: str, reader: Any, truth: Any, all_chunkings: Any) -> None:
+def test_text_that_is_no_xml_ends_the_stream(case: str, reader: Any, truth: Any, all_chunkings: Any) -> None:
     reply = MALFORMED[case]
     assert truth("xml", reply) is None
     for chunks in all_chunkings(reply):
@@ -176,7 +176,7 @@ def test_whole_replies_read_as_dspy_reads_them_and_parts_never_end_wrong(
 
 @settings(max_examples=300, deadline=None)
 @given(a=st.text(), b=st.sampled_from(TEXT + MARKED + WRONG), seed=st.integers(0, 99))
-def test_what_dspy_writes_is_read_as_dspy_reads_it(
+def test_dspys_own_text_is_read_as_dspy_reads_it(
     a: str, b: str, seed: int, reader: Any, truth: Any, cut: Any, formatted: Any
 ) -> None:
     reply = formatted("xml", {"a": a, "b": b})

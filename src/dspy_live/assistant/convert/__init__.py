@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Callable
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from dspy_live.assistant.convert.candidates import Candidate, candidates, choose, makes_programs, no_program_text
+from dspy_live.assistant.convert.elsewhere import Elsewhere
 from dspy_live.assistant.convert.names import binds
-from dspy_live.assistant.convert.new_files import to_fastapi, to_serving, to_tests
+from dspy_live.assistant.convert.new_files import plain, to_fastapi, to_serving, to_tests
 from dspy_live.assistant.convert.report import (
     Conversion,
     ConvertError,
@@ -23,6 +23,7 @@ from dspy_live.assistant.convert.source import Source, check_syntax, with_open_g
 from dspy_live.assistant.convert.to_async import to_async
 from dspy_live.assistant.convert.to_streaming import to_streaming
 from dspy_live.assistant.convert.to_usage import to_caching, to_logging, to_usage
+from dspy_live.assistant.packages import package_of
 
 KINDS: dict[str, str] = {
     "async": "give every module an aforward and await it",
@@ -54,7 +55,9 @@ def kind_named(name: str) -> str:
     raise ConvertError(f"There is no conversion {name!r}. {hint} There are: {', '.join(KINDS)}.".replace("  ", " "))
 
 
-def convert(kind: str, text: str, *, program: str | None = None, file: str = "program.py") -> Conversion:
+def convert(
+    kind: str, text: str, *, program: str | None = None, file: str = "program.py", folder: Path | None = None
+) -> Conversion:
     """Convert the source of a DSPy program.
 
     Args:
@@ -62,6 +65,7 @@ def convert(kind: str, text: str, *, program: str | None = None, file: str = "pr
         text: the source.
         program: which program is meant, where it matters and there are several.
         file: the file's name, for the diff and for the names of new files.
+        folder: the file's folder, whose other files are read to tell which calls may wait.
 
     Raises:
         ConvertError: no such kind.
@@ -71,20 +75,24 @@ def convert(kind: str, text: str, *, program: str | None = None, file: str = "pr
     """
     kind = kind_named(kind)
     given, text = text, with_open_guard(text)
-    source = Source(text)
+    elsewhere = Elsewhere(folder)
+    source = Source(text, elsewhere=elsewhere)
     if not source.programs() and not candidates(source) and not makes_programs(source):
         raise NoProgram(no_program_text(source))
     if program is not None and program not in _top_names(source):
         choose(source, program)
     notes = Notes()
-    stem = re.sub(r"\W", "_", PurePath(file).stem) or "program"
+    stem = PurePath(file).stem or "program"
+    if "." in stem and kind in _WITH_STEM:
+        raise ConvertError(f"No module can import {PurePath(file).name}: rename the file so that its name has one dot.")
+    package = package_of(folder, text)[1] if folder is not None else ""
     if kind == "async":
-        new = to_async(text, notes)
+        new = to_async(text, notes, elsewhere)
     elif kind in _IN_PLACE:
         new = _IN_PLACE[kind](text, notes, program)
     else:
-        new = _WITH_STEM[kind](text, notes, program, stem)
-    new_file = {"fastapi": f"{stem}_api.py", "tests": f"test_{stem}.py"}.get(kind, "")
+        new = _WITH_STEM[kind](text, notes, program, stem, package)
+    new_file = {"fastapi": f"{plain(stem)}_api.py", "tests": f"test_{plain(stem)}.py"}.get(kind, "")
     if new == text and not new_file and not any(note.level == "left" for note in notes.items):
         notes.add("left", f"Nothing had to change: the file already is what `convert {kind}` makes of it.")
     check_syntax(new)
@@ -102,7 +110,7 @@ _IN_PLACE: dict[str, Callable[[str, Notes, str | None], str]] = {
     "usage": to_usage,
     "caching": to_caching,
 }
-_WITH_STEM: dict[str, Callable[[str, Notes, str | None, str], str]] = {
+_WITH_STEM: dict[str, Callable[[str, Notes, str | None, str, str], str]] = {
     "logging": to_logging,
     "serving": to_serving,
     "fastapi": to_fastapi,

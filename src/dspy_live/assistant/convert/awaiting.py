@@ -88,7 +88,7 @@ class Plan:
     def try_body(self, function: cst.FunctionDef, facts: ClassFacts | None) -> Awaiter:
         """Rewrite a function's body without keeping it, to see what would happen."""
         trial = replace(self, notes=Notes(), twins=set(), imports=set())
-        awaiter = Awaiter(trial, self.source.env_of(function, facts), function.body)
+        awaiter = Awaiter(trial, self.source.env_of(function, facts), function.body, in_function=True)
         function.body.visit(awaiter)
         return awaiter
 
@@ -100,9 +100,10 @@ class Awaiter(cst.CSTTransformer):
     can't be awaited where it stands.
     """
 
-    def __init__(self, plan: Plan, env: Env, body: cst.CSTNode | None = None) -> None:
+    def __init__(self, plan: Plan, env: Env, body: cst.CSTNode | None = None, *, in_function: bool = False) -> None:
         super().__init__()
         self.plan = plan
+        self.in_function = in_function
         self.envs = [env]
         self.awaited = self.library = 0
         self.obstacles: list[Obstacle] = []
@@ -160,7 +161,7 @@ class Awaiter(cst.CSTTransformer):
 
     def leave_FunctionDef(self, original_node: cst.FunctionDef, updated_node: cst.FunctionDef) -> cst.FunctionDef:
         env = self.plan.source.env_of(original_node, self.envs[-1].cls, self.envs[-1])
-        inner = Awaiter(self.plan, env, original_node.body)
+        inner = Awaiter(self.plan, env, original_node.body, in_function=True)
         if original_node.asynchronous is None and original_node.name.value not in self._nested:
             if self._probe(original_node.body, env):
                 name = original_node.name.value
@@ -257,8 +258,36 @@ class Awaiter(cst.CSTTransformer):
         if self._hands_on(original):
             return None
         if isinstance(func, cst.Attribute):
-            return self._call_of_method(func, original, updated)
-        return self._call_of_library(original, updated)
+            found = self._call_of_method(func, original, updated)
+        else:
+            found = self._call_of_library(original, updated)
+        return found or self._call_of_elsewhere(original, updated)
+
+    def _call_of_elsewhere(self, original: cst.Call, updated: cst.Call) -> cst.BaseExpression | None:
+        """Send a call of the project's other files to a thread, and name the line of one of a library."""
+        if self.plan.special is not None or not self.in_function:
+            return None
+        source, env, func = self.plan.source, self.envs[-1], original.func
+        name = dotted(func) or last_attribute(func)
+        if isinstance(func, cst.Attribute) and env.cls is not None and dotted(func.value) == env.self_name:
+            member = source.member(env.cls, func.attr.value)
+            base = source.unknown_base(env.cls)
+            if base and member.kind is Kind.OPAQUE and func.attr.value not in known.OF_EVERY_MODULE:
+                self._obstacle(f"{name}() comes from {base}, of another file, and may call a module", original)
+                return None
+        origin = env.of(func).origin or (env.of(func.value).origin if isinstance(func, cst.Attribute) else "")
+        imported = source.imports.qualified(func)
+        if not origin and (imported is None or imported.rpartition(".")[2][:1].isupper()):
+            return None
+        place = source.elsewhere.place(origin or imported or "")
+        if place == "project":
+            self.library += 1
+            return self._in_thread(updated)
+        if place == "library":
+            text = f"{name}() is a library's: if it waits for a network or a disk, write"
+            text = f"{text} `await asyncio.to_thread({name}, …)`."
+            self.plan.notes.add("advice", text, source.line(original))
+        return None
 
     def _hands_on(self, call: cst.Call) -> bool:
         """Note a module that is handed to ``map`` or to a pool of threads: its results are waited for, not awaited."""

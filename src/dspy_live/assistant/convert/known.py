@@ -26,6 +26,12 @@ OPTIMISERS = frozenset(
 )
 """Their ``compile`` runs programs for a long time and returns a program."""
 
+OF_EVERY_MODULE = frozenset(
+    {"named_predictors", "predictors", "named_parameters", "parameters", "named_sub_modules", "get_lm", "set_lm"}
+    | {"dump_state", "load_state", "save", "load", "deepcopy", "reset_copy", "inspect_history", "map_named_predictors"}
+)
+"""Methods of ``dspy.Module`` that ask no LM."""
+
 WITH_TOOLS = frozenset({"ReAct", "ReActV2", "CodeAct"})
 
 CONSUMERS = frozenset({"sum", "list", "tuple", "set", "frozenset", "max", "min", "sorted", "dict", "join", "len"})

@@ -199,7 +199,7 @@ def _makes_program(plan: Plan, statement: cst.BaseStatement) -> bool:
     if not m.matches(statement, pattern) or waits(plan, statement):
         return False
     value = plan.source.variables.get(next(iter(binds(statement))))
-    if value is None or value.kind in (Kind.OPAQUE, Kind.OBJECT):
+    if value is None or value.kind in (Kind.OPAQUE, Kind.OBJECT, Kind.FOREIGN):
         return False
     init = plan.definition(value.cls, "__init__") if value.cls else None
     return init is None or not m.findall(init, m.Call(func=m.Attribute(attr=m.Name("configure"))))

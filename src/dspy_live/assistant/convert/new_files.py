@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import keyword
 import re
+from collections.abc import Sequence
 
 import libcst as cst
 
 from dspy_live.assistant.convert.candidates import Candidate, candidates, choose, makes_programs
+from dspy_live.assistant.convert.import_effects import lifespan_of as _lifespan
+from dspy_live.assistant.convert.import_effects import note_import_effects, note_inner_lm
+from dspy_live.assistant.convert.importing import add_imports
 from dspy_live.assistant.convert.names import binds, reads
 from dspy_live.assistant.convert.report import NoProgram, Notes, SeveralPrograms
 from dspy_live.assistant.convert.source import Source
 from dspy_live.assistant.convert.swap import uses, with_live_lm
-from dspy_live.assistant.convert.twins import add_imports
 
 _FASTAPI = '''"""A FastAPI app around {name} of {module}.py. Start it with: uvicorn {stem}:app"""
 
-from typing import Any
+{importlib}from typing import Any
 
 import dspy_live
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 {pydantic}
-from {module} import {imported}
+{importing}
 {made}{model}
-app = FastAPI(title="{name}")
+app = FastAPI(title="{name}"{lifespan})
 call = dspy_live.asyncify({program})
 tokens = dspy_live.streamify({program})
 
@@ -49,14 +53,14 @@ app.mount("/live", dspy_live.create_app({program}))
 _TESTS = '''"""Tests of {name} of {module}.py. The simulated LM answers: no key, no network, the same text each time."""
 
 import asyncio
-from collections.abc import Iterator
+{importlib}from collections.abc import Iterator
 
 import dspy
 import dspy_live
 import pytest
 from dspy_live.simulator import Simulator
 
-from {module} import {imported}
+{importing}
 
 INPUTS = dict({arguments})
 
@@ -94,7 +98,7 @@ def test_it_streams(lm: dspy.LM) -> None:
 '''
 
 
-def to_serving(text: str, notes: Notes, program: str | None = None, stem: str = "program") -> str:
+def to_serving(text: str, notes: Notes, program: str | None = None, stem: str = "program", package: str = "") -> str:
     """Return the source with ``app``, an ASGI application that serves the program."""
     source = Source(text)
     if uses(source, "dspy_live.create_app"):
@@ -106,32 +110,44 @@ def to_serving(text: str, notes: Notes, program: str | None = None, stem: str = 
     body = list(source.module.body)
     guard = source.guard()
     at = next((i for i, node in enumerate(body) if node is guard), len(body))
-    body.insert(at, line.with_changes(leading_lines=[cst.EmptyLine(indent=False)]))
+    blank = 2 if at and isinstance(body[at - 1], cst.FunctionDef | cst.ClassDef) else 1
+    body.insert(at, line.with_changes(leading_lines=[cst.EmptyLine(indent=False)] * blank))
     module = add_imports(source.module.with_changes(body=body), ["dspy_live"])
     notes.add("changed", f"{app} serves {candidate.name} over HTTP, server-sent events and WebSocket.")
+    served = ".".join(filter(None, (package, stem)))
+    note_import_effects(source, notes, "a server of the app")
+    note_inner_lm(source, notes)
     notes.add(
         "advice",
-        f"Start it with `uvicorn {stem}:{app}`; `dspy-live serve {stem}.py:{candidate.name}` needs no change at all.",
+        f"Start it with `uvicorn {served}:{app}`; `dspy-live serve {stem}.py:{candidate.name}` needs no change at all.",
     )
     return with_live_lm(module.code, notes)
 
 
-def to_fastapi(text: str, notes: Notes, program: str | None = None, stem: str = "program") -> str:
+def to_fastapi(text: str, notes: Notes, program: str | None = None, stem: str = "program", package: str = "") -> str:
     """Return the source of a new file: a FastAPI app with typed routes for the program."""
     source = Source(text)
     candidate = importable(source, program)
     imported, made, expression = _bound(candidate)
+    lifespan = _lifespan(source)
+    note_import_effects(source, notes, f"{plain(stem)}_api.py")
+    module = ".".join(filter(None, (package, stem)))
+    app = ".".join(filter(None, (package, f"{plain(stem)}_api")))
     inputs = candidate.inputs
     builtin = inputs is not None and all(re.fullmatch(r"[a-z\[\], |]*(None)?", kind) for _, kind in inputs)
     fields = "".join(f"    {name}: {kind if builtin else 'Any'}\n" for name, kind in inputs or ())
     model = f"\n\nclass Inputs(BaseModel):\n{fields}\n" if fields else ""
-    notes.add("changed", f"A new file, {stem}_api.py, serves {candidate.name} under /ask and /ask/stream.")
-    notes.add("advice", f"Start it with `uvicorn {stem}_api:app`; it needs FastAPI: pip install fastapi uvicorn.")
+    notes.add("changed", f"A new file, {plain(stem)}_api.py, serves {candidate.name} under /ask and /ask/stream.")
+    notes.add("advice", f"Start it with `uvicorn {app}:app`; it needs FastAPI: pip install fastapi uvicorn.")
+    if not lifespan:
+        note_inner_lm(source, notes)
     return _FASTAPI.format(
         name=candidate.name,
         module=stem,
-        stem=f"{stem}_api",
-        imported=imported,
+        stem=app,
+        importing=_importing(module, [*([lifespan] if lifespan else []), imported]),
+        importlib="" if module_name(module) else "import importlib\n",
+        lifespan=f", lifespan={lifespan}" if lifespan else "",
         made=made,
         program=expression,
         model=model,
@@ -141,17 +157,20 @@ def to_fastapi(text: str, notes: Notes, program: str | None = None, stem: str = 
     )
 
 
-def to_tests(text: str, notes: Notes, program: str | None = None, stem: str = "program") -> str:
+def to_tests(text: str, notes: Notes, program: str | None = None, stem: str = "program", package: str = "") -> str:
     """Return the source of a new file: tests of the program against the simulated LM."""
     source = Source(text)
     candidate = importable(source, program)
     imported, _, _ = _bound(candidate)
-    notes.add("changed", f"A new file, test_{stem}.py, tests {candidate.name} against the simulated LM.")
+    note_import_effects(source, notes, f"test_{plain(stem)}.py")
+    module = ".".join(filter(None, (package, stem)))
+    notes.add("changed", f"A new file, test_{plain(stem)}.py, tests {candidate.name} against the simulated LM.")
     notes.add("advice", "The inputs in INPUTS are examples: put your own there, and assert what matters to you.")
     return _TESTS.format(
         name=candidate.name,
         module=stem,
-        imported=imported,
+        importing=_importing(module, [imported]),
+        importlib="" if module_name(module) else "import importlib\n",
         expression=candidate.expression,
         arguments=candidate.sample_call(),
     )
@@ -187,6 +206,24 @@ def importable(source: Source, program: str | None) -> Candidate:
     if len(buildable) == 1:
         return buildable[0]
     return choose(source)
+
+
+def plain(stem: str) -> str:
+    """Return a file's name as a part of a new file's name."""
+    return re.sub(r"\W", "_", stem) or "program"
+
+
+def module_name(module: str) -> bool:
+    """Tell whether ``import`` can name a module: not one such as ``01_rag``."""
+    return all(part.isidentifier() and not keyword.iskeyword(part) for part in module.split("."))
+
+
+def _importing(module: str, names: Sequence[str]) -> str:
+    """Return the statements that import names from the user's file, whatever the file is called."""
+    wanted = sorted(dict.fromkeys(names))
+    if module_name(module):
+        return f"from {module} import {', '.join(wanted)}"
+    return "\n".join(f'{name} = importlib.import_module("{module}").{name}' for name in wanted)
 
 
 def _class_of(source: Source, variable: str) -> str:

@@ -12,6 +12,7 @@ import libcst.matchers as m
 from libcst.metadata import CodeRange, MetadataWrapper, PositionProvider
 
 from dspy_live.assistant.convert import known
+from dspy_live.assistant.convert.elsewhere import Elsewhere
 from dspy_live.assistant.convert.names import Imports, dotted
 from dspy_live.assistant.convert.report import DoesNotParse
 from dspy_live.assistant.convert.values import OPAQUE, PROGRAMS, Env, Kind, Value
@@ -43,6 +44,7 @@ class Source:
         will_convert: take the other classes as having an ``aforward``, which they are about to get.
         first_pass: false when the text is already changed, so that its line numbers mean nothing to the user.
         original: the user's text, where this one was made from it: lines are then looked up there.
+        elsewhere: the other files of the project.
 
     Raises:
         DoesNotParse: the text is no valid Python.
@@ -56,8 +58,10 @@ class Source:
         will_convert: bool = False,
         first_pass: bool = True,
         original: str = "",
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         self.text = text
+        self.elsewhere = elsewhere or Elsewhere()
         self.original = original
         self.first_pass = first_pass
         self.keep_sync = keep_sync
@@ -155,6 +159,17 @@ class Source:
             if each is not facts and name in each.methods:
                 return Value(Kind.FUNCTION, cls=each.name, function=name)
         return OPAQUE
+
+    def unknown_base(self, facts: ClassFacts) -> str:
+        """Return the base class that another file defines and whose methods may wait; empty where there is none."""
+        for each in self.ancestors(facts):
+            for base in each.bases:
+                qualified = self.imports.qualified(base)
+                if qualified is None or known.short(qualified) is not None:
+                    continue
+                if self.elsewhere.place(qualified) != "quiet":
+                    return dotted(base) or ""
+        return ""
 
     def dspy_base(self, facts: ClassFacts) -> str | None:
         """Return the DSPy class that a class descends from: ``"Module"``, ``"ReAct"``, …"""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import libcst as cst
 
+from dspy_live.assistant.convert.importing import add_imports
 from dspy_live.assistant.convert.names import Imports
 from dspy_live.assistant.convert.report import Notes
 from dspy_live.assistant.convert.source import Source
-from dspy_live.assistant.convert.twins import add_imports
 
 
 def swap(module: cst.Module, imports: Imports, names: frozenset[str]) -> tuple[cst.Module, set[str]]:

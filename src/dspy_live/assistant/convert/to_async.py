@@ -6,6 +6,9 @@ import libcst as cst
 
 from dspy_live.assistant.convert import known
 from dspy_live.assistant.convert.awaiting import Plan, Special
+from dspy_live.assistant.convert.elsewhere import Elsewhere
+from dspy_live.assistant.convert.frameworks import framework_of, is_view, make_handlers_async, note_views
+from dspy_live.assistant.convert.importing import add_imports
 from dspy_live.assistant.convert.main_part import run_in_main, running_part
 from dspy_live.assistant.convert.names import dotted
 from dspy_live.assistant.convert.obstacles import explain, obstacles_of
@@ -14,7 +17,6 @@ from dspy_live.assistant.convert.source import ClassFacts, Source
 from dspy_live.assistant.convert.swap import uses, with_live_lm
 from dspy_live.assistant.convert.twins import (
     Edits,
-    add_imports,
     in_existing_async,
     is_route,
     make_in_place,
@@ -23,29 +25,46 @@ from dspy_live.assistant.convert.twins import (
 )
 
 
-def to_async(text: str, notes: Notes) -> str:
+def to_async(text: str, notes: Notes, elsewhere: Elsewhere | None = None) -> str:
     """Return the source with asynchronous programs.
 
     A class whose ``forward`` can't be awaited safely stays synchronous; its callers then await it
     through ``dspy_live.asyncify``, which runs it in a thread. Running it twice changes nothing more.
     """
-    source = Source(text, _kept_sync(text, notes), will_convert=True)
+    source = Source(text, _kept_sync(text, notes, elsewhere), will_convert=True, elsewhere=elsewhere)
     plan = Plan(source, notes)
     edits = Edits()
     _note_tools(plan)
     for facts in source.programs():
         _add_aforward(plan, edits, facts)
+    framework = framework_of(source)
     in_existing_async(plan, edits)
-    _routes(plan, edits)
-    _library(plan, edits)
+    if framework == "flask":
+        note_views(source, notes)
+    elif framework == "gradio":
+        make_handlers_async(plan, edits)
+    elif framework == "streamlit":
+        notes.add(
+            "left",
+            "Streamlit runs the script from top to bottom for each visitor, in a thread: what it runs stays "
+            "synchronous. `convert streaming` shows the answer as it arrives.",
+        )
+    else:
+        _routes(plan, edits)
+    if framework != "streamlit":
+        _library(plan, edits)
     make_requested(plan, edits)
     module = edits.apply(source.module)
     if plan.imports:
         module = add_imports(module, sorted(plan.imports))
-    return with_live_lm(run_asynchronously(module.code, notes, original=text), notes)
+    if framework == "streamlit":
+        return with_live_lm(module.code, notes)
+    return with_live_lm(run_asynchronously(module.code, notes, original=text, elsewhere=elsewhere), notes)
 
 
-def run_asynchronously(text: str, notes: Notes, special: Special | None = None, *, original: str) -> str:
+def run_asynchronously(
+    text: str, notes: Notes, special: Special | None = None, *, original: str, elsewhere: Elsewhere | None = None
+) -> str:
     """Return the source with its running part awaited; definitions are as they should be already.
 
     Args:
@@ -53,8 +72,9 @@ def run_asynchronously(text: str, notes: Notes, special: Special | None = None, 
         notes: where remarks go.
         special: a conversion's own treatment of calls.
         original: the user's source, for line numbers.
+        elsewhere: the other files of the project.
     """
-    source = Source(text, first_pass=text == original, original=original)
+    source = Source(text, first_pass=text == original, original=original, elsewhere=elsewhere)
     plan = Plan(source, notes, special)
     edits = Edits()
     module = source.module
@@ -70,11 +90,11 @@ def run_asynchronously(text: str, notes: Notes, special: Special | None = None, 
     return add_imports(module, sorted(plan.imports)).code if plan.imports else module.code
 
 
-def _kept_sync(text: str, notes: Notes) -> frozenset[str]:
+def _kept_sync(text: str, notes: Notes, elsewhere: Elsewhere | None) -> frozenset[str]:
     """Find the classes that can't be converted safely; one may make its subclasses so."""
     kept: frozenset[str] = frozenset()
     while True:
-        source = Source(text, kept, will_convert=True)
+        source = Source(text, kept, will_convert=True, elsewhere=elsewhere)
         plan = Plan(source)
         found = dict(_refused(plan))
         if found.keys() <= kept:
@@ -174,6 +194,8 @@ def _library(plan: Plan, edits: Edits) -> None:
     plain = [each for each in methods if not source.is_program(source.classes[each[0]])]
     for cls, name, function in [*(("", name, node) for name, node in source.functions.items()), *plain]:
         if function.asynchronous is not None or function in edits.instead or name.startswith("__"):
+            continue
+        if is_view(function) and framework_of(source) == "flask":
             continue
         waits, can_have_twin = plan.waits(cls, name)
         if waits and can_have_twin:

@@ -7,13 +7,16 @@ import libcst.matchers as m
 
 from dspy_live.assistant.convert import known
 from dspy_live.assistant.convert.candidates import choose
+from dspy_live.assistant.convert.frameworks import framework_of, note_views
+from dspy_live.assistant.convert.importing import add_imports
 from dspy_live.assistant.convert.main_part import guard_body, new_guard
 from dspy_live.assistant.convert.names import dotted, reads
+from dspy_live.assistant.convert.pages import stream_on_gradio, stream_on_streamlit
 from dspy_live.assistant.convert.report import Notes
 from dspy_live.assistant.convert.source import Source
 from dspy_live.assistant.convert.swap import swap, uses
 from dspy_live.assistant.convert.to_async import run_asynchronously
-from dspy_live.assistant.convert.twins import add_imports
+from dspy_live.assistant.convert.twins import is_route
 from dspy_live.assistant.convert.values import PROGRAMS, Env, Value
 
 _HELPER = '''
@@ -51,6 +54,18 @@ def to_streaming(text: str, notes: Notes, program: str | None = None) -> str:
     replaced = _replace_import(source, notes)
     if replaced is not None:
         return replaced
+    framework = framework_of(source)
+    if framework in ("streamlit", "gradio"):
+        page = (stream_on_streamlit if framework == "streamlit" else stream_on_gradio)(source, notes)
+        return text if page is None else page.code
+    if framework == "flask":
+        note_views(source, notes)
+        return text
+    if routes := [function for function in source.functions.values() if is_route(function)]:
+        for route in routes:
+            said = f"The handler {route.name.value}() answers over HTTP: `convert fastapi` writes routes that stream."
+            notes.add("left", said, source.line(route))
+        return text
     name = next(n for n in ("stream", "stream_program", "stream_to_terminal") if n not in reads(source.module))
 
     def special(env: Env, value: Value, call: cst.Call) -> cst.BaseExpression | None:
@@ -70,7 +85,7 @@ def to_streaming(text: str, notes: Notes, program: str | None = None) -> str:
             notes.add("left", "The file starts a server: `convert fastapi` writes routes that stream, in a new file.")
             return text
         new = _with_example(source, notes, name, program)
-    module = add_imports(cst.parse_module(new), ["asyncio", "dspy_live"])
+    module = add_imports(cst.parse_module(new).visit(_PrintedOnce(name)), ["asyncio", "dspy_live"])
     notes.add("changed", f"{name}() prints each field's text as it arrives; the program itself is not changed.")
     return _insert_before_use(module, cst.parse_module(_HELPER.format(name=name)).body[0], name).code
 
@@ -116,6 +131,47 @@ def append_to_guard(source: Source, statement: cst.BaseStatement) -> cst.Module:
         return source.module.with_changes(body=[*source.module.body, new_guard([statement])])
     changed = guard.with_changes(body=guard.body.with_changes(body=[*guard.body.body, statement]))
     return source.module.with_changes(body=[changed if node is guard else node for node in source.module.body])
+
+
+class _PrintedOnce(cst.CSTTransformer):
+    """Takes away the printing of an output right after it was streamed: its text is on the terminal already."""
+
+    def __init__(self, helper: str) -> None:
+        super().__init__()
+        self.run = m.Await(m.Call(func=m.Name(helper)))
+
+    def leave_IndentedBlock(
+        self, original_node: cst.IndentedBlock, updated_node: cst.IndentedBlock
+    ) -> cst.IndentedBlock:
+        return updated_node.with_changes(body=self._once(list(updated_node.body)))
+
+    def _once(self, body: list[cst.BaseStatement]) -> list[cst.BaseStatement]:
+        found: list[cst.BaseStatement] = []
+        for statement in body:
+            printed = self._printed(statement)
+            if printed is not None and m.matches(printed, self.run):
+                expression = cst.Expr(printed.with_changes(lpar=[], rpar=[]))
+                found.append(cst.ensure_type(statement, cst.SimpleStatementLine).with_changes(body=[expression]))
+            elif not (printed is not None and found and self._assigns(found[-1], printed)):
+                found.append(statement)
+        return found
+
+    def _printed(self, statement: cst.BaseStatement) -> cst.BaseExpression | None:
+        """Return the thing whose output a statement prints, and nothing else: ``x`` of ``print(x.answer)``."""
+        pattern = m.SimpleStatementLine(
+            body=[m.Expr(m.Call(func=m.Name("print"), args=[m.Arg(value=m.Attribute(), keyword=None)]))]
+        )
+        if not m.matches(statement, pattern):
+            return None
+        line = cst.ensure_type(statement, cst.SimpleStatementLine)
+        call = cst.ensure_type(cst.ensure_type(line.body[0], cst.Expr).value, cst.Call)
+        return cst.ensure_type(call.args[0].value, cst.Attribute).value
+
+    def _assigns(self, statement: cst.BaseStatement, printed: cst.BaseExpression) -> bool:
+        if not isinstance(printed, cst.Name):
+            return False
+        target = m.AssignTarget(m.Name(printed.value))
+        return m.matches(statement, m.SimpleStatementLine(body=[m.Assign(targets=[target], value=self.run)]))
 
 
 def _insert_before_use(module: cst.Module, helper: cst.BaseStatement, name: str) -> cst.Module:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import libcst as cst
 import libcst.matchers as m
 
+from dspy_live.assistant.convert.importing import add_imports
 from dspy_live.assistant.convert.names import reads
 from dspy_live.assistant.convert.report import Notes
 from dspy_live.assistant.convert.scope import around, running_or_example
 from dspy_live.assistant.convert.source import Source
 from dspy_live.assistant.convert.swap import uses, with_live_lm
-from dspy_live.assistant.convert.twins import add_imports
 
 
 def to_usage(text: str, notes: Notes, program: str | None = None) -> str:
@@ -49,8 +49,7 @@ def to_caching(text: str, notes: Notes, program: str | None = None) -> str:
     source, running = running_or_example(enabled, notes, program)
     stats = _free(source, "cached", "cache_stats", "live_cache_stats")
     report = (
-        f"print(f\"cache: {{{stats}['hits']}} hits, {{{stats}['misses']}} misses, {{{stats}['entries']}} entries, "
-        f"{{{stats}['bytes']}} bytes\")"
+        f"print(f\"cache: {{{stats}['hits']}} hits, {{{stats}['misses']}} misses, {{{stats}['entries']}} entries\")"
     )
     module = around(source, running, after=[f"{stats} = dspy_live.cache.stats()", report])
     notes.add("changed", "The cache's hits and misses are printed after the runs.")
@@ -62,7 +61,7 @@ def to_caching(text: str, notes: Notes, program: str | None = None) -> str:
     return with_live_lm(add_imports(module, ["dspy_live"]).code, notes)
 
 
-def to_logging(text: str, notes: Notes, program: str | None = None, stem: str = "program") -> str:
+def to_logging(text: str, notes: Notes, program: str | None = None, stem: str = "program", package: str = "") -> str:
     """Return the source with structured logs set up before it runs anything."""
     source = Source(text)
     if uses(source, "dspy_live.setup_logging"):

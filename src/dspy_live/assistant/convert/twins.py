@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import libcst as cst
@@ -11,7 +10,6 @@ import libcst.matchers as m
 from dspy_live.assistant.convert import known
 from dspy_live.assistant.convert.awaiting import Awaiter, Plan
 from dspy_live.assistant.convert.calls import twin_name
-from dspy_live.assistant.convert.names import dotted
 from dspy_live.assistant.convert.obstacles import explain
 from dspy_live.assistant.convert.source import ClassFacts
 
@@ -45,7 +43,7 @@ class _Apply(cst.CSTTransformer):
 
 def awaited_body(plan: Plan, function: cst.FunctionDef, facts: ClassFacts | None) -> tuple[cst.BaseSuite, Awaiter]:
     """Return a function's body with its waiting calls awaited."""
-    awaiter = Awaiter(plan, plan.source.env_of(function, facts), function.body)
+    awaiter = Awaiter(plan, plan.source.env_of(function, facts), function.body, in_function=True)
     body = function.body.visit(awaiter)
     assert isinstance(body, cst.BaseSuite)
     return body, awaiter
@@ -125,28 +123,6 @@ def is_route(function: cst.FunctionDef) -> bool:
     """Tell whether a function is a handler of a FastAPI app or router."""
     pattern = m.Decorator(m.Call(func=m.Attribute(attr=m.Name(value=m.MatchIfTrue(known.ROUTES.__contains__)))))
     return bool(function.decorators) and all(m.matches(each, pattern) for each in function.decorators)
-
-
-def add_imports(module: cst.Module, names: Sequence[str]) -> cst.Module:
-    """Add ``import name`` for each name that the module does not import yet, after its first imports."""
-    body = list(module.body)
-    present = {name for node in body for name in _imported(node)}
-    new = [cst.parse_statement(f"import {name}\n") for name in sorted(names) if name not in present]
-    at = 0
-    for index, node in enumerate(body):
-        docstring = index == 0 and m.matches(node, m.SimpleStatementLine(body=[m.Expr(m.SimpleString())]))
-        if not (docstring or m.matches(node, m.SimpleStatementLine(body=[m.Import() | m.ImportFrom()]))):
-            break
-        at = index + 1
-    return module.with_changes(body=[*body[:at], *new, *body[at:]]) if new else module
-
-
-def _imported(node: cst.CSTNode) -> list[str]:
-    """The modules that a statement imports under their own names."""
-    if not isinstance(node, cst.SimpleStatementLine):
-        return []
-    found = [small for small in node.body if isinstance(small, cst.Import)]
-    return [dotted(alias.name) or "" for small in found for alias in small.names if alias.asname is None]
 
 
 def _with_docstring(body: cst.BaseSuite, text: str) -> cst.BaseSuite:

@@ -38,6 +38,8 @@ class Kind(Enum):
     """A function or bound method of this file."""
     MANY = auto()
     """A collection of ``element``."""
+    FOREIGN = auto()
+    """Made by code of another file of the project or by a class of a library: ``origin`` says by which."""
     OPAQUE = auto()
 
 
@@ -53,6 +55,7 @@ class Value:
     function: str = ""
     dspy: str = ""
     element: Value | None = None
+    origin: str = ""
 
 
 OPAQUE = Value(Kind.OPAQUE)
@@ -213,6 +216,15 @@ class Env:
         value = self.of(func)
         return self.source.returned(value.cls, value.function) if value.kind is Kind.FUNCTION else OPAQUE
 
+    def _foreign(self, qualified: str) -> Value:
+        """Return what calling an imported name gives; a class of a library makes an object, its functions data."""
+        if self.source.elsewhere.is_program(qualified):
+            return Value(Kind.MODULE, dspy="Module", origin=qualified)
+        place = self.source.elsewhere.place(qualified)
+        if place == "project" or (place == "library" and _is_class_name(qualified)):
+            return Value(Kind.FOREIGN, origin=qualified)
+        return OPAQUE
+
     def _instance(self, node: cst.BaseExpression) -> Value:
         """Return what calling a class gives."""
         name = dotted(node)
@@ -221,9 +233,10 @@ class Env:
         if name in self.source.classes:
             facts = self.source.classes[name]
             return Value(self.source.kind_of(facts), cls=name)
-        dspy = known.short(self.source.imports.qualified(node))
+        qualified = self.source.imports.qualified(node)
+        dspy = known.short(qualified)
         if dspy is None:
-            return OPAQUE
+            return self._foreign(qualified) if qualified is not None else OPAQUE
         for names, kind in (
             (known.NATIVE, Kind.NATIVE),
             (known.SYNC_MODULES, Kind.MODULE),
@@ -233,6 +246,10 @@ class Env:
             if dspy in names:
                 return Value(kind, dspy=dspy)
         return OPAQUE
+
+
+def _is_class_name(qualified: str) -> bool:
+    return qualified.rpartition(".")[2][:1].isupper()
 
 
 def _first(*values: Value) -> Value:

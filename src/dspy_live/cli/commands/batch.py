@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -34,6 +35,8 @@ def batch(
     retry_failed: Annotated[bool, Parameter(negative="")] = False,
     on_error: OnError = "return",
     quiet: Annotated[bool, Parameter(negative="")] = False,
+    on: Literal["ray"] | None = None,
+    workers: str | None = None,
     flags: ProgramFlags | None = None,
 ) -> int:
     """Run a program over every row of a file.
@@ -51,6 +54,9 @@ def batch(
         retry_failed: ask again for rows that the checkpoint has as failed.
         on_error: return writes a failed row's error and goes on, raise ends the batch with the first one.
         quiet: no progress bar.
+        on: ray runs the rows in workers of Ray Data, which read the same file: JSON Lines or .parquet. RAY_ADDRESS
+            names a cluster; without it one is started on this machine. Needs dspy-live[ray].
+        workers: with --on ray, how many workers, or MIN:MAX; 1 by default. Each has --concurrency rows at once.
     """
     from dspy_live.cli.open_program import open_program, warn_if_simulated
 
@@ -60,6 +66,12 @@ def batch(
     if retry_failed and checkpoint is None:
         raise ConfigurationError("--retry-failed asks again for the failed rows of a checkpoint; name it, --checkpoint")
     flags = flags or ProgramFlags()
+    if on is not None:
+        from dspy_live.cli.on_ray.cluster import check_ray
+
+        check_ray()
+    elif workers is not None:
+        raise ConfigurationError("--workers says how many workers Ray runs; give --on ray too")
     ready = open_program(program, flags)
     warn_if_simulated(ready.lm)
     options = {
@@ -70,7 +82,13 @@ def batch(
         "timeout": flags.timeout,
         "execution": flags.execution,
     }
-    return _run(ready.loaded.program, ready.schema, source, output, on_error, options)
+    elsewhere = None
+    if on is not None:
+        from dspy_live.cli.on_ray.batching import rows_on_ray
+
+        given = (concurrency, checkpoint, retry_failed)
+        elsewhere = rows_on_ray(source, program, ready.loaded.program, flags, workers, *given)
+    return _run(ready.loaded.program, ready.schema, source, output, on_error, options, elsewhere)
 
 
 def _check_files(source: str, output: str, checkpoint: str | None) -> None:
@@ -92,7 +110,16 @@ def _check_files(source: str, output: str, checkpoint: str | None) -> None:
         places[place] = what
 
 
-def _run(program: Any, schema: Schema, source: str, output: str, on_error: OnError, options: dict[str, Any]) -> int:
+def _run(
+    program: Any,
+    schema: Schema,
+    source: str,
+    output: str,
+    on_error: OnError,
+    options: dict[str, Any],
+    elsewhere: Callable[[Callable[[BatchItem, Any], None]], None] | None = None,
+) -> int:
+    """Run the rows here, or ``elsewhere``, which hands each item back with its outputs."""
     import asyncio
 
     from dspy_live.cli.run_recording import run_recording
@@ -108,17 +135,24 @@ def _run(program: Any, schema: Schema, source: str, output: str, on_error: OnErr
             items: Any = stream_batch(program, Inputs.of(schema, source), ordered=True, **options)
             async with contextlib.aclosing(items):
                 async for item in items:
-                    file.write(_line(item))
-                    summary.add(item)
-                    if item.error is not None and on_error == "raise":
-                        raise _Ended
+                    take(file, item, _outputs(item))
+
+    def take(file: Output, item: BatchItem, outputs: Any) -> None:
+        file.write(_line(item, outputs))
+        summary.add(item)
+        if item.error is not None and on_error == "raise":
+            raise _Ended
 
     try:
         with run_recording():
             file = open_output(output)
             try:
                 with file:
-                    asyncio.run(write(file))
+                    if elsewhere is None:
+                        asyncio.run(write(file))
+                    else:
+                        with terminated.raised():
+                            elsewhere(partial(take, file))
             finally:
                 left_in = file.left_in
     except _Ended:
@@ -181,6 +215,17 @@ class Terminated:
             with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
                 loop.remove_signal_handler(signal.SIGTERM)
 
+    @contextlib.contextmanager
+    def raised(self) -> Iterator[None]:
+        """Raise the cancellation in this thread at SIGTERM, for work without a loop that began with no handler."""
+        import asyncio
+
+        try:
+            yield
+        except SystemExit:  # made of it in on_ray
+            self._came = True
+            raise asyncio.CancelledError from None
+
 
 class Inputs:
     """The rows of a source as the program's checked inputs; columns that it does not take stay out."""
@@ -220,14 +265,18 @@ class FileInputs(Inputs):
         return count_rows(self._source)
 
 
-def _line(item: BatchItem) -> bytes:
-    import orjson
-
+def _outputs(item: BatchItem) -> Any:
     from dspy_live.programs.run.schema import outputs_of
+
+    return None if item.error is not None else outputs_of(item.result)
+
+
+def _line(item: BatchItem, outputs: Any) -> bytes:
+    import orjson
 
     row: dict[str, Any] = {"index": item.index, "input": item.inputs}
     if item.error is not None:
         row["error"] = {"type": item.error.kind, "message": item.error.message}
     else:
-        row["output"] = outputs_of(item.result)
+        row["output"] = outputs
     return orjson.dumps(row, default=str) + b"\n"

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 from cyclopts import Parameter
 
+from dspy_live.assistant.consent import may_run
 from dspy_live.core.errors import ConfigurationError
+
+HOW_TO_RUN = "--run runs your file's code against the simulated LM; --no-run shows the result as it is"
 
 if TYPE_CHECKING:
     from dspy_live.assistant.convert import Conversion
@@ -25,40 +28,54 @@ def convert(
     *,
     program: str | None = None,
     write: Annotated[bool, Parameter(negative="")] = False,
-    run: Annotated[bool, Parameter(negative="")] = False,
+    run: bool | None = None,
     timeout: float = 60.0,
 ) -> int:
     """Convert a file with a DSPy program, and show the difference.
 
-    Nothing is written without --write, and nothing of yours is run without --run or your yes to a question.
+    The result is run against the simulated LM before it is shown. That runs your file's code: you are asked once for
+    each folder, and the answer is kept. Nothing is written without --write.
 
     Args:
         kind: async, streaming, usage, caching, logging, serving, fastapi or tests.
         file: the Python file.
         program: which program is meant, where the file has several.
         write: write the result: into the file, or into a new file beside it.
-        run: run the result first, against the simulated LM; what fails is not written.
+        run: run the result first, whatever was answered; what fails is not written. --no-run shows it without.
         timeout: seconds that such a run may take.
     """
     from dspy_live.cli.screens import assistant_output
 
     conversion = convert_file(kind, file, program)
-    assistant_output.show_diff(conversion.diff, sys.stdout)
     for line in assistant_output.note_lines(conversion.notes):
         print(line, file=sys.stderr)
     if not conversion.changed:
         return 0
-    if not run and sys.stdin.isatty() and sys.stderr.isatty():
-        run = assistant_output.ask("Run the result against the simulated LM now? It runs your file's code.", sys.stderr)
-    if run and not proved(conversion, file, timeout):
+    agreed = run if run is not None else may_run(file.expanduser().resolve().parent, _ask)
+    if run is None and not agreed:
+        written = ", nor written" if write else ""
+        print(f"not run, so not shown{written}: {HOW_TO_RUN}", file=sys.stderr)
+        return 1
+    works = proved(conversion, file, timeout) if agreed else True
+    assistant_output.show_diff(conversion.diff, sys.stdout)
+    if not agreed:
+        print("not run: --run tries it against the simulated LM", file=sys.stderr)
+    if not works:
         if write:
             print("not written", file=sys.stderr)
         return 1
-    if not run:
-        print("not run: --run tries it against the simulated LM", file=sys.stderr)
     if write:
         print(f"written: {write_conversion(conversion, file)}", file=sys.stderr)
     return 0
+
+
+def _ask(question: str) -> bool | None:
+    """Ask on stderr; ``None`` where no person sits at the terminal."""
+    from dspy_live.cli.screens import assistant_output
+
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return None
+    return assistant_output.ask(question, sys.stderr)
 
 
 def convert_file(kind: str, file: Path, program: str | None = None) -> Conversion:
@@ -70,7 +87,9 @@ def convert_file(kind: str, file: Path, program: str | None = None) -> Conversio
     codemods = load_codemods()
     text = read_source(file)
     try:
-        conversion: Conversion = codemods.convert(kind, text, program=program, file=file.name)
+        conversion: Conversion = codemods.convert(
+            kind, text, program=program, file=file.name, folder=file.expanduser().resolve().parent
+        )
         return conversion
     except codemods.SeveralPrograms as error:
         raise ConfigurationError(f"{error} For example: --program {error.candidates[0]}") from error

@@ -1,152 +1,117 @@
-"""``dspy-live doctor``: report the parts of this installation that are missing, and how to get them."""
+"""``dspy-live doctor``: what a support engineer would ask first, and what to do about each answer."""
 
 from __future__ import annotations
 
 import os
-import platform
-import socket
-import sys
-import tempfile
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from dspy_live.cli.doctor.finding import Finding
 from dspy_live.cli.flags import ProgramFlags
 from dspy_live.core.errors import ConfigurationError
-from dspy_live.loading.lm_settings import load_dotenv
+from dspy_live.loading.lm_settings import LMSettings, load_dotenv
 
-_EXTRAS = {
-    "shell": ("prompt_toolkit", "libcst", "pygments", "plotext"),
-    "plot": ("matplotlib",),
-    "redis": ("redis",),
-    "postgres": ("psycopg",),
-    "otel": ("opentelemetry.sdk",),
-    "ray": ("ray",),
-}
-
-
-class Finding(NamedTuple):
-    """One line of the report. Only ``"bad"`` makes the command fail."""
-
-    state: Literal["ok", "note", "bad"]
-    name: str
-    detail: str
+if TYPE_CHECKING:
+    from dspy_live.loading.config.read import ConfigFile
 
 
 def doctor(
     target: str | None = None,
     /,
     *,
-    port: int = 8000,
+    port: int | None = None,
+    network: bool = True,
     json: Annotated[bool, Parameter(negative="")] = False,
     flags: ProgramFlags | None = None,
 ) -> int:
-    """Look at this installation, its LM settings and, when one is named, a program.
+    """Look at what usually goes wrong, and say what to do about it.
 
-    No LM is called. The exit status is 1 when something that is needed is missing.
+    That is Python and the packages, the configuration, the LM and its key, the port, the files, the machine. No LM
+    call is made: the endpoint is asked for its list of models, which is free. The exit status is 1 when something that
+    is needed is missing.
 
     Args:
         target: a program to load as well.
-        port: a port that must be free for a server.
+        port: a port that must be free for a server; the configuration's, else 8000, by default.
+        network: ask the LM's endpoint and the shared store whether they answer.
         json: print the findings as JSON.
     """
-    if not 0 <= port <= 65_535:
+    if port is not None and not 0 <= port <= 65_535:
         raise ConfigurationError(f"a port is a number from 0 to 65535; got {port}")
-    # The program's own settings may stand there too, such as where the cache is.
-    dotenv = list(_dotenv())
-    findings = [*dotenv, *_python(), *_extras(), *_cache(), _port(port), *_lm(target, flags or ProgramFlags())]
+    findings = list(_findings(target, port, network, flags or ProgramFlags()))
     if json:
         import orjson
 
         print(orjson.dumps([f._asdict() for f in findings]).decode())
     else:
         for f in findings:
-            print(f"{f.state:4}  {f.name:<12}  {f.detail}")
+            print(f"{f.state:4}  {f.name:<12}  {f.detail}" + (f"\n{'':20}→ {f.do}" if f.do else ""))
     return 1 if any(f.state == "bad" for f in findings) else 0
 
 
-def _python() -> Iterator[Finding]:
-    detail = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    yield Finding("ok" if sys.version_info >= (3, 11) else "bad", "python", detail)
-    yield Finding("ok", "dspy-live", version("dspy-live"))
-    yield _dspy(version("dspy"))
-    if sys.platform != "win32":
-        found = find_spec("uvloop") is not None
-        yield Finding(
-            "ok" if found else "note", "uvloop", version("uvloop") if found else "missing: servers are slower"
-        )
+def _findings(target: str | None, port: int | None, network: bool, flags: ProgramFlags) -> Iterator[Finding]:
+    # First: the program's own settings may stand there too, such as where the cache is.
+    yield from _dotenv()
+    from dspy_live.cli.doctor import configured, installation, lm, machine
+    from dspy_live.cli.open_program import settings_of
+
+    file, told = configured.configuration(flags.config)
+    yield from installation.installation(configured.needed_extras(file))
+    yield told
+    settings = lm.settings_or_finding(partial(settings_of, flags, file, simulate=file.config.server.sim))
+    date = None
+    if isinstance(settings, Finding):
+        yield settings
+    elif target is not None:
+        yield from _program(target, flags, settings)
+    elif settings.model is not None or settings.simulate or not _each_has_its_lm(file):
+        yield from lm.named(settings)
+    if network and isinstance(settings, LMSettings):
+        answered, date = lm.asked(settings)
+        if answered is not None:
+            yield answered
+    if not isinstance(settings, Finding) and not settings.simulate:
+        yield from lm.further(file, network)
+    server = file.config.server
+    number = port if port is not None else server.port if server.port is not None else 8000
+    yield machine.port(server.host or "127.0.0.1", number)
+    cache = Path(os.environ.get("DSPY_CACHEDIR") or Path.home() / ".dspy_cache")
+    yield machine.folder("cache", cache, "set DSPY_CACHEDIR")
+    yield from configured.places(file, network)
+    yield from machine.descriptors()
+    yield machine.clock(date)
+    yield machine.proxies()
+    yield from machine.certificates()
 
 
-def _dspy(found: str) -> Finding:
-    if found.split(".")[:2] == ["3", "4"]:
-        return Finding("ok", "dspy", found)
-    return Finding("bad", "dspy", f"{found}; this version of dspy-live is built for 3.4: pip install 'dspy>=3.4,<3.5'")
-
-
-def _extras() -> Iterator[Finding]:
-    for extra, modules in _EXTRAS.items():
-        missing = [name for name in modules if not _there(name)]
-        if missing:
-            yield Finding("note", extra, f"not installed; pip install 'dspy-live[{extra}]' if you want it")
-        else:
-            yield Finding("ok", extra, "installed")
-
-
-def _there(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except (ModuleNotFoundError, PackageNotFoundError):
-        return False
+def _each_has_its_lm(file: ConfigFile) -> bool:
+    programs = file.config.programs.values()
+    return bool(programs) and all(program.lm is not None for program in programs)
 
 
 def _dotenv() -> Iterator[Finding]:
     try:
         load_dotenv(Path(".env"), os.environ)
     except ConfigurationError as exc:
-        yield Finding("bad", ".env", exc.message)
+        yield Finding("bad", ".env", exc.message, "make it readable, in UTF-8")
 
 
-def _cache() -> Iterator[Finding]:
-    folder = Path(os.environ.get("DSPY_CACHEDIR") or Path.home() / ".dspy_cache")
-    try:
-        nearest = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-        # Rights alone don't tell: root has all of them, on a file system that takes no files too.
-        with tempfile.TemporaryFile(dir=nearest):
-            yield Finding("ok", "cache", str(folder))
-    except OSError as exc:
-        yield Finding("bad", "cache", f"{folder} can't be written: {exc.strerror}; set DSPY_CACHEDIR")
-
-
-def _port(port: int) -> Finding:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as exc:
-            return Finding("note", "port", f"{port} can't be used: {exc.strerror}; serve --port takes another")
-    return Finding("ok", "port", f"{port} is free")
-
-
-def _lm(target: str | None, flags: ProgramFlags) -> Iterator[Finding]:
-    from dspy_live.cli.open_program import open_program, settings_of
+def _program(target: str, flags: ProgramFlags, settings: LMSettings) -> Iterator[Finding]:
+    from dspy_live.loading.open_program import open_program
 
     try:
-        if target is None:
-            settings = settings_of(flags)
-            if settings.model:
-                yield Finding("ok", "lm", f"{settings.model} ({settings.source})")
-            else:
-                yield Finding("note", "lm", "none: commands use the simulated LM; set DSPY_LIVE_LM or give --lm")
-            return
-        program = open_program(target, flags)
+        program = open_program(
+            target, settings, state=flags.state, allow_pickle=flags.allow_pickle, execution=flags.execution
+        )
     except ConfigurationError as exc:
-        yield Finding("bad", "program" if target else "lm", exc.message.replace("\n", " "))
+        yield Finding("bad", "program", exc.message.replace("\n", " "), "mend the target, or the line it names")
         return
     schema = program.schema
     inputs, outputs = (", ".join(f"{f.name}: {f.type}" for f in fields) for fields in (schema.inputs, schema.outputs))
     yield Finding("ok", "program", f"{program.loaded.name}: {inputs or 'any'} -> {outputs or 'any'}")
-    yield Finding("note" if program.lm.simulated else "ok", "lm", program.lm.label)
+    do = "name one: model in [lm] of dspy-live.toml, --lm, or DSPY_LIVE_LM in .env" if program.lm.simulated else ""
+    yield Finding("note" if program.lm.simulated else "ok", "lm", program.lm.label, do)

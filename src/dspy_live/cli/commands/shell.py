@@ -38,13 +38,13 @@ def shell(file: Path | None = None, /, *, flags: ProgramFlags | None = None) -> 
     return 0
 
 
-def _asker() -> Callable[[str], bool]:
+def _asker() -> Callable[[str], bool | None]:
     """A yes-or-no question on a terminal; in a pipe nobody is there to agree."""
     from dspy_live.cli.screens import assistant_output
 
     if sys.stdin.isatty():
         return lambda question: assistant_output.ask(question, sys.stdout)
-    return lambda question: False
+    return lambda question: None
 
 
 def _piped() -> Iterator[str]:

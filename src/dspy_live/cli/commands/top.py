@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -23,7 +24,7 @@ def top(
     count: Annotated[int | None, Parameter(alias="-n")] = None,
     api_key: str | None = None,
 ) -> int:
-    """Watch a server: runs, rates, latencies, tokens, cost. Ctrl-C ends it.
+    """Watch a server: runs, rates, latencies, tokens, cost. q or Ctrl-C ends it.
 
     On a terminal the picture is drawn in place; in a pipe each look is printed below the other. A server that goes
     away is waited for.
@@ -51,6 +52,7 @@ async def watch(endpoint: Endpoint, history: History, every: float, count: int |
     from rich.console import Console
     from rich.live import Live
 
+    from dspy_live.cli.screens.keys import pressed
     from dspy_live.cli.screens.top import screen
 
     class Screen(Console):
@@ -68,9 +70,12 @@ async def watch(endpoint: Endpoint, history: History, every: float, count: int |
             console.print("", screen(history, console.width))
             seen += 1
         return
-    with Live(screen(history, console.width), console=console, auto_refresh=False, screen=count is None) as live:
+    picture = screen(history, console.width)
+    with pressed("qQ") as left, Live(picture, console=console, auto_refresh=False, screen=count is None) as live:
         while count is None or seen < count:
-            await asyncio.sleep(every)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(left.wait(), every)
+                return
             await _look(endpoint, history)
             live.update(screen(history, console.width), refresh=True)
             seen += 1

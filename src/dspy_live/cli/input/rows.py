@@ -6,6 +6,7 @@ import csv
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,12 +27,12 @@ class BadRow:
 def read_rows(path: str) -> Iterator[dict[str, Any] | BadRow]:
     """Yield the rows of a file; ``-`` is JSON Lines on stdin, ``.csv`` and ``.tsv`` have a header line.
 
-    Raises :class:`ConfigurationError` for a file that can't be opened.
+    Raises :class:`ConfigurationError` for a file that can't be opened, or whose header line is no UTF-8.
     """
     suffix = Path(path).suffix.lower()
     with _open(path) as file:
         if suffix in (".csv", ".tsv"):
-            yield from _csv_rows(file, "\t" if suffix == ".tsv" else ",")
+            yield from _csv_rows(path, file, "\t" if suffix == ".tsv" else ",")
         else:
             yield from _json_rows(file)
 
@@ -67,8 +68,13 @@ def _json_rows(file: IO[str]) -> Iterator[dict[str, Any] | BadRow]:
     while line := file.readline(MAX_LINE):
         if not line.strip():
             continue
-        row, problem = _parsed(line)
-        yield BadRow(_readable(line.rstrip("\r\n")[:2000]), problem) if problem else row
+        yield row_of_line(line)
+
+
+def row_of_line(line: str) -> dict[str, Any] | BadRow:
+    """Return the row of one line of JSON; bytes that are no UTF-8 stand in it as ``surrogateescape`` makes them."""
+    row, problem = _parsed(line)
+    return BadRow(_readable(line.rstrip("\r\n")[:2000]), problem) if problem else row
 
 
 def _parsed(line: str) -> tuple[Any, str]:
@@ -93,8 +99,11 @@ def _readable(line: str) -> str:
     return line.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _csv_rows(file: IO[str], delimiter: str) -> Iterator[dict[str, Any] | BadRow]:
+def _csv_rows(path: str, file: IO[str], delimiter: str) -> Iterator[dict[str, Any] | BadRow]:
     reader = csv.DictReader(file, delimiter=delimiter)
+    with suppress(csv.Error):  # the same failure comes with the first row
+        if not _is_text("".join(reader.fieldnames or ())):
+            raise ConfigurationError(f"the first line of {path} is no UTF-8; save the file as UTF-8 (CSV UTF-8)")
     while True:
         try:
             row = next(reader)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, ClassVar, TextIO
 
-from dspy_live.assistant.guides import Guide, find_guide, guides
-from dspy_live.assistant.retrieval import PageHit, index
+from dspy_live.assistant.guides import ALIASES, Guide, find_guide, guides
+from dspy_live.assistant.retrieval import Hit, index
 from dspy_live.core.errors import NotFound
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions
+    from rich.markdown import MarkdownElement
+    from rich.text import Text
 
     from dspy_live.assistant.convert import Note
     from dspy_live.assistant.proof import Proof
@@ -20,7 +22,7 @@ THEME = "ansi_dark"
 """Highlighting in the terminal's own colours."""
 
 NEAR = 0.5
-"""From what part of the best page's score on another page is named beside it."""
+"""From what part of the best section's confidence on another one is named beside it."""
 
 _MARKS = {"changed": "+", "left": "-", "advice": "!"}
 
@@ -37,9 +39,24 @@ def show_markdown(text: str, out: TextIO) -> None:
     if not out.isatty():
         print(text.rstrip(), file=out)
         return
-    from rich.markdown import Markdown
+    from rich.markdown import CodeBlock, Markdown
 
-    console(out).print(Markdown(text, code_theme=THEME))
+    class Copyable(CodeBlock):
+        """A code block without padding: what is copied from the terminal runs."""
+
+        def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+            yield highlighted(str(self.text), self.lexer_name)
+
+    class Page(Markdown):
+        """Markdown with such code blocks."""
+
+        elements: ClassVar[dict[str, type[MarkdownElement]]] = {
+            **Markdown.elements,
+            "fence": Copyable,
+            "code_block": Copyable,
+        }
+
+    console(out).print(Page(text, code_theme=THEME), crop=False)
 
 
 def show_code(code: str, out: TextIO, language: str = "python") -> None:
@@ -47,9 +64,17 @@ def show_code(code: str, out: TextIO, language: str = "python") -> None:
     if not out.isatty():
         print(code.rstrip("\n"), file=out)
         return
+    console(out).print(highlighted(code, language), crop=False, no_wrap=True, overflow="ignore")
+
+
+def highlighted(code: str, language: str) -> Text:
+    """Return code in colours, each line as it is: nothing before it, nothing after it, never broken in two."""
     from rich.syntax import Syntax
 
-    console(out).print(Syntax(code.rstrip("\n"), language, theme=THEME, background_color="default"))
+    text = Syntax("", language, theme=THEME, background_color="default").highlight(code.rstrip("\n"))
+    text.rstrip()
+    text.no_wrap, text.overflow = True, "ignore"
+    return text
 
 
 def show_diff(diff: str, out: TextIO) -> None:
@@ -107,21 +132,44 @@ def show_example(guide: Guide, out: TextIO) -> bool:
     return True
 
 
-def search(question: str) -> Sequence[PageHit]:
-    """Return the pages that answer a question, best first.
+def topic_of(words: str) -> Guide | None:
+    """Return the page that goes by these words, or ``None`` for a question.
 
-    Raises :class:`NotFound` when the guides know none of its words.
+    Raises :class:`NotFound`, with the nearest topics, for a single word that the guides don't know.
+    """
+    count = len(words.split())
+    if count > 2:
+        return None
+    plain = "-".join(words.lower().split())
+    if count == 2 and plain not in {guide.name for guide in guides()} | set(ALIASES):
+        return None
+    try:
+        return find_guide(words)
+    except NotFound:
+        found = index().search(words)
+        if found and found[0].answers:
+            return None
+        raise
+
+
+def search(question: str) -> Sequence[Hit]:
+    """Return the sections that answer a question, best first.
+
+    Raises :class:`NotFound`, with the nearest sections, when none of them answers it.
     """
     found = index().search(question)
     if not found:
         names = ", ".join(guide.name for guide in guides())
-        raise NotFound(f"the guides know nothing of that; there are pages on {names}")
+        raise NotFound(f"no page covers this; there are pages on {names}")
+    if not found[0].answers:
+        near = "; ".join(f"‘{hit.passage.place}’" for hit in found[:3])
+        raise NotFound(f"no page covers this; nearest are {near}")
     return found
 
 
 def page_for(question: str, *, example: bool = False) -> Guide:
     """Return the page that answers a question, with ``example`` the first that has one; raises as :func:`search`."""
-    found = [find_guide(hit.page) for hit in search(question)]
+    found = [find_guide(hit.passage.page) for hit in search(question)]
     return next((guide for guide in found if guide.example or not example), found[0])
 
 
@@ -132,20 +180,20 @@ def show_guide(guide: Guide, out: TextIO) -> None:
 
 
 def show_answer(question: str, out: TextIO, *, command: str = "explain") -> None:
-    """Show the best passage of the best page, once its examples have run here, and where to read on.
+    """Show the section that answers a question, once its examples have run here, and where to read on.
 
     ``command`` is the command that prints a whole page: ``explain``, or the shell's ``/explain``.
     """
-    pages = search(question)
-    guide = find_guide(pages[0].page)
-    best = pages[0].best_of(guide)
-    _warn_of_failures(best.code, out)
-    title = guide.title if best.heading == guide.title else f"{guide.title}: {best.heading}"
-    show_markdown(f"## {title}\n\n{best.text}", out)
-    print(f"\nFrom the guide {best.page!r}; `{command} {best.page}` shows all of it.", file=out)
-    for page in pages[1:]:
-        if page.score >= pages[0].score * NEAR:
-            print(f"See also {page.page}: {find_guide(page.page).summary.rstrip(':')}", file=out)
+    best, *others = search(question)
+    passage = best.passage
+    guide = find_guide(passage.page)
+    _warn_of_failures(passage.code, out)
+    title = guide.title if passage.heading == guide.title else f"{guide.title}: {passage.heading}"
+    show_markdown(f"## {title}\n\n{passage.text}", out)
+    print(f"\nFrom the guide {guide.name!r}; `{command} {guide.name}` shows all of it.", file=out)
+    near = [f"‘{hit.passage.place}’" for hit in others if hit.confidence >= best.confidence * NEAR]
+    if near:
+        print(f"See also {', '.join(near[:3])}", file=out)
 
 
 def _warn_of_failures(codes: Sequence[str], out: TextIO) -> None:

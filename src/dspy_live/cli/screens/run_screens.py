@@ -108,6 +108,7 @@ class Terminal(Screen):
         self._printed_calls: set[tuple[int, str]] = set()
         self._held: set[tuple[int, str]] = set()
         self._at_start = True
+        self._waiting: list[str] = []
 
     def show(self, event: Event) -> None:
         match event:
@@ -119,11 +120,11 @@ class Terminal(Screen):
                 self._line(f"{self._label(event.field)}{_text(event.value)}")
             case Restart():
                 self._restart(event)
-            case Status() if self._notes is not None:
-                print(f"[{event.message}]", file=self._notes, flush=True)
-            case Tool() if self._notes is not None:
+            case Status():
+                self._note(f"[{event.message}]")
+            case Tool():
                 value = event.arguments if event.stage == "call" else event.result
-                print(f"[{event.name} {event.stage}: {_text(value)}]", file=self._notes, flush=True)
+                self._note(f"[{event.name} {event.stage}: {_text(value)}]")
             case _:
                 pass
 
@@ -133,10 +134,20 @@ class Terminal(Screen):
                 self._line(f"{self._label(name)}{_text(value)}")
 
     def close(self) -> None:
-        """End the last line."""
+        """End the last line, and print the notes that came in the middle of it."""
         if not self._at_start:
             print(file=self._out, flush=True)
             self._at_start = True
+        waiting, self._waiting = self._waiting, []
+        for note in waiting:
+            print(note, file=self._notes, flush=True)
+
+    def _note(self, text: str) -> None:
+        """Print a note, but not in the middle of an answer: there it waits for the end of the field."""
+        if self._notes is not None:
+            self._waiting.append(text)
+            if self._at_start:
+                self.close()
 
     def _token(self, token: Token) -> None:
         if (token.lm_call, token.field) in self._held:
@@ -151,6 +162,8 @@ class Terminal(Screen):
             self._printed_calls.add((token.lm_call, token.field))
         self._printed[token.field] += token.text
         self._write(token.text)
+        if token.last:
+            self.close()
 
     def _restart(self, restart: Restart) -> None:
         printed = {field for lm_call, field in self._printed_calls if lm_call == restart.lm_call}

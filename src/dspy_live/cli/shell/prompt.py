@@ -12,6 +12,19 @@ Words = Callable[[], dict[str, str]]
 """Completions and what they do: ``{"/load": "read a program", "/explain async": "…"}``."""
 
 
+def candidates(line: str, known: dict[str, str]) -> dict[str, str]:
+    """Return what a line may become, a word at a time: ``/expl`` becomes ``/explain ``, and then its topics."""
+    if not line.startswith("/"):
+        return {}
+    found: dict[str, str] = {}
+    for text, about in known.items():
+        if not text.startswith(line) or " " in text[len(line) :]:
+            continue
+        more = any(other.startswith(f"{text} ") for other in known)
+        found[f"{text} " if more else text] = about
+    return found
+
+
 def make_prompt(history: Path | None, words: Words) -> Callable[[], str]:
     """Return a function that asks for one line; it raises ``KeyboardInterrupt`` and ``EOFError`` as a person does.
 
@@ -20,7 +33,7 @@ def make_prompt(history: Path | None, words: Words) -> Callable[[], str]:
     try:
         from prompt_toolkit import PromptSession
         from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
-        from prompt_toolkit.completion import Completer, Completion, PathCompleter
+        from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
         from prompt_toolkit.document import Document
         from prompt_toolkit.history import FileHistory, InMemoryHistory
         from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
@@ -40,12 +53,24 @@ def make_prompt(history: Path | None, words: Words) -> Callable[[], str]:
                 rest = Document(line.removeprefix("/load "))
                 yield from paths.get_completions(rest, complete_event)  # type: ignore[arg-type]
                 return
-            if line.startswith("/"):
-                for text, about in words().items():
-                    if text.startswith(line):
-                        yield Completion(text, start_position=-len(line), display_meta=about)
+            for text, about in candidates(line, words()).items():
+                yield Completion(text, start_position=-len(line), display_meta=about)
 
-    keys = KeyBindings()
+    keys, completer = KeyBindings(), Commands()
+
+    @keys.add("tab")
+    def _complete(event: KeyPressEvent) -> None:
+        """A single candidate is taken at once; of several, their common beginning, and then one after the other."""
+        buffer = event.current_buffer
+        if buffer.complete_state is not None and len(buffer.complete_state.completions) > 1:
+            buffer.complete_next()
+            return
+        found = list(completer.get_completions(buffer.document, CompleteEvent(completion_requested=True)))
+        if len(found) == 1:
+            buffer.cancel_completion()
+            buffer.apply_completion(found[0])
+        else:
+            buffer.start_completion(insert_common_part=True)
 
     @keys.add("escape", "enter")
     def _another_line(event: KeyPressEvent) -> None:
@@ -54,7 +79,7 @@ def make_prompt(history: Path | None, words: Words) -> Callable[[], str]:
     session: PromptSession[str] = PromptSession(
         history=FileHistory(str(history)) if history is not None else InMemoryHistory(),
         auto_suggest=AutoSuggestFromHistory(),
-        completer=Commands(),
+        completer=completer,
         complete_while_typing=True,
         key_bindings=keys,
         lexer=PygmentsLexer(PythonLexer),

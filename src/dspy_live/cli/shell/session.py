@@ -8,12 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from dspy_live.assistant.consent import may_run
 from dspy_live.assistant.guides import ALIASES, find_guide, guides, suggest
 from dspy_live.assistant.router import is_words, route
-from dspy_live.cli.commands.convert import load_codemods, proved, read_source, write_conversion
+from dspy_live.cli.commands.convert import HOW_TO_RUN, load_codemods, proved, read_source, write_conversion
 from dspy_live.cli.flags import ProgramFlags
 from dspy_live.cli.screens import assistant_output
-from dspy_live.core.errors import ConfigurationError, InputError, LiveError, NotFound
+from dspy_live.core.errors import ConfigurationError, InputError, LiveError
 
 if TYPE_CHECKING:
     from dspy_live.assistant.convert import Conversion
@@ -27,7 +28,7 @@ COMMANDS: dict[str, str] = {
     "/show": "the loaded program's source",
     "/run": "/run [QUESTION | name=value …]: run the loaded program",
     "/stream": "/stream [QUESTION | name=value …]: run it and show its tokens as they come",
-    "/convert": "/convert KIND [--run]: async, streaming, usage, caching, logging, serving, fastapi, tests",
+    "/convert": "/convert KIND [--run | --no-run]: async, streaming, usage, caching, logging, serving, fastapi, tests",
     "/write": "write the last conversion to the file",
     "/usage": "what the LM calls of this shell have used",
     "/cache": "/cache [clear]: hits, misses, entries",
@@ -44,10 +45,10 @@ class Session:
     Args:
         out: where everything is printed.
         flags: how programs are loaded and which LM they ask.
-        ask: asks the user a question and returns whether they said yes.
+        ask: asks the user a question and returns whether they said yes; ``None`` where nobody is there.
     """
 
-    def __init__(self, out: TextIO, flags: ProgramFlags, ask: Callable[[str], bool]) -> None:
+    def __init__(self, out: TextIO, flags: ProgramFlags, ask: Callable[[str], bool | None]) -> None:
         self.out = out
         self.flags = flags
         self.ask = ask
@@ -109,7 +110,7 @@ class Session:
 
     def _words(self, line: str) -> None:
         first, _, rest = line.partition(" ")
-        if first.lower() == "explain" and _is_topic(rest):
+        if first.lower() == "explain" and rest:
             self.do_explain(rest)
             return
         intent = route(line)
@@ -133,7 +134,7 @@ class Session:
     def _answer(self, question: str) -> None:
         from dspy_live.cli.shell.answer import answered_by_lm
 
-        if not answered_by_lm(question, self.flags, self.out):
+        if not answered_by_lm(question, self.flags, self.out, command="/explain"):
             assistant_output.show_answer(question, self.out, command="/explain")
 
     def _topic(self, topic: str, rest: str) -> None:
@@ -157,10 +158,12 @@ class Session:
         """Show a guide, or what answers a question."""
         if not rest:
             assistant_output.show_topics(self.out)
-        elif len(rest.split()) <= 2:
-            topic, _, last = rest.rpartition(" ")
-            example = topic if last.lower() in ("example", "examples") else ""
-            self._topic(find_guide(example or rest).name, "example" if example else "")
+            return
+        topic, _, last = rest.rpartition(" ")
+        wants_example = bool(topic) and last.lower() in ("example", "examples")
+        guide = assistant_output.topic_of(topic if wants_example else rest)
+        if guide is not None:
+            self._topic(guide.name, "example" if wants_example else "")
         else:
             self._answer(rest)
 
@@ -202,7 +205,7 @@ class Session:
     def do_convert(self, rest: str) -> None:
         """Convert the loaded program, run the result if the user agrees, and show it."""
         words = shlex.split(rest)
-        run = "--run" in words
+        run = True if "--run" in words else False if "--no-run" in words else None
         write = "--write" in words
         words = [word for word in words if not word.startswith("--")]
         codemods = load_codemods()
@@ -211,7 +214,9 @@ class Session:
         file = self._loaded()
         name = words[1] if len(words) > 1 else self.program
         try:
-            conversion = codemods.convert(words[0], read_source(file), program=name, file=file.name)
+            conversion = codemods.convert(
+                words[0], read_source(file), program=name, file=file.name, folder=file.resolve().parent
+            )
         except codemods.SeveralPrograms as error:
             raise ConfigurationError(f"{error} For example: /convert {words[0]} {error.candidates[0]}") from error
         for line in assistant_output.note_lines(conversion.notes):
@@ -219,8 +224,11 @@ class Session:
         if not conversion.changed:
             return
         self.conversion = None
-        run = run or self.ask("Run the result against the simulated LM first? It runs your file's code.")
-        works = proved(conversion, file, out=self.out) if run else None
+        agreed = run if run is not None else may_run(file.expanduser().resolve().parent, self.ask)
+        if run is None and not agreed:
+            self.say(f"Not run, so not shown: {HOW_TO_RUN}.")
+            return
+        works = proved(conversion, file, out=self.out) if agreed else None
         assistant_output.show_diff(conversion.diff, self.out)
         self.conversion = conversion
         if works is None:
@@ -298,14 +306,3 @@ class Session:
     def _target(self) -> str:
         file = self._loaded()
         return f"{file}:{self.program}" if self.program else str(file)
-
-
-def _is_topic(words: str) -> bool:
-    """Tell whether a page goes by these words."""
-    if len(words.split()) > 2:
-        return False
-    try:
-        find_guide(words)
-    except NotFound:
-        return False
-    return True

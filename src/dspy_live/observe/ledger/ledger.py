@@ -8,7 +8,7 @@ import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -21,6 +21,7 @@ from dspy_live.observe.ledger.query import Filter, Group, has_group, name_of, su
 from dspy_live.observe.ledger.schema import CALL_COLUMNS, RUN_COLUMNS
 from dspy_live.observe.ledger.sqlite import SQLiteBackend
 from dspy_live.observe.ledger.sums import REAL, SUMS, Table, pruning
+from dspy_live.observe.ledger.uses import uses_of
 from dspy_live.observe.ledger.writer import Writer
 from dspy_live.observe.redact import MAX_SECRET, redact
 from dspy_live.runtime.books.account import Account, process_account
@@ -31,6 +32,8 @@ from dspy_live.sansio.quantities import seconds_of
 MAX_CONTENT = 100_000
 """Characters of a run's inputs, and of its outputs, that are kept where that is chosen."""
 
+_FORGOTTEN = 7 * 86_400
+"""Seconds after which the last batch of a writer that writes no more is not tried again."""
 _AT_ONCE = 20_000
 """Rows that one statement removes."""
 
@@ -93,6 +96,14 @@ def open_ledger(place: str | Path | None = None, *, contents: bool = False, keep
     return Ledger(backend, contents=contents, keep=keep)
 
 
+class _Running(NamedTuple):
+    """What is known of a run that has not ended: when it began, its sums, and the models and predictors it used."""
+
+    started: float
+    totals: Totals
+    used: set[tuple[str, str]]
+
+
 class Ledger:
     """A :class:`~dspy_live.core.observer.RunObserver` that writes rows, and the queries over them.
 
@@ -110,7 +121,7 @@ class Ledger:
         # Not a method of this object: the writer's thread would hold it, and it could never be garbage.
         self.writer = Writer(backend, None if keep is None else functools.partial(prune, backend, keep))
         self._contents = contents
-        self._running: dict[str, tuple[float, Totals]] = {}
+        self._running: dict[str, _Running] = {}
         self._stop: Callable[[], None] | None = None
         weakref.finalize(self, Writer.close, self.writer, 2.0)
 
@@ -135,12 +146,13 @@ class Ledger:
     # A RunObserver.
 
     def run_started(self, call: Call) -> None:
-        self._running[call.id] = (time.time(), Totals())
+        self._running[call.id] = _Running(time.time(), Totals(), set())
 
     def lm_call_ended(self, record: LMRecord) -> None:
         run = self._running.get(record.run)
         if run is not None:
-            run[1].add(record)
+            run.totals.add(record)
+            run.used.add((record.model, record.predictor))
         usage = record.usage
         asked = record.cache != "hit"
         self.writer.call(
@@ -155,14 +167,15 @@ class Ledger:
 
     def run_ended(self, record: RunRecord) -> None:
         call, error = record.call, record.error
-        started, total = self._running.pop(call.id, (time.time() - record.duration, Totals()))
+        running = self._running.pop(call.id, None) or _Running(time.time() - record.duration, Totals(), set())
+        started, total = running.started, running.totals
         self.writer.run(
             (
                 call.id, call.program, call.key, started, record.duration, record.ttft,
                 None if error is None else type(error).__name__, total.api_calls, total.cache_hits,
                 total.prompt_tokens, total.completion_tokens, total.total_tokens, total.cached_tokens,
                 total.reasoning_tokens, total.estimated_tokens, total.total_cost, total.unpriced_calls,
-                self._content(call.inputs), self._content(record.outputs),
+                self._content(call.inputs), self._content(record.outputs), uses_of(running.used),
             )
         )  # fmt: skip
 
@@ -171,7 +184,7 @@ class Ledger:
     def totals(self, chosen: Filter | None = None) -> dict[str, Any]:
         """Return the sums over the rows that ``chosen`` lets through, all by default."""
         rows = self.summary(None, chosen)
-        return rows[0] if rows else {"": "", **_empty()}
+        return rows[0] if rows else {"": "", **_empty(), "runs": 0, "failed_runs": 0}
 
     def summary(self, by: Group | None, chosen: Filter | None = None) -> list[dict[str, Any]]:
         """Return one row per day (or model, program, …), in order, with the sums that :meth:`totals` has.
@@ -208,15 +221,16 @@ class Ledger:
 
     def runs(self, chosen: Filter | None = None, *, limit: int = 100) -> list[dict[str, Any]]:
         """Return runs, the newest first, at most ``limit``."""
-        clause, parameters = (chosen or Filter()).where("runs")
+        clause, parameters = (chosen or Filter()).where("runs", self.backend.dialect)
+        names = [name for name in RUN_COLUMNS if name != "uses"]
         rows = self.backend.read(
-            f"SELECT {', '.join(RUN_COLUMNS)} FROM runs {clause} ORDER BY started DESC LIMIT ?", [*parameters, limit]
+            f"SELECT {', '.join(names)} FROM runs {clause} ORDER BY started DESC LIMIT ?", [*parameters, limit]
         )
-        return [dict(zip(RUN_COLUMNS, row, strict=True)) for row in rows]
+        return [dict(zip(names, row, strict=True)) for row in rows]
 
     def calls(self, chosen: Filter | None = None, *, limit: int = 100) -> list[dict[str, Any]]:
         """Return LM calls, the newest first, at most ``limit``."""
-        clause, parameters = (chosen or Filter()).where("lm_calls")
+        clause, parameters = (chosen or Filter()).where("lm_calls", self.backend.dialect)
         rows = self.backend.read(
             f"SELECT {', '.join(CALL_COLUMNS)} FROM lm_calls {clause} ORDER BY ended DESC, id DESC LIMIT ?",
             [*parameters, limit],
@@ -241,6 +255,9 @@ def prune(backend: Backend, older_than: float) -> int:
     """Remove runs and LM calls that are older than ``older_than`` seconds; return how many runs. Blocks."""
     limit = time.time() - older_than
     removed = _remove(backend, "runs", limit)
+    if backend.dialect == "postgres":
+        # Writers that were killed left their note behind.
+        backend.change("DELETE FROM ledger_writers WHERE written < ?", [time.time() - _FORGOTTEN])
     if _remove(backend, "lm_calls", limit) or removed:
         for table in SUMS:
             backend.change_all(pruning(table, limit, backend.dialect))

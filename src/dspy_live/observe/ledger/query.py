@@ -10,8 +10,9 @@ import msgspec
 
 from dspy_live.core.errors import ConfigurationError
 from dspy_live.observe.ledger.schema import Dialect
-from dspy_live.observe.ledger.sums import DAY, HOUR, Table, bucket, parts, place_of
+from dspy_live.observe.ledger.sums import DAY, HOUR, Kept, Table, best_for, bucket, parts, place_of
 from dspy_live.observe.ledger.sums import SUMS as SUMS_OF
+from dspy_live.observe.ledger.uses import piece_of
 
 Group = Literal["day", "hour", "model", "program", "predictor", "key", "error"]
 GROUPS: tuple[Group, ...] = ("day", "hour", "model", "program", "predictor", "key", "error")
@@ -30,7 +31,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     key: str | None = None
     run: str | None = None
 
-    def where(self, table: Table, time: str = "") -> tuple[str, list[Any]]:
+    def where(self, table: Table, dialect: Dialect, time: str = "") -> tuple[str, list[Any]]:
         """Return a ``WHERE`` clause, empty when everything counts, and its parameters; ``time`` is another column's."""
         time = time or ("started" if table == "runs" else "ended")
         names = {"program": self.program, "key": self.key}
@@ -44,11 +45,8 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
         if self.until is not None:
             terms.append((f"{time} < ?", self.until))
         if table == "runs" and (self.model is not None or self.predictor is not None):
-            # No LM call of a run ends before the run has started: with the time an index is used.
-            calls = Filter(model=self.model, predictor=self.predictor, since=self.since)
-            inner, parameters = calls.where("lm_calls")
-            clause = " AND ".join([*(t for t, _ in terms), f"id IN (SELECT run FROM lm_calls {inner})"])
-            return f"WHERE {clause}", [*(v for _, v in terms), *parameters]
+            finds = "instr" if dialect == "sqlite" else "strpos"
+            terms.append((f"{finds}(uses, ?) > 0", piece_of(self.model, self.predictor)))
         if not terms:
             return "", []
         return "WHERE " + " AND ".join(t for t, _ in terms), [v for _, v in terms]
@@ -64,25 +62,28 @@ def summaries(by: Group | None, table: Table, chosen: Filter, dialect: Dialect) 
     if by is not None and by not in GROUPS:
         raise ConfigurationError(f"usage can be shown by {', '.join(GROUPS)}; got {by!r}")
     sums = SUMS_OF[table]
-    for part in parts(chosen.since, chosen.until, _sizes(by, table, chosen)):
+    tables = _kept(by, table, chosen)
+    for part in parts(chosen.since, chosen.until, tuple(tables)):
         ranged = msgspec.structs.replace(chosen, since=part.since, until=part.until)
         time = "start" if part.size else sums.time
-        clause, parameters = ranged.where(table, time)
-        rows = place_of(table, part.size) if part.size else table
+        clause, parameters = ranged.where(table, dialect, time)
+        rows = place_of(table, tables[part.size]) if part.size else table
         group = "''" if by is None else _group(by, time, dialect)
         added = ", ".join(f"SUM({name if part.size else what.format('')})" for name, what in sums.added.items())
         yield f"SELECT {group}, COUNT(*), {added} FROM {rows} {clause} GROUP BY 1", parameters
 
 
-def _sizes(by: Group | None, table: Table, chosen: Filter) -> tuple[int, ...]:
-    """Return the sizes of the sums that tell what is asked, the largest first."""
-    by_call = chosen.model is not None or chosen.predictor is not None
-    if chosen.run is not None or (table == "runs" and by_call):
-        return ()
-    named = by_call or chosen.program is not None or chosen.key is not None
-    if by == "hour":
-        return () if named else (HOUR,)
-    return (DAY,) if named or by not in (None, "day") else (DAY, HOUR)
+def _kept(by: Group | None, table: Table, chosen: Filter) -> dict[int, Kept]:
+    """Return the sums that tell what is asked, by their size, the largest first."""
+    if chosen.run is not None:
+        return {}
+    needed = {name for name in ("program", "key", "model", "predictor") if getattr(chosen, name) is not None}
+    if by is not None and by not in ("day", "hour"):
+        needed.add(by)
+    if table == "runs" and needed & {"model", "predictor"}:
+        needed = needed - {"model", "predictor"} | {"uses"}
+    found = {size: best_for(table, size, needed) for size in ((HOUR,) if by == "hour" else (DAY, HOUR))}
+    return {size: kept for size, kept in found.items() if kept is not None}
 
 
 def name_of(by: Group | None, group: Any) -> str:

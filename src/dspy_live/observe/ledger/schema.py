@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from dspy_live.observe.ledger.sums import creation
+from dspy_live.observe.ledger.sums import addition, creation
+from dspy_live.observe.ledger.uses import MIGRATION
 
 Dialect = Literal["sqlite", "postgres"]
 
 RUN_COLUMNS = (
     "id program key started duration ttft error lm_calls cache_hits prompt_tokens completion_tokens total_tokens "
-    "cached_tokens reasoning_tokens estimated_tokens cost unpriced_calls inputs outputs"
+    "cached_tokens reasoning_tokens estimated_tokens cost unpriced_calls inputs outputs uses"
 ).split()
 CALL_COLUMNS = (
     "run program key model predictor lm_call ended latency ttft error cache prompt_tokens completion_tokens "
@@ -23,7 +24,7 @@ CALL_COLUMNS = (
 ).split()
 """In the order of the rows that the writer hands over. Times are Unix seconds (UTC), durations seconds."""
 
-_TEXT = {"id", "program", "key", "error", "inputs", "outputs", "run", "model", "predictor", "cache"}
+_TEXT = {"id", "program", "key", "error", "inputs", "outputs", "uses", "run", "model", "predictor", "cache"}
 _REAL = {"started", "duration", "ttft", "ended", "latency", "cost"}
 
 
@@ -83,6 +84,14 @@ STEPS: tuple[tuple[Statement, ...], ...] = (
         "ALTER TABLE runs ADD COLUMN outputs {text}",
     ),
     (*creation("runs"), *creation("lm_calls")),
+    MIGRATION,
+    (*addition("runs"), *addition("lm_calls")),
+    (
+        {
+            "postgres": "CREATE TABLE ledger_writers "
+            "(writer TEXT PRIMARY KEY, batch TEXT NOT NULL, written DOUBLE PRECISION)"
+        },
+    ),
 )
 
 

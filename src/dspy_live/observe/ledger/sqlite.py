@@ -36,6 +36,8 @@ LOCK_TIMEOUT = 10.0
 FORK_TIMEOUT = 5.0
 """Seconds that a fork waits for the write under way, and as long for the query under way."""
 
+_OF_THE_DISK = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN})
+
 _inherited: list[tuple[sqlite3.Connection, sqlite3.Connection]] = []
 
 
@@ -69,6 +71,8 @@ class SQLiteBackend:
             self._reader = self._connect()
         except sqlite3.Error as exc:
             self._connection.close()
+            if getattr(exc, "sqlite_errorcode", 0) & 0xFF in _OF_THE_DISK:
+                raise ConfigurationError(f"the ledger {self.name!r} can't be written: {exc}") from None
             raise ConfigurationError(f"{self.name!r} is no ledger: {exc}") from None
         except BaseException:
             self._connection.close()
@@ -124,10 +128,15 @@ class SQLiteBackend:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
+                self._connection.execute("COMMIT")
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                self._roll_back()
                 raise
-            self._connection.execute("COMMIT")
+
+    def _roll_back(self) -> None:
+        # After a full disk SQLite has done so already, and to ask for it again is an error that would hide that one.
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
 
     @contextlib.contextmanager
     def _failing_as_os_error(self) -> Iterator[None]:
@@ -159,7 +168,7 @@ class SQLiteBackend:
                     self._connection.execute("INSERT INTO ledger_version VALUES (?, ?)", (version + 1, time.time()))
                 self._connection.execute("COMMIT")
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                self._roll_back()
                 raise
         if version > len(STEPS):
             raise ConfigurationError(

@@ -1,7 +1,7 @@
 """Sums by hour and by day beside the rows, so that a question over a million runs reads some thousand rows.
 
-A day's are kept for each program, key, model, predictor and error, an hour's for all together: there are few runs of
-one kind in an hour.
+A day's are kept for each program, key, model, predictor and error, an hour's for all together, and some for what is
+asked often: the models and predictors by the hour, the runs that used one.
 
 The database keeps them itself, with triggers: whoever inserts a row, its sums change in the same transaction.
 """
@@ -12,14 +12,17 @@ import math
 from typing import Literal, NamedTuple
 
 Table = Literal["runs", "lm_calls"]
+Statement = str | dict[str, str]
 
 HOUR, DAY = 3600, 86_400
-SIZES = {HOUR: "hour", DAY: "day"}
 
 
-def names_of(table: Table, size: int) -> tuple[str, ...]:
-    """Return the names by which the sums of an hour or a day are kept."""
-    return SUMS[table].names if size == DAY else ()
+class Kept(NamedTuple):
+    """Sums of hours or days, kept for each combination of some names, in a table whose name ends in ``suffix``."""
+
+    size: int
+    names: tuple[str, ...]
+    suffix: str
 
 
 class Sums(NamedTuple):
@@ -62,10 +65,30 @@ SUMS: dict[Table, Sums] = {
 }
 REAL = {"total_cost", "duration", "ttft"}
 
+FIRST: dict[Table, tuple[Kept, ...]] = {
+    table: (Kept(HOUR, (), "hour"), Kept(DAY, sums.names, "day")) for table, sums in SUMS.items()
+}
+LATER: dict[Table, tuple[Kept, ...]] = {
+    "lm_calls": (Kept(HOUR, ("model", "predictor"), "hour_of_use"),),
+    "runs": (
+        Kept(HOUR, ("uses",), "hour_of_use"),
+        Kept(DAY, ("program", "error", "uses"), "day_of_use"),
+        Kept(DAY, ("key", "uses"), "day_of_key_and_use"),
+    ),
+}
+"""Those that a later version has added: of the models and predictors that a run has used, in one text (``uses``)."""
+KEPT: dict[Table, tuple[Kept, ...]] = {table: (*FIRST[table], *LATER[table]) for table in SUMS}
 
-def place_of(table: Table, size: int) -> str:
-    """Return the name of the table with the sums of ``table``, by the hour or by the day."""
-    return f"{table}_by_{SIZES[size]}"
+
+def place_of(table: Table, kept: Kept) -> str:
+    """Return the name of the table with these sums of ``table``."""
+    return f"{table}_by_{kept.suffix}"
+
+
+def best_for(table: Table, size: int, names: set[str]) -> Kept | None:
+    """Return the smallest sums of that size that tell these names apart, ``None`` where there are none."""
+    fitting = [kept for kept in KEPT[table] if kept.size == size and names <= set(kept.names)]
+    return min(fitting, key=lambda kept: len(kept.names), default=None)
 
 
 def bucket(column: str, size: int, dialect: str) -> str:
@@ -75,18 +98,13 @@ def bucket(column: str, size: int, dialect: str) -> str:
     return f"CAST(FLOOR({column} / {size}) AS BIGINT) * {size}"
 
 
-def creation(table: Table) -> list[str | dict[str, str]]:
-    """Return the statements that make the sums of ``table``, let them be kept, and fill them from its rows."""
-    statements: list[str | dict[str, str]] = [_table(table, size) for size in SIZES]
-    sqlite = "; ".join(_add_one(table, size) for size in SIZES)
-    postgres = "; ".join(adding(table, size, "postgres", "added") for size in SIZES)
+def creation(table: Table) -> list[Statement]:
+    """Return the statements that make the first sums of ``table``, let them be kept, and fill them from its rows."""
+    kept = FIRST[table]
+    statements = [_table(table, one) for one in kept]
     name = f"{table}_summed"
     statements.append(
-        {
-            "sqlite": f"CREATE TRIGGER {name} AFTER INSERT ON {table} BEGIN {sqlite}; END",
-            "postgres": f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS "
-            f"$$ BEGIN {postgres}; RETURN NULL; END $$",
-        }
+        {"sqlite": _sqlite_trigger(table, kept), "postgres": f"CREATE FUNCTION {_postgres_function(table, kept)}"}
     )
     statements.append(
         {
@@ -94,57 +112,100 @@ def creation(table: Table) -> list[str | dict[str, str]]:
             f"FOR EACH STATEMENT EXECUTE FUNCTION {name}()"
         }
     )
-    statements += [
-        {dialect: adding(table, size, dialect, table) for dialect in ("sqlite", "postgres")} for size in SIZES
-    ]
-    return statements
+    return [*statements, *_filled(table, kept)]
 
 
-def adding(table: Table, size: int, dialect: str, rows: str, where: str = "WHERE true") -> str:
+def addition(table: Table) -> list[Statement]:
+    """Return the statements that make the later sums of ``table``, let all be kept, and fill the later ones."""
+    statements = [_table(table, kept) for kept in LATER[table]]
+    for kept in LATER[table]:
+        if "uses" in kept.names:
+            key = _key(kept, "postgres")
+            statements.append(
+                {"postgres": f"CREATE UNIQUE INDEX {place_of(table, kept)}_key ON {place_of(table, kept)} ({key})"}
+            )
+    statements.append({"sqlite": f"DROP TRIGGER {table}_summed"})
+    statements.append(
+        {
+            "sqlite": _sqlite_trigger(table, KEPT[table]),
+            "postgres": f"CREATE OR REPLACE FUNCTION {_postgres_function(table, KEPT[table])}",
+        }
+    )
+    return [*statements, *_filled(table, LATER[table])]
+
+
+def _filled(table: Table, kept: tuple[Kept, ...]) -> list[Statement]:
+    return [{dialect: adding(table, one, dialect, table) for dialect in ("sqlite", "postgres")} for one in kept]
+
+
+def _sqlite_trigger(table: Table, kept: tuple[Kept, ...]) -> str:
+    added = "; ".join(_add_one(table, one) for one in kept)
+    return f"CREATE TRIGGER {table}_summed AFTER INSERT ON {table} BEGIN {added}; END"
+
+
+def _postgres_function(table: Table, kept: tuple[Kept, ...]) -> str:
+    added = "; ".join(adding(table, one, "postgres", "added") for one in kept)
+    return f"{table}_summed() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {added}; RETURN NULL; END $$"
+
+
+def adding(table: Table, kept: Kept, dialect: str, rows: str, where: str = "WHERE true") -> str:
     """Return the statement that adds the rows of ``rows`` to the sums.
 
     In the order of the key, so that replicas which add at once wait for each other and do not lock each other out.
     """
     sums = SUMS[table]
-    start = bucket(sums.time, size, dialect)
-    names = [_named(name, "") for name in names_of(table, size)]
+    start = bucket(sums.time, kept.size, dialect)
+    names = [_named(name, "") for name in kept.names]
     added = [f"SUM({what.format('')})" for what in sums.added.values()]
     count = ", ".join(str(n + 1) for n in range(1 + len(names)))
     return (
-        f"INSERT INTO {place_of(table, size)} SELECT {', '.join([start, *names, *added])} "
-        f"FROM {rows} {where} GROUP BY {count} ORDER BY {count} {_on_conflict(table, size)}"
+        f"INSERT INTO {place_of(table, kept)} SELECT {', '.join([start, *names, *added])} "
+        f"FROM {rows} {where} GROUP BY {count} ORDER BY {count} {_on_conflict(table, kept, dialect)}"
     )
 
 
-def _table(table: Table, size: int) -> str:
-    sums = SUMS[table]
+def _table(table: Table, kept: Kept) -> Statement:
     columns = [
         "start {int} NOT NULL",
-        *(f"{name} {{text}} NOT NULL" for name in names_of(table, size)),
-        *(f"{name} {{{'real' if name in REAL else 'int'}}} NOT NULL" for name in sums.added),
-        f"PRIMARY KEY ({', '.join(('start', *names_of(table, size)))})",
+        *(f"{name} {{text}} NOT NULL" for name in kept.names),
+        *(f"{name} {{{'real' if name in REAL else 'int'}}} NOT NULL" for name in SUMS[table].added),
     ]
-    return f"CREATE TABLE {place_of(table, size)} ({', '.join(columns)}) {{clustered}}"
+    key = f"PRIMARY KEY ({_key(kept, 'sqlite')})"
+    keyed = f"CREATE TABLE {place_of(table, kept)} ({', '.join([*columns, key])})"
+    if "uses" not in kept.names:
+        return f"{keyed} {{clustered}}"
+    types = {"sqlite": {"int": "INTEGER", "real": "REAL"}, "postgres": {"int": "BIGINT", "real": "DOUBLE PRECISION"}}
+    plain = f"CREATE TABLE {place_of(table, kept)} ({', '.join(columns)})"
+    return {
+        "sqlite": f"{keyed.format(text='TEXT', **types['sqlite'])} WITHOUT ROWID",
+        "postgres": plain.format(text="TEXT", **types["postgres"]),
+    }
 
 
-def _add_one(table: Table, size: int) -> str:
+def _key(kept: Kept, dialect: str) -> str:
+    """The columns that tell the rows of kept sums apart. An index of PostgreSQL's takes no long text."""
+    names = ("md5(uses)" if name == "uses" and dialect == "postgres" else name for name in kept.names)
+    return ", ".join(("start", *names))
+
+
+def _add_one(table: Table, kept: Kept) -> str:
     sums = SUMS[table]
     values = [
-        bucket(f"NEW.{sums.time}", size, "sqlite"),
-        *(_named(name, "NEW.") for name in names_of(table, size)),
+        bucket(f"NEW.{sums.time}", kept.size, "sqlite"),
+        *(_named(name, "NEW.") for name in kept.names),
         *(what.format("NEW.") for what in sums.added.values()),
     ]
-    return f"INSERT INTO {place_of(table, size)} VALUES ({', '.join(values)}) {_on_conflict(table, size)}"
+    return f"INSERT INTO {place_of(table, kept)} VALUES ({', '.join(values)}) {_on_conflict(table, kept, 'sqlite')}"
 
 
-def _on_conflict(table: Table, size: int) -> str:
-    sums, place = SUMS[table], place_of(table, size)
-    changes = ", ".join(f"{name} = {place}.{name} + excluded.{name}" for name in sums.added)
-    return f"ON CONFLICT ({', '.join(('start', *names_of(table, size)))}) DO UPDATE SET {changes}"
+def _on_conflict(table: Table, kept: Kept, dialect: str) -> str:
+    place = place_of(table, kept)
+    changes = ", ".join(f"{name} = {place}.{name} + excluded.{name}" for name in SUMS[table].added)
+    return f"ON CONFLICT ({_key(kept, dialect)}) DO UPDATE SET {changes}"
 
 
 def _named(name: str, row: str) -> str:
-    return f"COALESCE({row}{name}, '')" if name == "error" else f"{row}{name}"
+    return f"COALESCE({row}{name}, '')" if name in ("error", "uses") else f"{row}{name}"
 
 
 class Part(NamedTuple):
@@ -176,9 +237,10 @@ def parts(since: float | None, until: float | None, sizes: tuple[int, ...]) -> l
 
 def pruning(table: Table, limit: float, dialect: str) -> list[str]:
     """Return the statements that bring the sums in line with rows of which those before ``limit`` are removed."""
-    statements = []
-    for size in SIZES:
-        kept_from = math.ceil(limit / size) * size
-        statements.append(f"DELETE FROM {place_of(table, size)} WHERE start < {kept_from}")
-        statements.append(adding(table, size, dialect, table, f"WHERE {SUMS[table].time} < {kept_from}"))
+    # In PostgreSQL a row that another process commits between the two statements would count twice.
+    statements = [f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE"] if dialect == "postgres" else []
+    for kept in KEPT[table]:
+        kept_from = math.ceil(limit / kept.size) * kept.size
+        statements.append(f"DELETE FROM {place_of(table, kept)} WHERE start < {kept_from}")
+        statements.append(adding(table, kept, dialect, table, f"WHERE {SUMS[table].time} < {kept_from}"))
     return statements

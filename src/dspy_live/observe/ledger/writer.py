@@ -47,6 +47,7 @@ class Writer:
         self._taken = 0
         self._settled = 0
         self._failing = False
+        self._again: tuple[int, int] | None = None
         self.lost = 0
         self._thread: threading.Thread | None = None
         self._start_lock = threading.Lock()
@@ -91,7 +92,7 @@ class Writer:
         # The thread and its rows are the parent's; the child begins with a database of its own.
         self._runs.clear()
         self._calls.clear()
-        self._thread, self._asleep, self._failing = None, True, False
+        self._thread, self._asleep, self._failing, self._again = None, True, False, None
         self._wake, self._idle, self._start_lock = threading.Event(), threading.Condition(), threading.Lock()
         self._backend.reopen()
 
@@ -134,13 +135,17 @@ class Writer:
             logger.warning("old rows of the ledger can't be removed now, and are tried again in an hour: %s", exc)
 
     def _write_batch(self) -> bool:
-        runs = [self._runs[i] for i in range(min(BATCH, len(self._runs)))]
-        calls = [self._calls[i] for i in range(min(BATCH, len(self._calls)))]
+        # A batch that failed is tried again as it was: its commit may have succeeded without the answer to it.
+        sizes = self._again or (BATCH, BATCH)
+        runs = [self._runs[i] for i in range(min(sizes[0], len(self._runs)))]
+        calls = [self._calls[i] for i in range(min(sizes[1], len(self._calls)))]
         try:
             self._write(runs, calls)
         except Exception as exc:
+            self._again = len(runs), len(calls)
             self._failed(exc)
             return False
+        self._again = None
         for _ in runs:
             self._runs.popleft()
         for _ in calls:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
 
 import dspy
 from dspy.utils.exceptions import LMConfigurationError
@@ -28,6 +28,20 @@ from dspy_live.runtime.execution.execution import Execution
 from dspy_live.runtime.runtime import Runtime
 
 OnError = Literal["return", "raise"]
+R = TypeVar("R")
+
+
+class Options(TypedDict, total=False):
+    """The options that :func:`batch` and :func:`abatch` have from :func:`stream_batch`."""
+
+    concurrency: int
+    timeout: float | None
+    progress: bool | None
+    checkpoint: str | Path | None
+    retry_failed: bool
+    execution: Execution
+    runtime: Runtime | None
+    layers: Sequence[Layer] | None
 
 
 class BatchError(Exception):
@@ -62,6 +76,26 @@ class BatchItem:
     resumed: bool = False
 
 
+@overload
+def batch(
+    program: Callable[..., Awaitable[R]], inputs: Items[Any], *, on_error: Literal["raise"], **options: Unpack[Options]
+) -> list[R]: ...
+@overload
+def batch(
+    program: Callable[..., Awaitable[R]],
+    inputs: Items[Any],
+    *,
+    on_error: OnError = "return",
+    **options: Unpack[Options],
+) -> list[R | BatchError]: ...
+@overload
+def batch(
+    program: Callable[..., R], inputs: Items[Any], *, on_error: Literal["raise"], **options: Unpack[Options]
+) -> list[R]: ...
+@overload
+def batch(
+    program: Callable[..., R], inputs: Items[Any], *, on_error: OnError = "return", **options: Unpack[Options]
+) -> list[R | BatchError]: ...
 def batch(program: Any, inputs: Items[Any], **options: Any) -> list[Any]:
     """Run many inputs through ``program`` and return the results in input order.
 
@@ -70,12 +104,33 @@ def batch(program: Any, inputs: Items[Any], **options: Any) -> list[Any]:
     """
     future = background.runs.submit(abatch(program, inputs, **options))
     try:
-        return future.result()
+        results: list[Any] = future.result()
     except BaseException:
         future.cancel()
         raise
+    return results
 
 
+@overload
+async def abatch(
+    program: Callable[..., Awaitable[R]], inputs: Items[Any], *, on_error: Literal["raise"], **options: Unpack[Options]
+) -> list[R]: ...
+@overload
+async def abatch(
+    program: Callable[..., Awaitable[R]],
+    inputs: Items[Any],
+    *,
+    on_error: OnError = "return",
+    **options: Unpack[Options],
+) -> list[R | BatchError]: ...
+@overload
+async def abatch(
+    program: Callable[..., R], inputs: Items[Any], *, on_error: Literal["raise"], **options: Unpack[Options]
+) -> list[R]: ...
+@overload
+async def abatch(
+    program: Callable[..., R], inputs: Items[Any], *, on_error: OnError = "return", **options: Unpack[Options]
+) -> list[R | BatchError]: ...
 async def abatch(program: Any, inputs: Items[Any], *, on_error: OnError = "return", **options: Any) -> list[Any]:
     """Run many inputs through ``program`` and return the results in input order.
 
@@ -114,7 +169,7 @@ async def stream_batch(
     execution: Execution = "auto",
     runtime: Runtime | None = None,
     layers: Sequence[Layer] | None = None,
-) -> AsyncIterator[BatchItem]:
+) -> AsyncGenerator[BatchItem, None]:
     """Yield a :class:`BatchItem` for each input, as they end; the inputs may be endless.
 
     Args:
@@ -193,7 +248,7 @@ class _Runner:
         started = time.monotonic()
         item = await self._run(index, shown, args, kwargs, started)
         if self._kept is not None:
-            self._kept.put(index, print_of, _record(item))
+            self._kept.put(index, print_of, record_of(item))
         self._bar.done(failed=item.error is not None)
         return item
 
@@ -217,7 +272,8 @@ def ends_batch(exc: Exception) -> bool:
     return isinstance(exc, ValueError) and str(exc).startswith("No LM is loaded")  # dspy.Predict's own
 
 
-def _record(item: BatchItem) -> dict[str, Any]:
+def record_of(item: BatchItem) -> dict[str, Any]:
+    """Return what a checkpoint keeps of a finished item."""
     if item.error is not None:
         return {"error": item.error.kind, "message": item.error.message}
     if not isinstance(item.result, dspy.Prediction):

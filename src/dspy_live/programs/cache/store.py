@@ -17,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import dspy
 
@@ -44,6 +44,17 @@ MAX_PENDING = 1000
 
 FORK_PATIENCE = 5.0
 """Seconds that a fork waits for replies that are being written."""
+
+
+class StoredReplies(TypedDict):
+    """What :meth:`ResponseCache.stats` returns."""
+
+    hits: int
+    misses: int
+    entries: int
+    bytes: int
+    memory_entries: int
+    store: str
 
 
 class ResponseCache:
@@ -84,7 +95,7 @@ class ResponseCache:
             self.use(RedisStore(place) if place else None)
         return self._chosen
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self) -> StoredReplies:
         """Return ``hits`` and ``misses`` of this process, ``entries`` and ``bytes`` of the store, and more about it.
 
         ``memory_entries`` are held by this process, ``store`` says where the entries lie. Reads the whole index:

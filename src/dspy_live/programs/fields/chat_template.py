@@ -8,32 +8,43 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
+
+from dspy_live.programs.fields.own_texts import Fields, fields_now, kept_fields
 
 # Cannot stand in a signature: a lone surrogate is no text that a provider could be sent.
 _MARK = "\udc00"
 
-_templates: weakref.WeakKeyDictionary[Any, dict[tuple[str, ...], list[tuple[str, str]] | None]] = (
-    weakref.WeakKeyDictionary()
-)
+Template: TypeAlias = list[tuple[str, str]]
+"""Pairs of fixed text and the input that follows it; the last one is followed by none."""
+
+_Kept: TypeAlias = tuple[Fields, Any, Template | None]
+_templates: weakref.WeakKeyDictionary[Any, dict[tuple[str, ...], _Kept]] = weakref.WeakKeyDictionary()
 
 
-def user_message(make: Callable[..., Any], signature: Any, inputs: Mapping[str, Any]) -> Any:
-    """Return what ``make(inputs, main_request=True)`` returns, from a template where every input is plain text."""
+def user_message(make: Callable[..., Any], signature: Any, inputs: Mapping[str, Any], methods: Any = None) -> Any:
+    """Return what ``make(inputs, main_request=True)`` returns, from a template where every input is plain text.
+
+    ``methods`` are those that ``make`` calls: with others, or with changed fields, there is another template.
+    """
     names = tuple(name for name in signature.input_fields if name in inputs)
     if not names or any(type(inputs[name]) is not str for name in names):
         return make(inputs, main_request=True)
-    kept = _templates.setdefault(signature, {})
-    if names not in kept:
-        kept[names] = _template(make, names)
-    template = kept[names]
-    if template is None:
-        return make(inputs, main_request=True)
+    kept, fields = _templates.setdefault(signature, {}), fields_now(signature)
+    found = kept.get(names)
+    if found is None or found[0] != fields or found[1] != methods:
+        found = kept[names] = (kept_fields(fields), methods, template_of(make, names))
+    template = found[2]
+    return make(inputs, main_request=True) if template is None else fill(template, inputs)
+
+
+def fill(template: Template, inputs: Mapping[str, str]) -> str:
+    """Return the message with the inputs' texts."""
     return "".join([before + inputs[name] if name else before for before, name in template])
 
 
-def _template(make: Callable[..., Any], names: tuple[str, ...]) -> list[tuple[str, str]] | None:
-    """Pairs of fixed text and the input that follows it; ``None`` where the values don't show as they are."""
+def template_of(make: Callable[..., Any], names: tuple[str, ...]) -> Template | None:
+    """Return the template of ``make(inputs, main_request=True)``; ``None`` where values don't show as they are."""
     made = make({name: f"{_MARK}{name}{_MARK}" for name in names}, main_request=True)
     if not isinstance(made, str):
         return None

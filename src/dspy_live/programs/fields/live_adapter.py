@@ -17,6 +17,13 @@ from dspy.adapters.types.reasoning import Reasoning
 
 from dspy_live.programs.fields.chat_template import user_message
 from dspy_live.programs.fields.origin import current_stream
+from dspy_live.programs.fields.own_texts import (
+    TEXT_METHODS,
+    fields_now,
+    has_methods_of_its_own,
+    kept_fields,
+    methods_of,
+)
 from dspy_live.programs.internals import Adapter
 from dspy_live.programs.lm.foreign_lm import awaitable, foreign_call, replied
 from dspy_live.programs.lm.lm import LM, adopt, configured
@@ -25,7 +32,7 @@ from dspy_live.programs.run.run import current_run
 
 def live(adapter: Any) -> Any:
     """Return this run's view of ``adapter``; what is no DSPy adapter comes back as it is."""
-    if not isinstance(adapter, Adapter) or getattr(type(adapter), "_dspy_live", False):
+    if not isinstance(adapter, Adapter) or hasattr(type(adapter), "_dspy_live"):
         return adapter
     base: Any = type(adapter)
     cls = _live_class(base)
@@ -40,21 +47,21 @@ def live(adapter: Any) -> Any:
 @functools.cache
 def _live_class(base: Any) -> Any:
     class Live(base):  # type: ignore[misc,unused-ignore]
-        _dspy_live = True
+        _dspy_live = base
 
         def __call__(self, lm: Any, lm_kwargs: Any, signature: Any, demos: Any, inputs: Any) -> Any:
-            lm = _ours(lm)
+            lm = ours(lm)
             if isinstance(lm, LM):
-                return _compared(super().__call__(lm, lm_kwargs, signature, demos, inputs))
+                return compared(super().__call__(lm, lm_kwargs, signature, demos, inputs))
             with foreign_call(lm):
-                return _compared(super().__call__(lm, lm_kwargs, signature, demos, inputs))
+                return compared(super().__call__(lm, lm_kwargs, signature, demos, inputs))
 
         async def acall(self, lm: Any, lm_kwargs: Any, signature: Any, demos: Any, inputs: Any) -> Any:
-            lm = _ours(lm)
+            lm = ours(lm)
             if isinstance(lm, LM):
-                return _compared(await super().acall(lm, lm_kwargs, signature, demos, inputs))
-            with foreign_call(lm):
-                return _compared(await super().acall(awaitable(lm), lm_kwargs, signature, demos, inputs))
+                return compared(await super().acall(lm, lm_kwargs, signature, demos, inputs))
+            with foreign_call(lm, awaited=True):
+                return compared(await super().acall(awaitable(lm), lm_kwargs, signature, demos, inputs))
 
         def _call_preprocess(self, lm: Any, lm_kwargs: Any, signature: Any, inputs: Any) -> Any:
             processed = super()._call_preprocess(lm, lm_kwargs, signature, inputs)
@@ -81,8 +88,9 @@ def _live_class(base: Any) -> Any:
             self, signature: Any, inputs: Any, prefix: str = "", suffix: str = "", main_request: bool = False
         ) -> Any:
             make = functools.partial(base.format_user_message_content, self, signature)
-            if base is dspy.ChatAdapter and main_request and not prefix and not suffix:
-                return user_message(make, signature, inputs)
+            whole = main_request and not prefix and not suffix
+            if whole and base is dspy.ChatAdapter and not has_methods_of_its_own(self, TEXT_METHODS):
+                return user_message(make, signature, inputs, methods_of(base))
             return make(inputs, prefix, suffix, main_request)
 
         def __reduce__(self) -> Any:
@@ -97,7 +105,7 @@ def _live_class(base: Any) -> Any:
     return Live
 
 
-def _compared(values: Any) -> Any:
+def compared(values: Any) -> Any:
     """Return the values that the adapter has read; where the run was told other text, it is told theirs."""
     run = current_run()
     if run is not None and run.call.stream and values and isinstance(values[0], Mapping):
@@ -107,7 +115,8 @@ def _compared(values: Any) -> Any:
     return values
 
 
-def _ours(lm: Any) -> Any:
+def ours(lm: Any) -> Any:
+    """Return our LM for ``lm``, with the options of the call that runs here."""
     run = current_run()
     ours = adopt(lm)
     return ours if run is None or not run.call.config else configured(ours, run.call.config)
@@ -131,7 +140,7 @@ def _plain(base: type, state: dict[str, Any]) -> Any:
     return made
 
 
-_messages: weakref.WeakKeyDictionary[Any, dict[Any, tuple[Any, str]]] = weakref.WeakKeyDictionary()
+_messages: weakref.WeakKeyDictionary[Any, dict[Any, tuple[Any, Any, str]]] = weakref.WeakKeyDictionary()
 
 
 def _system_message(base: Any, adapter: Any, signature: Any) -> str:
@@ -139,11 +148,12 @@ def _system_message(base: Any, adapter: Any, signature: Any) -> str:
 
     Only for DSPy's own adapters: a subclass may make it of something else than the signature.
     """
-    if not base.__module__.startswith("dspy."):
+    if not base.__module__.startswith("dspy.") or has_methods_of_its_own(adapter, TEXT_METHODS):
         return str(super(type(adapter), adapter).format_system_message(signature))
     kept = _messages.setdefault(signature, {})
-    instructions = signature.instructions
+    made_by, fields = (signature.instructions, methods_of(base)), fields_now(signature)
     found = kept.get(base)
-    if found is None or found[0] != instructions:
-        found = kept[base] = (instructions, base.format_system_message(adapter, signature))
-    return found[1]
+    if found is None or found[0] != made_by or found[1] != fields:
+        text = base.format_system_message(adapter, signature)
+        found = kept[base] = (made_by, kept_fields(fields), text)
+    return found[2]

@@ -13,6 +13,7 @@ from dspy_live.core.sink import Sink
 from dspy_live.core.usage import NOTHING, CacheUse, Expected, LMRecord, LMUsage
 from dspy_live.programs.internals import CallResult
 from dspy_live.programs.lm.errors import as_dspy_error
+from dspy_live.programs.lm.reply_facts import reply_facts
 from dspy_live.programs.lm.results import text_of
 from dspy_live.programs.lm.truncation import is_truncated
 from dspy_live.runtime.books.account import Account
@@ -31,15 +32,17 @@ class Booking:
         model: the LM's name, which has its price.
         account: where to book.
         looked_up: the call was looked up in the cache and not found: its first request is booked as a cache miss.
+        server: host and port of the endpoint, as ``"api.openai.com:443"``; empty where they are not known.
 
     Raises :class:`~dspy_live.core.errors.BudgetExceeded` where a meter refuses the request.
     """
 
     kind: ClassVar[str] = "booking"
 
-    def __init__(self, model: str, account: Account, *, looked_up: bool = False) -> None:
+    def __init__(self, model: str, account: Account, *, looked_up: bool = False, server: str = "") -> None:
         self.model = model
         self.account = account
+        self.server = server
         self._next_use: CacheUse = "miss" if looked_up else "off"
 
     def __repr__(self) -> str:
@@ -48,7 +51,7 @@ class Booking:
     def __call__(self, service: Service) -> Service:
         async def booked(call: Call, sink: Sink) -> Result:
             use, self._next_use = self._next_use, "off"
-            meters = self.account.admit(call.meters, lambda: self._expected(call))
+            meters = await self.account.admit_async(call.meters, lambda: self._expected(call))
             reply_meter = _ReplyMeter(sink)
             try:
                 reply = await service(call, reply_meter)
@@ -58,10 +61,12 @@ class Booking:
             except BaseException as exc:
                 usage = _estimate(call, reply_meter.length) if reply_meter.first is not None else NOTHING
                 cost = self.account.price(self.model, usage) if usage else None
-                self.account.record(reply_meter.record(call, self.model, usage, cost, use, self._name_of(exc)), meters)
+                told: dict[str, Any] = {"error": self._name_of(exc), "server": self.server}
+                self.account.record(reply_meter.record(call, self.model, usage, cost, use, **told), meters)
                 raise
             cost = reply.cost if reply.cost is not None else self.account.price(self.model, usage)
-            self.account.record(reply_meter.record(call, self.model, usage, cost, use), meters)
+            told = {**reply_facts(reply.response), "server": self.server}
+            self.account.record(reply_meter.record(call, self.model, usage, cost, use, **told), meters)
             sink.push(usage_event(call, self.model, usage, cost, response=reply.response))
             return Completion(reply.response, cost)
 
@@ -98,10 +103,10 @@ class _ReplyMeter:
         return self._sink.push(event)
 
     def record(
-        self, call: Call, model: str, usage: LMUsage, cost: float | None, use: CacheUse, error: str | None = None
+        self, call: Call, model: str, usage: LMUsage, cost: float | None, use: CacheUse, **told: Any
     ) -> LMRecord:
         latency = self._now() - self._started
-        return lm_record(call, model, usage, cost, use, error=error, latency=latency, ttft=self.first)
+        return lm_record(call, model, usage, cost, use, latency=latency, ttft=self.first, streamed=call.stream, **told)
 
 
 def lm_record(call: Call, model: str, usage: LMUsage, cost: float | None, use: CacheUse, **more: Any) -> LMRecord:

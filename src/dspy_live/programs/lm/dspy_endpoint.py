@@ -10,21 +10,29 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
-from dspy.clients.call_context import _adapter_calls
-from dspy.clients.engines.lifecycle import aclosing_stream
-from dspy.clients.engines.stream_guard import achecked_stream
-from dspy.clients.execution import _engine, _result
 
 from dspy_live.core.call import Call
 from dspy_live.core.events import Completion, Event, Reasoning, TextDelta
 from dspy_live.core.sink import Sink
-from dspy_live.programs.internals import CallResult, PreparedCall, StreamAccumulator, combine, error_boundary, settings
+from dspy_live.programs.internals import (
+    CallResult,
+    StreamAccumulator,
+    _adapter_calls,
+    _engine,
+    _result,
+    achecked_stream,
+    aclosing_stream,
+    combine,
+    error_boundary,
+    settings,
+)
 from dspy_live.programs.lm.openai_endpoint import AT_WORK
 from dspy_live.programs.run.run import current_run
 from dspy_live.runtime.execution.execution import to_thread
 
 if TYPE_CHECKING:
     from dspy_live.programs.lm.lm import LM
+    from dspy_live.programs.lm.seam.lm_call import LMCall
 
 
 class DspyEndpoint:
@@ -34,9 +42,9 @@ class DspyEndpoint:
     engine's stream; an engine that is synchronous only is waited for, since a thread can't be stopped.
     """
 
-    def __init__(self, lm: LM, prepared: PreparedCall) -> None:
+    def __init__(self, lm: LM, lm_call: LMCall) -> None:
         self.lm = lm
-        self.prepared = prepared
+        self.prepared = lm_call.theirs
 
     def __repr__(self) -> str:
         return f"DspyEndpoint({self.lm.model!r})"

@@ -15,10 +15,12 @@ from dspy_live.core.call import Call
 from dspy_live.core.events import Result
 from dspy_live.core.service import Service, compose
 from dspy_live.core.sink import Sink
-from dspy_live.programs.internals import CLIENT_KEYS, PreparedCall, provider_definition, select_backend
+from dspy_live.programs.internals import CLIENT_KEYS, provider_definition, select_backend
 from dspy_live.programs.lm.dspy_endpoint import DspyEndpoint
 from dspy_live.programs.lm.layers import endpoint_layers
 from dspy_live.programs.lm.openai_endpoint import OpenAIEndpoint
+from dspy_live.programs.lm.seam.lm_call import chat_call
+from dspy_live.programs.lm.server_address import server_of
 from dspy_live.programs.run.run import current_run
 from dspy_live.runtime.http.transport import Timeouts
 from dspy_live.runtime.runtime import default_runtime
@@ -26,6 +28,7 @@ from dspy_live.sansio.openai import chat_headers, chat_url
 
 if TYPE_CHECKING:
     from dspy_live.programs.lm.lm import LM
+    from dspy_live.programs.lm.seam.lm_call import LMCall
 
 _OPENAI = "https://api.openai.com/v1"
 # lm15's names of the providers whose wire is OpenAI's without a difference that we would have to know.
@@ -34,12 +37,12 @@ _SAME_WIRE = frozenset({"openai-chat", "vllm", "ollama", "groq", "openrouter", "
 _NOT_OURS = ("custom_llm_provider", "api_version", "azure_ad_token_provider")
 
 
-def endpoint_for(lm: LM, prepared: PreparedCall) -> Service:
+def endpoint_for(lm: LM, lm_call: LMCall) -> Service:
     """Return the service that answers this call. Raises DSPy's ``LMNotConfiguredError`` without a key."""
     if lm.live.endpoint is not None:
         return lm.live.endpoint
-    route = _route(lm) if _is_fast(lm, prepared) else None
-    return DspyEndpoint(lm, prepared) if route is None else _openai(lm, prepared.legacy, *route)
+    route = _route(lm) if _is_fast(lm, lm_call) else None
+    return DspyEndpoint(lm, lm_call) if route is None else _openai(lm, lm_call.inputs, *route)
 
 
 class LMService:
@@ -60,22 +63,22 @@ class LMService:
         theirs = {k: v for k, v in call.inputs.items() if k not in CLIENT_KEYS and k != "model"}
         ours = {k: v for k, v in lm.kwargs.items() if k in CLIENT_KEYS}
         legacy = {**theirs, **ours, "model": lm.model}
-        prepared = PreparedCall(None, legacy.get("messages"), {}, legacy, None, False, legacy.get("n") or 1, True)
         run = current_run()
         account = (run.runtime if run is not None else default_runtime()).account
-        service = compose(endpoint_for(lm, prepared), endpoint_layers(lm, account))
+        endpoint = endpoint_for(lm, chat_call(lm, legacy))
+        service = compose(endpoint, endpoint_layers(lm, account, server=server_of(endpoint)))
         return await service(call.but(inputs=legacy, model=lm.model), sink)
 
 
-def _is_fast(lm: LM, prepared: PreparedCall) -> bool:
-    legacy = prepared.legacy
+def _is_fast(lm: LM, lm_call: LMCall) -> bool:
+    inputs = lm_call.inputs
     return (
         lm.model_type == "chat"
-        and prepared.request is None
+        and lm_call.chat
         and isinstance(lm.__dict__.get("_engine_spec", "auto"), str)
         and lm.__dict__.get("_engine_spec", "auto") == "auto"
-        and legacy.get("prompt_cache") is None
-        and all(legacy.get(key) is None for key in _NOT_OURS)
+        and inputs.get("prompt_cache") is None
+        and all(inputs.get(key) is None for key in _NOT_OURS)
     )
 
 

@@ -6,34 +6,33 @@ All of it is asynchronous, and none of it runs code of the user's, so that it ma
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dspy_live.core.call import Call, Origin
 from dspy_live.core.errors import BudgetExceeded, Stop
-from dspy_live.core.events import Completion, Reasoning, TextDelta
+from dspy_live.core.events import Completion, Event, Reasoning, TextDelta, Usage
 from dspy_live.core.service import Service, compose
 from dspy_live.core.sink import DISCARD, Sink
 from dspy_live.core.usage import NOTHING
 from dspy_live.programs.cache import access as cache_access
 from dspy_live.programs.fields.field_stream import CallUsageSink
-from dspy_live.programs.internals import CallResult, PreparedCall, _account_failed_call, _hint_responses_api, combine
+from dspy_live.programs.internals import CallResult, _account_failed_call, _hint_responses_api, combine
 from dspy_live.programs.lm import accounting
 from dspy_live.programs.lm.booking import lm_record, usage_event
 from dspy_live.programs.lm.endpoints import endpoint_for
 from dspy_live.programs.lm.layers import lm_layers
 from dspy_live.programs.lm.results import first_output
+from dspy_live.programs.lm.server_address import server_of
 from dspy_live.runtime.runtime import Runtime, default_runtime
 
 if TYPE_CHECKING:
     from dspy_live.programs.fields.field_stream import FieldStream
     from dspy_live.programs.lm.lm import LM
+    from dspy_live.programs.lm.seam.lm_call import LMCall
     from dspy_live.programs.run.run import Run
 
 
-async def answer(
-    lm: LM, prepared: PreparedCall, run: Run | None, origin: Origin, stream: FieldStream | None
-) -> CallResult:
+async def answer(lm: LM, lm_call: LMCall, run: Run | None, origin: Origin, stream: FieldStream | None) -> CallResult:
     """Answer one LM call: from the cache, else from the endpoint inside of the LM's layers.
 
     Raises DSPy's own ``LMError``s, :class:`~dspy_live.core.errors.BudgetExceeded` and other errors of the layers;
@@ -41,70 +40,119 @@ async def answer(
     connection at once.
     """
     if run is None:
-        return await _answer(lm, prepared, None, default_runtime(), origin, None)
-    return await run.part(_answer(lm, prepared, run, run.runtime, origin, stream))
+        return await _answer(lm, lm_call, None, default_runtime(), origin, None)
+    return await run.part(_answer(lm, lm_call, run, run.runtime, origin, stream))
+
+
+async def answer_once(lm: LM, lm_call: LMCall, run: Run | None, origin: Origin, sink: Sink | None = None) -> CallResult:
+    """Answer one LM call by one attempt, uncached, for a caller that repeats and caches itself; it is booked as any.
+
+    ``sink`` is told the words as they come; without one the reply is asked for as a whole. Raises as :func:`answer`.
+    """
+    runtime = default_runtime() if run is None else run.runtime
+    accounting.install(runtime.account)
+    call = _call_of(lm, lm_call, run, origin, None)
+    usage: Sink = DISCARD if run is None else CallUsageSink(run, origin)
+    if run is not None:
+        run.check()
+    work = _asked(
+        lm, lm_call, run, runtime, call if sink is None else call.but(stream=True), _Told(sink or DISCARD, usage), None
+    )
+    return await (work if run is None else run.part(work))
+
+
+class _Told:
+    """The sink of a caller that takes the words, beside the run's own, which takes the usage."""
+
+    __slots__ = ("_usage", "_words", "room")
+
+    def __init__(self, words: Sink, usage: Sink) -> None:
+        self._words = words
+        self._usage = usage
+        self.room = words.room
+
+    def push(self, event: Event) -> bool:
+        return (self._usage if isinstance(event, Usage) else self._words).push(event)
 
 
 async def _answer(
-    lm: LM, prepared: PreparedCall, run: Run | None, runtime: Runtime, origin: Origin, stream: FieldStream | None
+    lm: LM, lm_call: LMCall, run: Run | None, runtime: Runtime, origin: Origin, stream: FieldStream | None
 ) -> CallResult:
     accounting.install(runtime.account)
-    call = _call_of(lm, prepared, run, origin, stream)
+    call = _call_of(lm, lm_call, run, origin, stream)
     sink: Sink = stream or (DISCARD if run is None else CallUsageSink(run, origin))
     if run is not None:
         run.check()
         await sink.room()  # while the reader is far behind, no LM is asked
         run.check()
-    if prepared.cache and stream is None and not call.stream:
+    if lm_call.cache and stream is None and not call.stream:
         # A call that streams waits for no other: its reader wants the words as they come.
-        async with cache_access.turn(lm, prepared):
-            return await _found_or_asked(lm, prepared, run, runtime, call, sink, None)
-    return await _found_or_asked(lm, prepared, run, runtime, call, sink, stream)
+        async with cache_access.turn(lm, lm_call):
+            return await _found_or_asked(lm, lm_call, run, runtime, call, sink, None)
+    return await _found_or_asked(lm, lm_call, run, runtime, call, sink, stream)
 
 
 async def _found_or_asked(
     lm: LM,
-    prepared: PreparedCall,
+    lm_call: LMCall,
     run: Run | None,
     runtime: Runtime,
     call: Call,
     sink: Sink,
     stream: FieldStream | None,
 ) -> CallResult:
-    if prepared.cache and (cached := await cache_access.lookup(lm, prepared)) is not None:
+    if lm_call.cache and (cached := await cache_access.lookup(lm, lm_call)) is not None:
         _tell_cached(cached, call, runtime, sink, stream)
         return cached
-    try:
-        result = await _ask(lm, prepared, runtime, call, sink, stream)
-    except BaseException as exc:
-        error = _over_budget(run, exc) if isinstance(exc, BudgetExceeded) else exc
-        _hint_responses_api(lm, error)
-        _account_failed_call(lm, (), error)
-        if error is exc:
-            raise
-        raise error from exc
-    if prepared.cache:
-        await cache_access.store(lm, prepared, result)
+    result = await _asked(lm, lm_call, run, runtime, call, sink, stream)
+    if lm_call.cache:
+        await cache_access.store(lm, lm_call, result)
     return result
 
 
+async def _asked(
+    lm: LM,
+    lm_call: LMCall,
+    run: Run | None,
+    runtime: Runtime,
+    call: Call,
+    sink: Sink,
+    stream: FieldStream | None,
+) -> CallResult:
+    """Ask the LM; a failure is told to DSPy where DSPy does not see it itself."""
+    try:
+        return await _ask(lm, lm_call, runtime, call, sink, stream)
+    except BaseException as exc:
+        error = _over_budget(run, exc) if isinstance(exc, BudgetExceeded) else exc
+        if not lm_call.once:
+            _hint_responses_api(lm, error)
+            _account_failed_call(lm, (), error)
+        if error is exc:
+            raise
+        raise error from exc
+
+
 async def _ask(
-    lm: LM, prepared: PreparedCall, runtime: Runtime, call: Call, sink: Sink, stream: FieldStream | None
+    lm: LM, lm_call: LMCall, runtime: Runtime, call: Call, sink: Sink, stream: FieldStream | None
 ) -> CallResult:
     """Return as many completions as were asked for.
 
     An endpoint that answers with fewer, as those do that don't know ``n``, is asked again for each of the others.
     """
-    service = compose(endpoint_for(lm, prepared), lm_layers(lm, runtime, looked_up=prepared.cache))
+    endpoint = endpoint_for(lm, lm_call)
+    service = compose(
+        endpoint, lm_layers(lm, runtime, looked_up=lm_call.cache, server=server_of(endpoint), once=lm_call.once)
+    )
     results = [await _completed(service, call, sink)]
     if stream is not None:
         stream.finish(first_output(results[0])[0])
         sink = stream.usage_sink()  # the first completion is the one that streams
-    missing = prepared.n - len(results[0].outputs)
+    missing = lm_call.n - len(results[0].outputs)
     if missing > 0 and results[0].outputs:
-        prepared = replace(prepared, legacy={k: v for k, v in prepared.legacy.items() if k != "n"}, n=1)
-        service = compose(endpoint_for(lm, prepared), lm_layers(lm, runtime))
-        call = call.but(inputs=prepared.legacy, stream=_streams(lm, None))
+        lm_call = lm_call.single()
+        endpoint = endpoint_for(lm, lm_call)
+        service = compose(endpoint, lm_layers(lm, runtime, server=server_of(endpoint)))
+        call = call.but(inputs=lm_call.inputs, stream=_streams(lm, None))
         results += [await _completed(service, call, sink) for _ in range(missing)]
     return results[0] if len(results) == 1 else combine(results, model_type=lm.model_type)
 
@@ -115,16 +163,16 @@ async def _completed(service: Service, call: Call, sink: Sink) -> Any:
     return completion.response
 
 
-def _call_of(lm: LM, prepared: PreparedCall, run: Run | None, origin: Origin, stream: FieldStream | None) -> Call:
+def _call_of(lm: LM, lm_call: LMCall, run: Run | None, origin: Origin, stream: FieldStream | None) -> Call:
     streams = _streams(lm, stream)
     if run is None:
-        return Call(prepared.legacy, model=lm.model, stream=streams, origin=origin)
+        return Call(lm_call.inputs, model=lm.model, stream=streams, origin=origin)
     outer = run.call
     deadline = outer.deadline
     if deadline is not None and (loop := asyncio.get_running_loop()) is not run.loop:
         deadline += loop.time() - run.loop.time()  # each loop has a clock of its own
     return Call(
-        prepared.legacy, model=lm.model, key=outer.key, deadline=deadline, stream=streams, parent=run.id,
+        lm_call.inputs, model=lm.model, key=outer.key, deadline=deadline, stream=streams, parent=run.id,
         trace=outer.trace, meters=run.meters, origin=origin,
     )  # fmt: skip
 

@@ -31,6 +31,7 @@ from dspy_live.core.errors import (
     LMTimeout,
 )
 from dspy_live.programs.internals import map_http_error, wrap_error
+from dspy_live.programs.lm.seam.lm_call import writer
 from dspy_live.runtime.http.transport import ConnectTimeout, FirstByteTimeout, IdleTimeout, TransportError
 from dspy_live.sansio.openai import ProviderFailed, ReplyError, StreamCut, error_from_reply
 
@@ -38,10 +39,7 @@ from dspy_live.sansio.openai import ProviderFailed, ReplyError, StreamCut, error
 @functools.cache
 def _dialect() -> Any:
     """DSPy's reader of OpenAI's error bodies; it sends nothing."""
-    from dspy.clients.lm15_boundary import _NoTransport
-    from dspy.lm15 import OpenAIChatLM
-
-    return OpenAIChatLM(api_key="not-used", transport=_NoTransport())
+    return writer(None)
 
 
 def http_error(status: int, headers: Mapping[str, str], body: bytes, model: str, *, now: float) -> LMError:

@@ -5,12 +5,14 @@ One that can't be awaited runs in a worker thread.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import dspy
+from anyio import from_thread
 
 from dspy_live.core.events import TextDelta
 from dspy_live.programs.fields.field_stream import FieldStream
@@ -18,6 +20,7 @@ from dspy_live.programs.fields.origin import current_stream, origin_of
 from dspy_live.programs.internals import _adapter_call, settings
 from dspy_live.programs.lm.foreign_usage import ForeignUsage
 from dspy_live.programs.lm.results import text_of
+from dspy_live.programs.lm.seam.engine_objects import engine_lm_of
 from dspy_live.programs.run.run import Run, current_run
 from dspy_live.programs.run.tool_thread import call_in_thread, check
 
@@ -61,23 +64,35 @@ class _SendStream:
 
 
 @contextmanager
-def foreign_call(lm: Any) -> Iterator[None]:
-    """Let a foreign LM that is called within stream into the run, where the run streams, and book its usage."""
+def foreign_call(lm: Any, *, awaited: bool = False) -> Iterator[None]:
+    """Let a foreign LM that is called within stream into the run, where the run streams, and book its usage.
+
+    A synchronous call has its whole reply told at once where DSPy can't hand on its chunks.
+    """
     run = current_run()
     if run is None:
         yield
         return
-    usage = ForeignUsage(run, lm)
-    changes: dict[str, Any] = {"usage_tracker": usage}
-    if run.call.stream:
+    # Our own engine books what it asks, whatever LM it is the engine of.
+    usage = None if engine_lm_of(lm) is not None else ForeignUsage(run, lm)
+    changes: dict[str, Any] = {} if usage is None else {"usage_tracker": usage}
+    if run.call.stream and (awaited or _in_a_thread_of_anyio()):
         changes["send_stream"] = _SendStream(run)
     try:
         with settings.context(**changes):
             yield
     except BaseException as exc:
-        usage.ended(exc)
+        if usage is not None:
+            usage.ended(exc)
         raise
-    usage.ended(None)
+    if usage is not None:
+        usage.ended(None)
+
+
+def _in_a_thread_of_anyio() -> bool:
+    """True where DSPy's synchronous way finds the loop to hand chunks to: not on it, nor in a thread of DSPy's own."""
+    known = getattr(from_thread, "threadlocals", None)
+    return asyncio._get_running_loop() is None and hasattr(known, "current_token")
 
 
 def awaitable(lm: Any) -> Any:

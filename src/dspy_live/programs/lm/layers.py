@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 _BACKOFF = Backoff(base=1.0, cap=60.0)
 
 
-def lm_layers(lm: LM, runtime: Runtime, *, looked_up: bool = False) -> list[Layer]:
+def lm_layers(
+    lm: LM, runtime: Runtime, *, looked_up: bool = False, server: str = "", once: bool = False
+) -> list[Layer]:
     """Return the layers around one call of ``lm``, the outermost first.
 
     A ``Retry`` among the runtime's takes the place of the LM's ``num_retries``: retries never multiply.
@@ -36,18 +38,21 @@ def lm_layers(lm: LM, runtime: Runtime, *, looked_up: bool = False) -> list[Laye
         lm: the LM that is asked.
         runtime: its ``lm_layers`` are a part of the list, its account is where requests are booked.
         looked_up: the call was looked up in the cache and not found there.
+        server: host and port of the endpoint, for the books.
+        once: whoever asks repeats a failed call itself, so that ``num_retries`` is left to it.
     """
-    layers: list[Layer] = [DspyResults(lm), *runtime.lm_layers, *endpoint_layers(lm, runtime.account, looked_up)]
-    if lm.num_retries and not any(isinstance(layer, Retry) for layer in runtime.lm_layers):
+    inner = endpoint_layers(lm, runtime.account, looked_up, server)
+    layers: list[Layer] = [DspyResults(lm), *runtime.lm_layers, *inner]
+    if lm.num_retries and not once and not any(isinstance(layer, Retry) for layer in runtime.lm_layers):
         layers.insert(0, _retry(lm.num_retries + 1, _BACKOFF))
     return layers
 
 
-def endpoint_layers(lm: LM, account: Account, looked_up: bool = False) -> list[Layer]:
+def endpoint_layers(lm: LM, account: Account, looked_up: bool = False, server: str = "") -> list[Layer]:
     """Return the layers that belong to the endpoint of ``lm``, inside of any that the user chooses."""
     live = lm.live
     # The books are outside of the timeouts: a request that was too slow is booked as that, and not as cancelled.
-    layers: list[Layer] = [Booking(lm.model, account, looked_up=looked_up)]
+    layers: list[Layer] = [Booking(lm.model, account, looked_up=looked_up, server=server)]
     if live.first_token_timeout is not None or live.idle_timeout is not None:
         layers.append(Timeouts(live.first_token_timeout, live.idle_timeout, error=_timeout_error(lm.model)))
     if live.stream == "never":

@@ -6,31 +6,36 @@ overridden: that would make it a legacy LM, without cache and on its way out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import dspy
-from dspy.clients.capabilities import Capabilities
 
 from dspy_live.core.service import Layer, Service
 from dspy_live.programs.fields.origin import origin_of
 from dspy_live.programs.internals import (
     CLIENT_KEYS,
     LM_CLASS_STATE_KEY,
+    CallResult,
+    Capabilities,
     PreparedCall,
-    aexecute,
-    execute,
+    _adapter_call,
+    adapter_message_call,
     finalize,
-    load_model_metadata,
     overrides,
     prepare,
     warn_openai_messages,
     with_callbacks,
 )
 from dspy_live.programs.lm import engine
+from dspy_live.programs.lm.capabilities import AsyncEngineMark, EngineMark, named_capabilities
 from dspy_live.programs.lm.endpoints import LMService
 from dspy_live.programs.lm.layers import lm_layers
+from dspy_live.programs.lm.seam.engine_objects import engine_lm_of
+from dspy_live.programs.lm.seam.lm_call import LMCall, lm_call_of
+from dspy_live.programs.lm.seam.wrapped_calls import HandedOver, handed_over, is_wrapped
 from dspy_live.programs.run.run import current_run
 from dspy_live.runtime.execution import bridge
 from dspy_live.runtime.runtime import default_runtime
@@ -100,7 +105,7 @@ class LM(dspy.LM):
         idle_timeout: float | None = None,
         **kwargs: Any,
     ) -> None:
-        self._live = LMOptions(stream, _named(capabilities), endpoint, first_token_timeout, idle_timeout)
+        self._live = LMOptions(stream, named_capabilities(capabilities), endpoint, first_token_timeout, idle_timeout)
         super().__init__(model, *args, **kwargs)
 
     @property
@@ -143,53 +148,74 @@ class LM(dspy.LM):
         plain.__dict__ = self.__dict__
         return plain
 
-    @with_callbacks
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         if overrides().get("send_stream") is not None:
-            return self._through_dspy(prompt, messages, kwargs)
+            with self._send_stream_call(messages) as plain:
+                return plain(prompt, messages=messages, **kwargs)
+        if not is_wrapped("__call__"):
+            return self._call(prompt, messages=messages, **kwargs)
+        with handed_over(self._handed(messages, kwargs)):
+            return super().__call__(prompt, messages=messages, **kwargs)
+
+    async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
+        if overrides().get("send_stream") is not None:
+            with self._send_stream_call(messages) as plain:
+                return await plain.acall(prompt, messages=messages, **kwargs)
+        if not is_wrapped("acall"):
+            return await self._acall(prompt, messages=messages, **kwargs)
+        with handed_over(self._handed(messages, kwargs)):
+            return await super().acall(prompt, messages=messages, **kwargs)
+
+    # The same as DSPy's own two methods do, without the thread that its acall takes.
+
+    @with_callbacks
+    def _call(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         call = self._prepare(prompt, messages, kwargs, asynchronous=False)
         run = current_run()
         origin, stream = origin_of(run, messages)
         result = bridge.wait_for(lambda: engine.answer(self, call, run, origin, stream), run)
-        return finalize(self, call, result)
+        return finalize(self, call.theirs, result)
 
     @with_callbacks
-    async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
-        if overrides().get("send_stream") is not None:
-            return await self._athrough_dspy(prompt, messages, kwargs)
+    async def _acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         call = self._prepare(prompt, messages, kwargs, asynchronous=True)
         run = current_run()
         origin, stream = origin_of(run, messages)
-        return finalize(self, call, await engine.answer(self, call, run, origin, stream))
+        return finalize(self, call.theirs, await engine.answer(self, call, run, origin, stream))
 
-    def _prepare(self, prompt: Any, messages: Any, kwargs: dict[str, Any], *, asynchronous: bool) -> PreparedCall:
-        # DSPy refuses client settings beside an engine object; they are ours to carry out.
-        client = {k: kwargs.pop(k) for k in CLIENT_KEYS & kwargs.keys()} if kwargs.keys() & CLIENT_KEYS else None
+    def _prepare(self, prompt: Any, messages: Any, kwargs: dict[str, Any], *, asynchronous: bool) -> LMCall:
+        client = _without_client_settings(kwargs)
         call = prepare(self, prompt, messages, kwargs, asynchronous=asynchronous)
-        if client:
-            call.legacy.update(client)
         warn_openai_messages(self, messages)
-        return call
+        return lm_call_of(self, call, client)
 
-    # The user's own code set ``send_stream`` (``dspy.streamify`` around our LM): DSPy's path, as ever.
+    def _handed(self, messages: Any, kwargs: dict[str, Any]) -> HandedOver:
+        """Return this call as it is handed over to DSPy's own method; takes the client settings out of ``kwargs``."""
+        client = _without_client_settings(kwargs)
+        run = current_run()
+        origin, stream = origin_of(run, messages)
 
-    def _through_dspy(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> Any:
+        async def answer(call: PreparedCall) -> CallResult:
+            return await engine.answer(self, lm_call_of(self, call, client), run, origin, stream)
+
+        return HandedOver(self, lambda call: bridge.wait_for(lambda: answer(call), run), answer)
+
+    @contextmanager
+    def _send_stream_call(self, messages: Any) -> Iterator[dspy.LM]:
+        """The user's own code set ``send_stream`` (``dspy.streamify`` around our LM): DSPy's path, as ever."""
         plain = self.as_dspy()
-        call = prepare(plain, prompt, messages, kwargs)
-        warn_openai_messages(self, messages)
-        return finalize(self, call, execute(plain, call))
-
-    async def _athrough_dspy(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> Any:
-        plain = self.as_dspy()
-        call = prepare(plain, prompt, messages, kwargs, asynchronous=True)
-        warn_openai_messages(self, messages)
-        return finalize(self, call, await aexecute(plain, call))
+        adapter_call = _adapter_call.get()
+        if adapter_call is None or adapter_call[0] is not self or adapter_call[1] is not messages:
+            yield plain
+            return
+        with adapter_message_call(plain, messages):
+            yield plain
 
     def copy(self, **kwargs: Any) -> LM:
         """Return a copy with updated parameters, as ``dspy.LM.copy`` does; our own options go with it too."""
         own = {name: kwargs.pop(name) for name in _OPTIONS if name in kwargs}
         if "capabilities" in own:
-            own["capabilities"] = _named(own["capabilities"])
+            own["capabilities"] = named_capabilities(own["capabilities"])
         plain = self.as_dspy().copy(**kwargs)
         copied = object.__new__(type(self))
         copied.__dict__ = plain.__dict__  # type: ignore[misc]
@@ -225,15 +251,23 @@ class LM(dspy.LM):
 
 
 def adopt(lm: Any) -> Any:
-    """Return our LM for a plain ``dspy.LM``, sharing all of its state; anything else as it is.
+    """Return our LM for a plain ``dspy.LM``, sharing its state; anything else as it is.
 
-    The user's object is not touched: kwargs, history and callbacks are the very same ones.
+    The user's object is not touched: kwargs, history and callbacks are the very same ones. One that asks by our engine
+    objects gets their settings of the client too, and its history and callbacks are the same.
     """
     if type(lm) is not dspy.LM or "forward" in vars(lm) or "aforward" in vars(lm):
         return lm
     ours = object.__new__(LM)
-    ours.__dict__ = lm.__dict__  # type: ignore[misc]
-    ours._live = _DEFAULTS
+    by_ours = engine_lm_of(lm)
+    if by_ours is None:
+        ours.__dict__ = lm.__dict__  # type: ignore[misc]
+        ours._live = _DEFAULTS
+        return ours
+    client = {key: value for key, value in by_ours.kwargs.items() if key in CLIENT_KEYS}
+    state = {"_engine_spec": "auto", "_async_engine_spec": None, "kwargs": {**client, **lm.kwargs}}
+    ours.__dict__.update({**lm.__dict__, **state})
+    ours._live = by_ours.live
     return ours
 
 
@@ -251,74 +285,6 @@ def configured(lm: Any, config: Mapping[str, Any]) -> Any:
     return copied
 
 
-def _named(capabilities: Any) -> Capabilities | None:
-    if capabilities is None:
-        return None
-    known = {"function_calling", "reasoning", "response_schema"}
-    if isinstance(capabilities, str) or not set(capabilities) <= known:
-        raise ValueError(f"capabilities must be some of {sorted(known)}; got {capabilities!r}")
-    has = set(capabilities)
-    params = {"temperature", "max_tokens", "top_p", "stream", "stop", "seed", "response_format", "logprobs"}
-    if "function_calling" in has:
-        params |= {"tools", "tool_choice", "parallel_tool_calls"}
-    if "reasoning" in has:
-        params.add("reasoning_effort")
-    return Capabilities("function_calling" in has, "reasoning" in has, "response_schema" in has, frozenset(params))
-
-
-_known: dict[tuple[Any, ...], Capabilities] = {}
-
-
-class EngineMark:
-    """Stands in ``_engine_spec`` and tells the model's capabilities, looked up once per model."""
-
-    __slots__ = ("_lm",)
-
-    def __init__(self, lm: LM) -> None:
-        self._lm = lm
-
-    def _capabilities(self) -> Capabilities:
-        lm = self._lm
-        if lm.live.capabilities is not None:
-            return lm.live.capabilities
-        key = (lm.model, lm.model_type, lm._providers, lm.kwargs.get("custom_llm_provider"))
-        found = _known.get(key)
-        if found is None:
-            from dspy.clients.capabilities import _capabilities
-
-            load_model_metadata()
-            found = _known[key] = _capabilities(lm.as_dspy())
-        return found
-
-    @property
-    def supports_function_calling(self) -> bool:
-        return bool(self._capabilities().function_calling)
-
-    @property
-    def supports_reasoning(self) -> bool:
-        return bool(self._capabilities().reasoning)
-
-    @property
-    def supports_response_schema(self) -> bool:
-        return bool(self._capabilities().response_schema)
-
-    @property
-    def supported_params(self) -> frozenset[str]:
-        return frozenset(self._capabilities().params)
-
-    def complete(self, request: Any) -> Any:
-        """Answer one typed request for ``LM.forward``, by DSPy's own engine."""
-        return self._lm.as_dspy()(request=request, cache=False)
-
-
-class AsyncEngineMark:
-    """The same for ``LM.aforward``."""
-
-    __slots__ = ("_lm",)
-
-    def __init__(self, lm: LM) -> None:
-        self._lm = lm
-
-    async def complete(self, request: Any) -> Any:
-        """Answer one typed request, by DSPy's own engine."""
-        return await self._lm.as_dspy().acall(request=request, cache=False)
+def _without_client_settings(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Take out of ``kwargs`` what DSPy refuses beside an engine object; they are ours to carry out."""
+    return {k: kwargs.pop(k) for k in CLIENT_KEYS & kwargs.keys()} if kwargs.keys() & CLIENT_KEYS else {}

@@ -56,8 +56,14 @@ class OpenAIEndpoint:
             usage = call.stream and self.url not in _without_usage
             inputs = call.inputs if self.url not in _without_n else {**call.inputs, "n": None}
             n = inputs.get("n") or 1
-            body = chat_body(_wire(inputs), stream=call.stream, usage=usage, model=self.model)
-            async with pool_for_running_loop().exchange("POST", self.url, headers, body, self.timeouts) as exchange:
+            # The body has no name here: a long prompt would be kept in memory as long as its reply streams.
+            async with pool_for_running_loop().exchange(
+                "POST",
+                self.url,
+                headers,
+                chat_body(_wire(inputs), stream=call.stream, usage=usage, model=self.model),
+                self.timeouts,
+            ) as exchange:
                 await exchange.headers_received()
                 if exchange.status < 400:
                     streamed = call.stream and "event-stream" in exchange.headers.get("content-type", "event-stream")

@@ -13,8 +13,8 @@ from importlib.resources import files
 from typing import Any
 
 import orjson
-from dspy.clients.model_metadata import _provider_names, rate
 
+from dspy_live.programs.internals import _provider_names, rate
 from dspy_live.runtime.books.prices import Price
 
 _lock = threading.Lock()

@@ -11,11 +11,14 @@ from dspy_live.core.errors import LiveError
 from dspy_live.core.events import Completion, Result
 from dspy_live.core.service import Service
 from dspy_live.core.sink import Sink
-from dspy_live.programs.internals import CallResult, attributes
+from dspy_live.programs.internals import CallResult, attributes, settings
 from dspy_live.programs.lm.errors import as_dspy_error
 
 if TYPE_CHECKING:
     from dspy_live.programs.lm.lm import LM
+
+_BESIDE_TEXT = ("reasoning_content", "tool_calls", "provider_specific_fields")
+"""Parts of a message that DSPy puts beside its text."""
 
 _dspy_logger = logging.getLogger("dspy.clients.lm")
 
@@ -55,10 +58,32 @@ class DspyResults:
 def _result_of(lm: LM, inputs: Mapping[str, Any], response: Any) -> CallResult:
     if isinstance(response, CallResult):
         return response
-    result = CallResult.legacy(lm, attributes(response), kwargs=dict(inputs))
+    result = _plain_result(lm, inputs, response) or CallResult.legacy(lm, attributes(response), kwargs=dict(inputs))
     if any(choice.get("finish_reason") == "length" for choice in response.get("choices") or ()):
         _dspy_logger.warning("LM response was truncated; increase max_tokens or inspect history.")
     return result
+
+
+def _plain_result(lm: LM, inputs: Mapping[str, Any], response: Any) -> CallResult | None:
+    """Return what ``CallResult.legacy`` makes of a reply that is text alone; ``None`` for any other.
+
+    It asks each level of the reply for every kind of thing that a reply may hold, which takes as long as the rest of
+    the call.
+    """
+    choices = response.get("choices") if type(response) is dict and lm.model_type == "chat" else None
+    if not choices or inputs.get("logprobs") or lm.kwargs.get("logprobs"):
+        return None
+    texts = []
+    for choice in choices:
+        message = choice.get("message")
+        if type(message) is not dict or any(message.get(name) for name in _BESIDE_TEXT):
+            return None
+        texts.append(message.get("content"))
+    usage = response.get("usage") or {}
+    if type(usage) is not dict or not all(type(count) is int for count in usage.values()):
+        return None
+    raw = response if settings.disable_history else attributes(response)  # as attributes for those who read histories
+    return CallResult(outputs=texts, usage=dict(usage), raw=raw, response_model=response.get("model", lm.model))
 
 
 def first_output(result: CallResult) -> tuple[str, str]:

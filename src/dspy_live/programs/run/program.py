@@ -32,6 +32,7 @@ from dspy_live.programs.run.status import StatusReports
 from dspy_live.programs.run.tool_thread import install as let_tools_run_in_threads
 from dspy_live.programs.run.tqdm_bars import keep_bars_apart
 from dspy_live.programs.run.usage_tracker import RunUsageTracker
+from dspy_live.programs.stock.predict import install as shorten_stock_predictors
 from dspy_live.runtime.books.account import tell
 from dspy_live.runtime.checkpoint import fingerprint
 from dspy_live.runtime.execution import execution as how
@@ -174,6 +175,7 @@ class ProgramService:
 
     async def _work(self, run: Run) -> Predicted | _Raised:
         let_tools_run_in_threads()
+        shorten_stock_predictors()
         try:
             run.check()
             with settings.context(**self._context(run)), self.reports.of(run):

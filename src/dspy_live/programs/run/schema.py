@@ -16,6 +16,7 @@ from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from dspy_live.core.schema import Field, Schema
 from dspy_live.programs.fields.live_outputs import live_outputs
+from dspy_live.programs.run.demos import examples_of
 
 _TEXT = {"type": "string"}
 
@@ -32,15 +33,14 @@ def schema_of(program: Any, name: str = "") -> Schema:
     signature = _signature(program)
     description = inspect.cleandoc(_description(program, signature))
     if signature is not None:
-        return Schema(
-            name,
-            tuple(_field(n, f) for n, f in signature.input_fields.items()),
-            tuple(_field(n, f) for n, f in signature.output_fields.items()),
-            description,
-            live=live_outputs(program),
-        )
+        takes = tuple(_field(n, f) for n, f in signature.input_fields.items())
+        gives = tuple(_field(n, f) for n, f in signature.output_fields.items())
+        examples = examples_of(program, takes, gives)
+        return Schema(name, takes, gives, description, live=live_outputs(program), examples=examples)
     inputs, open_ = _parameters(program)
-    return Schema(name, inputs, _outputs(program), description, open_, live_outputs(program))
+    outputs = _outputs(program)
+    examples = examples_of(program, inputs, outputs)
+    return Schema(name, inputs, outputs, description, open_, live_outputs(program), examples)
 
 
 def _signature(program: Any) -> Any:

@@ -21,6 +21,7 @@ from pydantic_core import to_jsonable_python
 
 from dspy_live.core.events import Status, Tool
 from dspy_live.programs.internals import ACTIVE_CALL_ID, BaseCallback, settings
+from dspy_live.programs.run.parts import PartReporter, entered, followers_of, tell_of_tool
 from dspy_live.programs.run.run import Run, current_run
 from dspy_live.runtime.execution.blocked import TOO_LONG, BlockingCodeWarning
 from dspy_live.runtime.execution.bridge import in_inline_run
@@ -82,14 +83,21 @@ class StatusReports:
 
     @contextmanager
     def of(self, run: Run) -> Iterator[None]:
-        """Report the run that goes on inside the block."""
-        provider = self._provider
-        if provider is None and (run.status is not None or not self.has_tools):
-            yield  # a run inside another one: the outer run's reporter reports both
-            return
-        reporter = run.status = Reporter(run, provider)
-        with settings.context(callbacks=[*settings.callbacks, reporter]):
-            yield
+        """Report the run that goes on inside the block, to its reader and to who follows it."""
+        callbacks: list[Any] = []
+        # A run inside another one: the outer run's reporter reports both.
+        if self._provider is not None or (run.status is None and self.has_tools):
+            run.status = Reporter(run, self._provider)
+            callbacks.append(run.status)
+        followers = followers_of(run)
+        # Behind the reporter: a stop that it raises where a tool begins comes before a span is made.
+        callbacks += [PartReporter(run, follower) for follower in followers if follower.wants_parts]
+        with entered(followers):
+            if not callbacks:
+                yield
+                return
+            with settings.context(callbacks=[*settings.callbacks, *callbacks]):
+                yield
 
 
 class Reporter(BaseCallback):
@@ -137,6 +145,7 @@ class Reporter(BaseCallback):
         if run is None or not identity:
             return
         seconds = time.monotonic() - started
+        tell_of_tool(run, name, seconds, exception)
         took = round(seconds * 1000, 3)
         if exception is not None:
             run.push(Tool(name, "error", identity, {}, f"{type(exception).__name__}: {exception}", took, module))

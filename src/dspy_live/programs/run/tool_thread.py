@@ -3,7 +3,8 @@
 ``dspy.Tool.acall`` calls the tool's function where it is awaited. DSPy has no seam between the two: its callbacks
 can't take a call over, and the function is a field of the user's own object. So the first run puts the method of
 :func:`install` in the place of ``dspy.Tool.acall``. It acts inside of runs only, and on synchronous functions only;
-every other call goes to DSPy's own method as it came.
+every other call goes to DSPy's own method as it came. Where another tool has put a method around DSPy's own, the call
+goes through that one, with a copy of the tool whose function runs in a thread.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ import inspect
 import weakref
 from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar
+from types import FunctionType
 from typing import Any
 
 import anyio
 import dspy
 
-from dspy_live.programs.internals import with_callbacks
+from dspy_live.programs.internals import callback, with_callbacks
 from dspy_live.programs.run.run import current_run
 from dspy_live.runtime.execution.execution import to_thread
 
@@ -38,16 +40,44 @@ def install() -> None:
     if getattr(original, "_dspy_live", False):
         return
 
+    # A tool that records calls, such as OpenInference's instrumentation, has put its method in the place of DSPy's.
+    wrapped = type(original) is not FunctionType or original.__globals__ is not vars(callback)
+
     # No coroutine function: its frame would be one of the five that ReAct shows an LM of a tool's failure.
     @functools.wraps(original)
     def acall(self: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
-        if current_run() is None or is_asynchronous(self.func):
+        if current_run() is None or is_asynchronous(self.func) or getattr(self.func, "_dspy_live", False):
             return original(self, **kwargs)
+        if wrapped:
+            return original(_in_thread_view(self), **kwargs)
         threaded: Coroutine[Any, Any, Any] = acall_in_thread(self, **kwargs)
         return threaded
 
     acall._dspy_live = True  # type: ignore[attr-defined]
     dspy.Tool.acall = acall
+
+
+def _in_thread_view(tool: Any) -> Any:
+    """Return a copy of ``tool`` whose function runs in a worker thread, for the methods that are around ``acall``."""
+
+    def function(**arguments: Any) -> Coroutine[Any, Any, Any]:
+        return _called_in_thread(tool.func, arguments)
+
+    function._dspy_live = True  # type: ignore[attr-defined]
+    return tool.model_copy(update={"func": function})
+
+
+async def _called_in_thread(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    check()
+    outcome = await call_in_thread(functools.partial(function, **arguments))
+    error, outcome.error = outcome.error, None
+    if error is not None:
+        try:
+            raise error
+        finally:
+            error = None
+    value = outcome.value
+    return await value if inspect.isawaitable(value) else value
 
 
 @with_callbacks  # type: ignore[untyped-decorator,unused-ignore]

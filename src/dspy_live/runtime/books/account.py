@@ -5,9 +5,10 @@ It stands in this room because programs write it, and layers, observers and serv
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal, Protocol
@@ -84,10 +85,24 @@ class Account:
             meters: asked besides those in force; one in both places is asked once.
             expected: returns what the call will probably use; called where a meter reserves it.
         """
-        asked = self.carrier.current()
-        if meters:
-            asked = (*asked, *(m for m in meters if m not in asked))
+        asked = self._in_force(meters)
         return _reserved(asked, expected) if asked else asked
+
+    async def admit_async(
+        self, meters: Sequence[Meter] = (), expected: Callable[[], Expected] = Expected
+    ) -> tuple[Meter, ...]:
+        """As :meth:`admit`, and wait for meters that ask a server (:class:`~dspy_live.core.usage.WaitingMeter`).
+
+        Cancelled meanwhile, nothing is reserved.
+        """
+        asked = self._in_force(meters)
+        if not any(hasattr(meter, "reserve_async") for meter in asked):
+            return _reserved(asked, expected) if asked else asked
+        return await _reserved_async(asked, expected)
+
+    def _in_force(self, meters: Sequence[Meter]) -> tuple[Meter, ...]:
+        asked = self.carrier.current()
+        return (*asked, *(m for m in meters if m not in asked)) if meters else asked
 
     def expect(self, model: str, prompt_tokens: int, max_tokens: int | None = None) -> Expected:
         """Return what a call of ``model`` will probably use, and cost.
@@ -150,6 +165,24 @@ def _reserved(asked: Sequence[Meter], expected: Callable[[], Expected]) -> tuple
             reservation.release()
         raise
     return tuple(admitted)
+
+
+async def _reserved_async(asked: Sequence[Meter], expected: Callable[[], Expected]) -> tuple[Meter, ...]:
+    admitted: tuple[Meter, ...] = ()
+    estimate = functools.cache(expected)
+    try:
+        for meter in asked:
+            reserve: Callable[[Expected], Awaitable[Meter]] | None = getattr(meter, "reserve_async", None)
+            if reserve is None:
+                admitted = (*admitted, *_reserved((meter,), estimate))
+            else:
+                admitted = (*admitted, await reserve(estimate()))
+    except BaseException:
+        for meter in admitted:
+            if hasattr(meter, "release"):
+                meter.release()
+        raise
+    return admitted
 
 
 def tell(

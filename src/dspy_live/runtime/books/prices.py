@@ -123,7 +123,8 @@ class Prices:
         if found is None:
             logger.warning(
                 "no price is known for the model %r: its calls are counted in unpriced_calls and cost nothing in the "
-                "totals; give a price with dspy_live.set_prices({%r: {'input': ..., 'output': ...}})",
+                "totals; give a price with dspy_live.set_prices({%r: {'input': ..., 'output': ...}}), or in [prices] "
+                "of dspy-live.toml",
                 model,
                 model,
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from dspy_live.core.errors import LiveError
@@ -13,12 +13,13 @@ from dspy_live.server.runs.totals import RunTotals
 
 
 class ChatEncoder:
-    """Encodes one run as a chat completion of the model ``model``."""
+    """Encodes one run as a chat completion of the model ``model``; ``ignored`` is added to what OpenAI has."""
 
-    def __init__(self, run_id: str, model: str) -> None:
+    def __init__(self, run_id: str, model: str, ignored: Sequence[str] = ()) -> None:
         self._id = f"chatcmpl-{run_id}"
         self._run_id = run_id
         self._model = model
+        self._ignored = {"ignored": list(ignored)} if ignored else {}
         self._created = int(time.time())
         head = dumps(self._head("chat.completion.chunk"))[:-1]
         self._before = b"data: " + head + b',"choices":[{"index":0,"delta":{"content":'
@@ -26,7 +27,7 @@ class ChatEncoder:
 
     def opening(self) -> bytes:
         """Return the first chunk, which names the role."""
-        return self._chunk([_choice({"role": "assistant", "content": ""}, None)])
+        return self._chunk([_choice({"role": "assistant", "content": ""}, None)], **self._ignored)
 
     def content(self, piece: str) -> bytes:
         """Return the chunk of a piece of text."""
@@ -49,7 +50,7 @@ class ChatEncoder:
             {"index": i, "message": {"role": "assistant", "content": content}, "finish_reason": finish_reason(own)}
             for i, (content, own) in enumerate(choices)
         ]
-        return dumps(self._head("chat.completion") | {"choices": made, "usage": usage(totals)})
+        return dumps(self._head("chat.completion") | {"choices": made, "usage": usage(totals)} | self._ignored)
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {"id": self._id, "object": kind, "created": self._created, "model": self._model}

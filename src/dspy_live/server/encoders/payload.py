@@ -17,6 +17,7 @@ from dspy_live.core.events import (
     Tool,
     Usage,
 )
+from dspy_live.server.errors import redacted
 
 
 def payload(event: Event) -> tuple[str, dict[str, Any]]:
@@ -53,6 +54,7 @@ def _tool(event: Tool) -> dict[str, Any]:
     if event.stage == "call":
         data["arguments"] = event.arguments
     else:
-        data["result"] = event.result
+        failed = event.stage == "error" and isinstance(event.result, str)
+        data["result"] = redacted(event.result) if failed else event.result
         data["duration_ms"] = event.duration_ms
     return data

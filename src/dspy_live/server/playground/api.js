@@ -1,5 +1,7 @@
 // Talking to the server: the key, JSON requests, and the event stream of a run.
 
+import { asciiJson } from "./snippets.js";
+
 const KEY = "dspy-live-key";
 
 export const key = {
@@ -12,11 +14,13 @@ export class Failure extends Error {
     super(error.message);
     this.type = error.type;
     this.field = error.field;
+    this.errors = error.errors;
     this.status = status;
   }
 }
 
-function headers(more = {}) {
+/** Headers with the key, where there is one. */
+export function authorized(more = {}) {
   return key.get() ? { ...more, authorization: `Bearer ${key.get()}` } : more;
 }
 
@@ -26,7 +30,7 @@ async function failure(reply) {
 }
 
 export async function getJson(path) {
-  const reply = await fetch(path, { headers: headers() });
+  const reply = await fetch(path, { headers: authorized() });
   if (!reply.ok) throw await failure(reply);
   return reply.json();
 }
@@ -35,7 +39,7 @@ export async function getJson(path) {
 export async function* run(path, body, config, signal) {
   const more = { "content-type": "application/json" };
   if (config) more["x-config"] = asciiJson(config);
-  const reply = await fetch(path, { method: "POST", headers: headers(more), body: JSON.stringify(body), signal });
+  const reply = await fetch(path, { method: "POST", headers: authorized(more), body: JSON.stringify(body), signal });
   if (!reply.ok) throw await failure(reply);
   const reader = reply.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
@@ -64,18 +68,4 @@ function parse(block) {
   if (!event.data) return null;
   if (event.data !== "[DONE]") event.data = JSON.parse(event.data);
   return event;
-}
-
-// A header takes ASCII only.
-function asciiJson(value) {
-  return JSON.stringify(value).replace(/[^\x20-\x7e]/g, (c) => "\\u" + c.charCodeAt(0).toString(16).padStart(4, "0"));
-}
-
-/** The same request for a terminal. */
-export function curl(path, body, config) {
-  const quote = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
-  const parts = ["curl", "-N", quote(new URL(path, location.href).href), "-H", quote("content-type: application/json")];
-  if (key.get()) parts.push("-H", '"authorization: Bearer $DSPY_LIVE_KEY"');
-  if (config) parts.push("-H", quote(`x-config: ${asciiJson(config)}`));
-  return [...parts, "-d", quote(JSON.stringify(body))].join(" ");
 }

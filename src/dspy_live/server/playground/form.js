@@ -1,156 +1,96 @@
 // The form of a program: one control per input field, chosen by its type.
 
 import { el } from "./dom.js";
+import { labelled } from "./field.js";
+import { Problem } from "./problem.js";
+import { shapeOf, typeLabel } from "./shape.js";
+import { makeWidget } from "./widgets.js";
 
-const FILES = {
-  "dspy.Image": { accept: "image/*", build: (data) => ({ url: data.url }) },
-  "dspy.Audio": { accept: "audio/*", build: (data) => ({ data: data.base64, audio_format: data.format }) },
-  "dspy.File": { accept: "*/*", build: (data) => ({ file_data: data.url, filename: data.name }) },
+// A program whose inputs could not be found out takes any: they are given as one JSON object.
+const ANYTHING = {
+  name: "inputs",
+  type: "JSON object",
+  description: "This program takes any inputs: an object with one key for each.",
+  required: false,
+  schema: { type: "object" },
 };
 
-/** Show the controls of `fields` in `place`; returns {read, problem, focus}. */
-export function buildForm(place, fields) {
-  const controls = fields.map(control);
-  place.replaceChildren(...controls.map((c) => c.node));
-  return {
-    /** The inputs as JSON; throws after marking what is wrong. */
-    async read() {
-      const values = {};
-      let bad = null;
-      for (const c of controls) {
-        c.mark("");
-        try {
-          const value = await c.read();
-          if (value !== undefined) values[c.field.name] = value;
-        } catch (error) {
-          c.mark(error.message);
-          bad ??= c;
-        }
+/** The controls of a program's fields, shown in `place`. */
+export class Form {
+  #fields;
+  #place;
+  #open;
+
+  constructor(place, program) {
+    this.#place = place;
+    this.#open = program.open && !program.inputs.length;
+    this.#fields = (this.#open ? [ANYTHING] : program.inputs).map((field) => makeField(field, program));
+    const nodes = this.#fields.map(({ node }) => node);
+    place.replaceChildren(...(nodes.length ? nodes : [el("p", { class: "dim" }, "This program takes no inputs.")]));
+    this.reset();
+  }
+
+  /** Put the defaults back. */
+  reset() {
+    for (const { field, widget } of this.#fields) if (field.default != null) widget.write(field.default);
+  }
+
+  /** The inputs as JSON. In the mode "send" it marks everything that is wrong, and throws. */
+  async read(mode = "send") {
+    const values = {};
+    let wrong = 0;
+    if (mode === "send") this.clear();
+    for (const { field, widget } of this.#fields) {
+      try {
+        const value = await widget.read(mode);
+        if (value !== undefined) values[field.name] = value;
+      } catch (error) {
+        if (!(error instanceof Problem)) throw error;
+        this.problem(field.name, error.message, error.element, wrong === 0);
+        wrong += 1;
       }
-      if (bad) {
-        bad.focus();
-        throw new Error("some inputs do not fit");
-      }
-      return values;
-    },
-    /** Show the server's word on one field; false when there is no such field here. */
-    problem(name, message) {
-      const c = controls.find((each) => each.field.name === name);
-      c?.mark(message);
-      return Boolean(c);
-    },
-    focus: () => controls[0]?.focus(),
-  };
-}
-
-function control(field) {
-  const id = `in-${field.name}`;
-  const problem = el("p", { class: "problem", id: `${id}-problem`, role: "alert" });
-  const { input, read } = widget(field, id);
-  const described = [field.description ? `${id}-hint` : "", `${id}-problem`].filter(Boolean).join(" ");
-  input.setAttribute("aria-describedby", described);
-  if (field.required) input.setAttribute("aria-required", "true");
-  const label = el("label", { for: id }, field.name, el("span", { class: "type" }, field.type));
-  if (!field.required) label.append(el("span", { class: "optional" }, "optional"));
-  const hint = field.description ? el("p", { class: "hint", id: `${id}-hint` }, field.description) : "";
-  return {
-    field,
-    node: el("div", { class: "field" }, label, hint, input, problem),
-    read,
-    focus: () => input.focus(),
-    mark(message) {
-      problem.textContent = message;
-      input.setAttribute("aria-invalid", message ? "true" : "false");
-    },
-  };
-}
-
-function widget(field, id) {
-  const schema = field.schema ?? {};
-  if (schema.enum) return choice(field, id, schema.enum);
-  if (schema.type === "boolean") return checkbox(field, id);
-  if (schema.type === "integer" || schema.type === "number") return number(field, id, schema.type === "integer");
-  if (FILES[field.type]) return file(field, id, FILES[field.type]);
-  if (field.type === "str" || isText(schema)) return text(field, id);
-  return json(field, id);
-}
-
-// Text, or nothing: an empty control leaves it out.
-function isText(schema) {
-  const kinds = schema.anyOf ?? [schema];
-  return kinds.some((each) => each.type === "string") && kinds.every((each) => ["string", "null"].includes(each.type));
-}
-
-function text(field, id) {
-  const input = el("textarea", { id, rows: "3" });
-  input.value = field.default ?? "";
-  return { input, read: () => (input.value === "" && !field.required ? undefined : need(field, input.value)) };
-}
-
-function json(field, id) {
-  const input = el("textarea", { id, rows: "3", spellcheck: "false", "data-json": "" });
-  input.value = field.default === undefined ? "" : JSON.stringify(field.default, null, 2);
-  input.placeholder = field.schema?.type === "array" ? "[…]" : "{…}";
-  const read = () => {
-    if (input.value.trim() === "" && !field.required) return undefined;
-    need(field, input.value.trim());
-    try {
-      return JSON.parse(input.value);
-    } catch (error) {
-      throw new Error(`This must be JSON: ${error.message}`);
     }
-  };
-  return { input, read };
+    if (wrong) throw new Problem("some inputs do not fit");
+    return this.#open ? (values.inputs ?? {}) : values;
+  }
+
+  /** Put values in; those of unknown fields are passed over. */
+  write(given) {
+    const values = this.#open ? { inputs: given } : given;
+    for (const { field, widget } of this.#fields) {
+      if (values[field.name] !== undefined && values[field.name] !== null) widget.write(values[field.name]);
+    }
+  }
+
+  widget(name) {
+    return this.#fields.find(({ field }) => field.name === name)?.widget;
+  }
+
+  clear() {
+    for (const node of this.#place.querySelectorAll(".problem")) node.textContent = "";
+    for (const node of this.#place.querySelectorAll("[aria-invalid]")) node.removeAttribute("aria-invalid");
+  }
+
+  /** Show what is wrong at one field; false when there is no such field here. */
+  problem(name, message, element = null, focus = true) {
+    const found = this.#fields.find(({ field }) => field.name === name);
+    if (!found) return false;
+    this.#place.querySelector(`#${CSS.escape(`in-${name}-problem`)}`).textContent = message;
+    const control = element ?? found.widget.labelled;
+    control?.setAttribute("aria-invalid", "true");
+    if (focus) control ? control.focus() : found.widget.focus();
+    return true;
+  }
+
+  /** Go to the first field that is shown. */
+  focus() {
+    this.#fields.find(({ node }) => !node.hidden)?.widget.focus();
+  }
 }
 
-function number(field, id, whole) {
-  const input = el("input", { id, type: "number", step: whole ? "1" : "any" });
-  if (field.default !== undefined) input.value = field.default;
-  const read = () => {
-    if (input.validity.badInput) throw new Error("This must be a number.");
-    if (input.value === "") return field.required ? need(field, "") : undefined;
-    const value = Number(input.value);
-    if (whole && !Number.isInteger(value)) throw new Error("This must be a whole number.");
-    return value;
-  };
-  return { input, read };
-}
-
-function checkbox(field, id) {
-  const input = el("input", { id, type: "checkbox" });
-  input.checked = field.default === true;
-  return { input, read: () => input.checked };
-}
-
-function choice(field, id, values) {
-  const input = el("select", { id }, ...values.map((v, i) => el("option", { value: i }, String(v))));
-  const at = values.indexOf(field.default);
-  if (at >= 0) input.selectedIndex = at;
-  return { input, read: () => values[input.selectedIndex] };
-}
-
-function file(field, id, { accept, build }) {
-  const input = el("input", { id, type: "file", accept });
-  const read = async () => {
-    const chosen = input.files[0];
-    if (!chosen) return field.required ? need(field, "") : undefined;
-    const url = await dataUrl(chosen);
-    const format = chosen.name.split(".").pop().toLowerCase();
-    return build({ url, base64: url.slice(url.indexOf(",") + 1), format, name: chosen.name });
-  };
-  return { input, read };
-}
-
-function dataUrl(chosen) {
-  return new Promise((resolve, reject) => {
-    const reader = new FileReader();
-    reader.onload = () => resolve(reader.result);
-    reader.onerror = () => reject(new Error("The file can't be read."));
-    reader.readAsDataURL(chosen);
-  });
-}
-
-function need(field, value) {
-  if (value === "") throw new Error(`${field.name} is needed.`);
-  return value;
+function makeField(field, program) {
+  const shape = shapeOf(field.schema ?? {});
+  const about = { id: `in-${field.name}`, name: field.name, required: field.required, field, program, top: true };
+  const widget = makeWidget(shape, about);
+  return { field, widget, node: labelled(field, typeLabel(field), widget, about.id, field.required) };
 }

@@ -23,7 +23,8 @@ export function watchServer() {
         if (rates.length > POINTS) rates.shift();
         show(now, rate);
         draw(rates);
-      } catch {
+      } catch (problem) {
+        if (problem.status === 403) return; // this key may not see them: nothing to show, and nothing to ask again
         describe(byId("live"), [["Server", "no answer"]]);
       }
     }

@@ -1,199 +1,122 @@
-// The playground: wires the form, the run and what comes back.
+// The playground: finds the programs and wires the parts of the page.
 
-import { curl, getJson, run } from "./api.js";
-import { byId, count, describe, el, money, seconds } from "./dom.js";
-import { buildForm } from "./form.js";
+import { Failure, getJson } from "./api.js";
+import { compareRuns } from "./compare.js";
+import { byId, el } from "./dom.js";
+import { followEnd, keepInView } from "./follow.js";
 import { askKey, withKey } from "./key.js";
 import { watchServer } from "./live.js";
-import { Outputs, Steps } from "./output.js";
+import { Problem } from "./problem.js";
+import { ProgramPage } from "./program_page.js";
+import { Runner } from "./runner.js";
+import { RunsPanel } from "./runs_panel.js";
+import { RunView } from "./run_view.js";
+import { askedFor } from "./share.js";
+import { setUpSharing, showLink } from "./share_dialog.js";
+import { setUpSnippets, showSnippets } from "./snippet_dialog.js";
+import { hideStartProblem, showStartProblem } from "./start_problem.js";
 import { setUpTheme } from "./theme.js";
 
-let program;
-let form;
-let outputs;
-let current = null;
-let look = () => {};
-const steps = new Steps();
-
-const path = () => `programs/${program.name}/predict/stream`;
-
-function state(kind, text) {
-  byId("state").dataset.state = kind;
-  byId("state").textContent = text;
-}
-
-function show(chosen) {
-  current?.abort();
-  program = chosen;
-  byId("about").textContent = chosen.description;
-  form = buildForm(byId("inputs"), chosen.inputs);
-  outputs = new Outputs(byId("outputs"), chosen.outputs);
-  steps.begin();
-  describe(byId("meters"), []);
-  fail("");
-  state("idle", "Ready");
-}
-
-function fail(message) {
-  byId("failure").textContent = message;
-  byId("failure").hidden = !message;
-}
-
-function config() {
-  const text = byId("config").value.trim();
-  byId("config-error").textContent = "";
-  let options = null;
-  try {
-    if (text) options = JSON.parse(text);
-    if (options !== null && (typeof options !== "object" || Array.isArray(options))) throw new Error("give an object");
-  } catch (error) {
-    byId("config-error").textContent = `This must be a JSON object: ${error.message}`;
-    byId("config").focus();
-    throw error;
-  }
-  if (byId("fresh").checked) options = { rollout_id: Math.floor(Math.random() * 2 ** 31), ...options };
-  return options;
-}
-
-/** What one run shows beside its text. */
-class Meters {
-  constructor() {
-    this.began = performance.now();
-    this.first = null;
-    this.tokens = 0;
-    this.usage = null;
-    this.run = "";
-    this.cached = false;
-    this.timer = setInterval(() => this.show(), 200);
-  }
-
-  token() {
-    this.tokens += 1;
-    this.first ??= performance.now() - this.began;
-  }
-
-  add(usage) {
-    this.usage ??= { prompt_tokens: 0, completion_tokens: 0, cost: 0 };
-    this.usage.prompt_tokens += usage.prompt_tokens;
-    this.usage.completion_tokens += usage.completion_tokens;
-    const unknown = this.usage.cost === null || (usage.cost === null && !usage.cached);
-    this.usage.cost = unknown ? null : this.usage.cost + (usage.cost ?? 0);
-  }
-
-  stop() {
-    clearInterval(this.timer);
-    this.show();
-  }
-
-  show() {
-    const passed = performance.now() - this.began;
-    const rate = this.first === null ? null : this.tokens / Math.max(0.001, (passed - this.first) / 1000);
-    describe(byId("meters"), [
-      ["First token", seconds(this.first)],
-      ["Time", seconds(passed)],
-      ["Streamed", `${count(this.tokens)} tokens`],
-      ["Speed", rate === null || this.tokens < 3 ? "–" : `${count(Math.round(rate))} /s`],
-      ["Prompt", this.usage ? `${count(this.usage.prompt_tokens)} tokens` : "–"],
-      ["Completion", this.usage ? `${count(this.usage.completion_tokens)} tokens` : "–"],
-      ["Cost", this.cached ? "$0 (cached)" : money(this.usage?.cost)],
-      ["Run", this.run || "–"],
-    ]);
-  }
-}
-
-const on = {
-  started: ({ run: id }, meters) => ((meters.run = id), state("running", "Running")),
-  status: ({ message, module }) => (state("running", message), steps.add("status", message, module || undefined)),
-  token(data, meters) {
-    meters.token();
-    if (outputs.has(data.field)) outputs.token(data);
-    else if (data.text) steps.text("field", `${data.predictor} · ${data.field}`, `${data.lm_call} ${data.field}`, data.text);
-    state("running", "Streaming");
-  },
-  partial: (data) => outputs.has(data.field) && outputs.partial(data),
-  restart: (data) => (outputs.restart(data), steps.add("restart", data.reason)),
-  reasoning: (data) => steps.text("reasoning", data.predictor, `${data.lm_call} reasoning`, data.text),
-  tool: (data) => steps.add("tool", `${data.name}: ${data.stage}`, data.stage === "call" ? data.arguments : data.result),
-  custom: (data) => steps.add("event", data.name, data.data),
-  usage: (data, meters) => meters.add(data),
-  prediction(data, meters) {
-    meters.cached = data.run.cached;
-    outputs.prediction(data.outputs);
-    state("done", data.run.cached ? "Done, from the cache" : "Done");
-  },
-  error({ error }) {
-    steps.add("error", error.type, error.message);
-    fail(error.message);
-    state("failed", error.type === "cancelled" ? "Cancelled" : "Failed");
-  },
-};
-
-async function start() {
-  if (current) return;
-  let inputs, options;
-  try {
-    inputs = await form.read();
-    options = config();
-  } catch {
-    return;
-  }
-  current = new AbortController();
-  byId("cancel").disabled = false;
-  byId("run").disabled = true;
-  byId("outputs").setAttribute("aria-busy", "true");
-  fail("");
-  outputs.begin();
-  steps.begin();
-  state("running", "Waiting");
-  const meters = new Meters();
-  try {
-    for await (const { event, data } of run(path(), inputs, options, current.signal)) on[event]?.(data, meters);
-  } catch (error) {
-    if (error.name === "AbortError") state("failed", "Cancelled");
-    else refused(error);
-  } finally {
-    meters.stop();
-    outputs.end();
-    byId("outputs").removeAttribute("aria-busy");
-    byId("cancel").disabled = true;
-    byId("run").disabled = false;
-    current = null;
+const view = new RunView();
+const page = new ProgramPage(view);
+const runs = new RunsPanel(byId("runs"), { show: showPast, compare: compareRuns });
+const runner = new Runner({
+  page,
+  view,
+  began: () => (showNote(null), setTimeout(look, 100)),
+  ended: (record) => {
+    runs.add(record);
+    runs.mark(record);
     look();
-  }
+  },
+});
+let programs = [];
+let past = null;
+let look = () => {};
+
+function showNote(record) {
+  past = record;
+  byId("past-note").hidden = !record;
+  runs.mark(record);
 }
 
-function refused(error) {
-  state("failed", "Failed");
-  if (error.status === 401) askKey();
-  if (!(error.field && form.problem(error.field, error.message))) fail(error.message);
+function choose(name, given = null) {
+  const program = programs.find((each) => each.name === name) ?? programs[0];
+  runner.cancel();
+  showNote(null);
+  byId("program").value = program.name;
+  page.show(program, given);
+}
+
+function showPast(record) {
+  if (record.program !== page.program.name) choose(record.program);
+  runner.cancel();
+  page.asked(record.inputs);
+  view.replay(record);
+  showNote(record);
+  byId("answer").scrollIntoView({ block: "nearest" });
+}
+
+function open() {
+  const { program, inputs, config } = askedFor();
+  choose(program, inputs && { inputs, config });
+  page.form.focus();
+}
+
+function name({ title, simulated, programs: found }) {
+  programs = found;
+  document.title = byId("title").textContent = title;
+  byId("simulated").hidden = !simulated;
+  byId("program").replaceChildren(...programs.map((each) => el("option", {}, each.name)));
+  byId("program-pick").hidden = programs.length < 2;
+  byId("program-name").textContent = programs.length < 2 && programs[0].name !== title ? programs[0].name : "";
 }
 
 async function load() {
-  setUpTheme();
-  const { title, simulated, programs } = await withKey(() => getJson("programs"));
-  document.title = byId("title").textContent = title;
-  byId("simulated").hidden = !simulated;
-  const pick = byId("program");
-  pick.replaceChildren(...programs.map((each) => el("option", {}, each.name)));
-  pick.addEventListener("change", () => show(programs[pick.selectedIndex]));
-  byId("program-pick").hidden = programs.length < 2;
-  byId("program-name").textContent = programs.length < 2 && programs[0].name !== title ? programs[0].name : "";
-  show(programs[0]);
-  form.focus();
+  let about;
+  try {
+    about = await withKey(() => getJson("programs"));
+    if (!about.programs?.length) throw new Failure({ message: "no program is open to this key" }, 403);
+  } catch (error) {
+    view.state("failed", "Not started");
+    showStartProblem(error, load);
+    return;
+  }
+  hideStartProblem();
+  name(about);
+  open();
   look = watchServer();
 }
 
-byId("form").addEventListener("submit", (event) => (event.preventDefault(), start()));
-byId("cancel").addEventListener("click", () => current?.abort());
+async function tell(show) {
+  try {
+    const { inputs, config } = await page.told(show === showLink ? "draft" : "snippet");
+    const text = page.program.outputs.filter((field) => field.type === "str").at(-1)?.name ?? null;
+    const left = Object.entries(inputs).filter(([, value]) => /;base64,…/.test(JSON.stringify(value)));
+    show({ program: page.program.name, text, inputs, config }, left.map(([name]) => name));
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+  }
+}
+
+byId("start-late").remove();
+setUpTheme();
+setUpSnippets();
+setUpSharing();
+keepInView(byId("answer"), byId("strip"));
+followEnd(byId("answer"), () => page.chats);
+byId("form").addEventListener("submit", (event) => (event.preventDefault(), runner.start()));
+byId("cancel").addEventListener("click", () => runner.cancel());
 byId("key-button").addEventListener("click", () => askKey());
-byId("curl").addEventListener("click", async () => {
-  await navigator.clipboard.writeText(curl(path(), await form.read(), config()));
-  byId("curl").textContent = "Copied";
-  setTimeout(() => (byId("curl").textContent = "Copy as curl"), 1500);
-});
+byId("program").addEventListener("change", () => choose(byId("program").value));
+byId("snippets").addEventListener("click", () => tell(showSnippets));
+byId("share").addEventListener("click", () => tell(showLink));
+byId("use-inputs").addEventListener("click", () => page.fill(past.inputs, past.config));
+addEventListener("hashchange", open);
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) start();
-  if (event.key === "Escape" && !byId("key-dialog").open) current?.abort();
+  if (document.querySelector("dialog[open]")) return;
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) runner.start();
+  if (event.key === "Escape") runner.cancel();
 });
 
-load().catch((error) => fail(error.message));
+load();

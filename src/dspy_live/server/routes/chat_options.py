@@ -13,7 +13,7 @@ from dspy_live.server.routes.inputs import CONFIG_OPTIONS
 MOST_CHOICES = 16
 """The most choices of one request; each is a run of its own."""
 
-_OWN = frozenset({"model", "messages", "stream", "stream_options", "n", "response_format"})
+_OWN = frozenset({"model", "messages", "stream", "stream_options", "n", "response_format", "session"})
 _FOR_THE_LM = frozenset(CONFIG_OPTIONS) - {"n"}
 _WITHOUT_EFFECT = frozenset(
     {
@@ -63,7 +63,8 @@ def chat_options(body: Mapping[str, Any], schema: Schema) -> ChatOptions:
     """Return a request's options. Raises :class:`Unsupported` or :class:`BadRequest` with the parameter's name."""
     given = {name: value for name, value in body.items() if value is not None}
     for name in given:
-        _check_supported(name, given)
+        if name not in _OWN and name not in _FOR_THE_LM and name not in _WITHOUT_EFFECT:
+            refuse_unless_off(name, given, _OFF)
     stream = given.get("stream", False)
     if not isinstance(stream, bool):
         raise BadRequest("'stream' must be true or false", param="stream")
@@ -73,6 +74,8 @@ def chat_options(body: Mapping[str, Any], schema: Schema) -> ChatOptions:
     n = given.get("n", 1)
     if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MOST_CHOICES:
         raise BadRequest(f"'n' must be a whole number from 1 to {MOST_CHOICES}; got {n!r}", param="n")
+    if "session" in given and n > 1:
+        raise BadRequest("a session goes on with one answer; ask with n=1", param="n")
     if stream and n > 1:
         raise Unsupported("several choices can't be streamed; ask with n=1 or without stream", param="n")
     config = {name: value for name, value in given.items() if name in _FOR_THE_LM}
@@ -80,10 +83,9 @@ def chat_options(body: Mapping[str, Any], schema: Schema) -> ChatOptions:
     return ChatOptions(config, stream, options.get("include_usage") is True, n, fields)
 
 
-def _check_supported(name: str, given: Mapping[str, Any]) -> None:
-    if name in _OWN or name in _FOR_THE_LM or name in _WITHOUT_EFFECT:
-        return
-    if name in _OFF and any(given[name] == off and type(given[name]) is type(off) for off in _OFF[name]):
+def refuse_unless_off(name: str, given: Mapping[str, Any], off: Mapping[str, tuple[Any, ...]]) -> None:
+    """Raise :class:`Unsupported` for a parameter that a program can't do, unless its value asks for nothing."""
+    if any(given[name] == value and type(given[name]) is type(value) for value in off.get(name, ())):
         return
     if name in ("tools", "functions"):
         if given.get("tool_choice" if name == "tools" else "function_call") == "none":
@@ -93,41 +95,48 @@ def _check_supported(name: str, given: Mapping[str, Any]) -> None:
 
 
 def _fields(wanted: Any, schema: Schema) -> tuple[str, ...] | None:
+    described = wanted.get("json_schema") if isinstance(wanted, dict) else None
+    return json_fields(wanted, described, schema, "response_format", "json_schema.schema")
+
+
+def json_fields(wanted: Any, described: Any, schema: Schema, param: str, place: str) -> tuple[str, ...] | None:
+    """Return the outputs that a reply is to be a JSON object of, or ``None`` for text.
+
+    Args:
+        wanted: the format that is asked for, an object with ``type``.
+        described: the object that has its ``schema``.
+        schema: the program's.
+        param: the parameter's name, for errors.
+        place: where the schema stands in it, for errors.
+    """
     kind = wanted.get("type") if isinstance(wanted, dict) else None
     outputs = {field.name: field for field in schema.outputs}
     if kind == "text":
         return None
     if kind == "json_object":
         return tuple(outputs)
-    described = wanted.get("json_schema") if kind == "json_schema" else None
-    asked = described.get("schema") if isinstance(described, dict) else None
+    asked = described.get("schema") if isinstance(described, dict) and kind == "json_schema" else None
     if not isinstance(asked, dict):
-        raise BadRequest(
-            "'response_format' must have the type text, json_object, or json_schema with json_schema.schema",
-            param="response_format",
-        )
+        raise BadRequest(f"{param!r} must have the type text, json_object, or json_schema with {place}", param=param)
     properties = asked.get("properties")
     if asked.get("type", "object") != "object" or not isinstance(properties, dict):
-        raise Unsupported(
-            "the schema must be an object's with properties: a program's outputs", param="response_format"
-        )
+        raise Unsupported("the schema must be an object's with properties: a program's outputs", param=param)
     for name, part in properties.items():
-        _check_property(name, part, outputs, required=name in (asked.get("required") or ()))
+        _check_property(name, part, outputs, param, required=name in (asked.get("required") or ()))
     return tuple(name for name in properties if name in outputs)
 
 
-def _check_property(name: str, part: Any, outputs: Mapping[str, Field], *, required: bool) -> None:
+def _check_property(name: str, part: Any, outputs: Mapping[str, Field], param: str, *, required: bool) -> None:
     field = outputs.get(name)
     if field is None:
         if required:
             has = ", ".join(f"{one.name!r} ({one.type})" for one in outputs.values())
-            raise Unsupported(f"the program has no output {name!r}; it has {has}", param="response_format")
+            raise Unsupported(f"the program has no output {name!r}; it has {has}", param=param)
         return
     wanted, given = part.get("type") if isinstance(part, dict) else None, field.json_schema.get("type")
     allowed = wanted if isinstance(wanted, list) else [wanted]
     if wanted is None or given is None or given in allowed or (given == "integer" and "number" in allowed):
         return
     raise Unsupported(
-        f"the program's output {name!r} is {field.type}, which is no {' or '.join(map(str, allowed))}",
-        param="response_format",
+        f"the program's output {name!r} is {field.type}, which is no {' or '.join(map(str, allowed))}", param=param
     )

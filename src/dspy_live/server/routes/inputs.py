@@ -8,6 +8,7 @@ from typing import Any
 from dspy_live.core.call import Call
 from dspy_live.core.errors import InputError
 from dspy_live.core.schema import all_of
+from dspy_live.server.routes.messages import history_input
 from dspy_live.server.served import ServedProgram
 from dspy_live.server.transport.http import Request, parse_object
 
@@ -16,12 +17,20 @@ def _number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+MOST_COMPLETIONS = 128
+"""As OpenAI has it. Each is paid for, and kept in memory: a million of them, of one request, end a server."""
+
+
 def _whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _count(value: Any) -> bool:
     return _whole(value) and value >= 1
+
+
+def _completions(value: Any) -> bool:
+    return _count(value) and value <= MOST_COMPLETIONS
 
 
 def _stops(value: Any) -> bool:
@@ -42,7 +51,7 @@ CONFIG_OPTIONS: dict[str, _Check] = {
     "max_completion_tokens": _COUNT,
     "seed": _WHOLE,
     "stop": ("a string or a list of strings", _stops),
-    "n": _COUNT,
+    "n": (f"a whole number from 1 to {MOST_COMPLETIONS}", _completions),
     "presence_penalty": _NUMBER,
     "frequency_penalty": _NUMBER,
     "logit_bias": ("an object", lambda value: isinstance(value, dict)),
@@ -57,7 +66,7 @@ never a client's to say: an ``api_base`` from outside would have the server send
 def make_call(request: Request, program: ServedProgram, body: dict[str, Any], *, stream: bool) -> Call:
     """Return the checked call of a flat JSON body.
 
-    ``stream`` and ``config`` in the body are options where the program has no input of that name;
+    ``stream``, ``config`` and ``session`` in the body are options where the program has no input of that name;
     the ``X-Config`` header (a JSON object) works everywhere. A body's ``"stream": true`` turns
     streaming on. Raises :class:`InputError` that names the field.
     """
@@ -67,6 +76,11 @@ def make_call(request: Request, program: ServedProgram, body: dict[str, Any], *,
         if not isinstance(wanted, bool):
             raise InputError("field 'stream' must be true or false", field="stream", expected="bool")
         stream = stream or wanted
+    session: Any = request.header(b"x-session") or ""
+    if "session" in body and "session" not in names:
+        session = body.pop("session")
+    if session != "":
+        begin_history(program, body)
     config: Any = {}
     if "config" in body and "config" not in names:
         config = body.pop("config")
@@ -74,7 +88,8 @@ def make_call(request: Request, program: ServedProgram, body: dict[str, Any], *,
     if header is not None and header.strip():  # a proxy or a template may leave it empty
         config = parse_object(header.encode("latin-1"), "the X-Config header")  # bytes as they came, of UTF-8
     trace = request.header(b"traceparent") or ""  # the run becomes a part of its client's trace
-    return new_call(program, body, config, request.run_id, request.key, stream=stream, trace=trace)
+    call = new_call(program, body, config, request.run_id, request.key, stream=stream, trace=trace)
+    return in_session(call, program, session_name(session)) if session != "" else call
 
 
 def new_call(
@@ -105,3 +120,33 @@ def _option_error(name: str, value: Any) -> InputError | None:
     if value is None or fits(value):
         return None
     return InputError(f"the option {name!r} must be {expected}", field=f"config.{name}", expected=expected)
+
+
+LONGEST_SESSION = 200
+
+
+def begin_history(program: ServedProgram, inputs: dict[str, Any]) -> None:
+    """Give a call in a session a history that is empty, where it has none: the session has the rest."""
+    if (history := history_input(program.schema)) is not None:
+        inputs.setdefault(history, {"messages": []})
+
+
+def in_session(call: Call, program: ServedProgram, session: str) -> Call:
+    """Return the call in a session; raise :class:`InputError` where the program could not be told of it."""
+    if history_input(program.schema) is None:
+        raise InputError(
+            "this program has no input of type dspy.History, so it can't go on with a session", field="session"
+        )
+    return call.but(session=session)
+
+
+def session_name(value: Any) -> str:
+    """Return the name of a session; raise :class:`InputError` for what is none."""
+    of_an_address = isinstance(value, str) and "/" not in value and value not in (".", "..")
+    if isinstance(value, str) and of_an_address and 0 < len(value) <= LONGEST_SESSION and value.isprintable():
+        return value
+    raise InputError(
+        f"'session' must be a name of 1 to {LONGEST_SESSION} printable characters without '/'",
+        field="session",
+        expected="string",
+    )

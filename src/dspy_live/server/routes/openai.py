@@ -1,46 +1,48 @@
 """``/v1/chat/completions`` and ``/v1/models``: a program is a model.
 
 The last user message is the program's input: its text where the program takes one, else a JSON
-object of the inputs. Earlier turns go to an input of type ``dspy.History`` where there is one, and
-nowhere otherwise. The answer is the program's last ``str`` output, or with ``response_format`` its
-outputs as JSON. What a program can't do is refused by its name, system messages too.
+object of the inputs; images, files and sounds go to inputs of those types. Earlier turns go to an
+input of type ``dspy.History`` where there is one, and nowhere otherwise. The answer is the program's
+last ``str`` output, or with ``response_format`` its outputs as JSON. What a program can't do is refused
+by its name; system messages that it has no input for are named in ``ignored``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from dspy_live.core.call import Call
-from dspy_live.core.errors import InputError, NotFound, Stop
+from dspy_live.core.errors import NotFound, Stop
 from dspy_live.core.events import Predicted
 from dspy_live.core.schema import Schema
 from dspy_live.server.encoders.chat import ChatEncoder
 from dspy_live.server.encoders.json import dumps
 from dspy_live.server.encoders.plain import PlainText, plain_value
 from dspy_live.server.encoders.sinks import TextSink
-from dspy_live.server.errors import BadRequest, ClientGone, Unsupported, public_error
+from dspy_live.server.errors import ClientGone, public_error
+from dspy_live.server.routes.chat_messages import chat_turns
 from dspy_live.server.routes.chat_options import ChatOptions, chat_options
 from dspy_live.server.routes.choices import run_choices
-from dspy_live.server.routes.inputs import new_call
-from dspy_live.server.routes.question import question_inputs
+from dspy_live.server.routes.inputs import in_session, new_call, session_name
+from dspy_live.server.routes.messages import conversation
 from dspy_live.server.runs.registry import RegisteredRun
 from dspy_live.server.served import ServedProgram, find
 from dspy_live.server.transport.disconnect import cancel_on_disconnect
 from dspy_live.server.transport.event_stream import event_stream
-from dspy_live.server.transport.http import JSON, Request, parse_object
-
-_ROLES = ("user", "assistant", "system", "developer", "tool", "function")
+from dspy_live.server.transport.http import JSON, Request
 
 
 async def models(request: Request) -> None:
     """List the programs as models."""
-    data = [{"id": name, "object": "model", "created": 0, "owned_by": "dspy-live"} for name in request.app.programs]
+    names = [name for name in request.app.programs if request.app.keys.may_run(request.key, name)]
+    data = [{"id": name, "object": "model", "created": 0, "owned_by": "dspy-live"} for name in names]
     await request.reply_json({"object": "list", "data": data})
 
 
 async def model(request: Request) -> None:
     """Show one program as a model."""
-    name = find(request.app.programs, request.params["program"]).name
+    name = find_model(request, request.params["program"]).name
     await request.reply_json({"id": name, "object": "model", "created": 0, "owned_by": "dspy-live"})
 
 
@@ -50,9 +52,15 @@ async def chat_completions(request: Request) -> None:
     body = await request.json()
     program = find_model(request, body.get("model"))
     options = chat_options(body, program.schema)
-    inputs = chat_inputs(program.schema, body.get("messages"))
-    call = new_call(program, inputs, options.config, request.run_id, request.key, stream=options.stream)
-    encoder = ChatEncoder(call.id, program.name)
+    told = conversation(program.schema, chat_turns(body.get("messages")))
+    trace = request.header(b"traceparent") or ""
+    run_id, key = request.run_id, request.key
+    call = new_call(program, told.inputs, options.config, run_id, key, stream=options.stream, trace=trace)
+    session = body.get("session") or request.header(b"x-session")
+    if session:
+        call = in_session(call, program, session_name(session))
+    tell_ignored(request, told.ignored)
+    encoder = ChatEncoder(call.id, program.name, told.ignored)
     if options.stream:
         await _stream(request, program, call, encoder, options)
         return
@@ -65,10 +73,18 @@ async def chat_completions(request: Request) -> None:
     await request.reply(200, encoder.whole(contents, run.totals), JSON)
 
 
+def tell_ignored(request: Request, ignored: Iterable[str]) -> None:
+    """Name in ``X-Ignored`` what the program could not be told."""
+    if places := ", ".join(ignored):
+        request.reply_headers.append((b"x-ignored", places.encode()))
+
+
 def find_model(request: Request, name: Any) -> ServedProgram:
     """Return the program that is the model ``name``; raise :class:`NotFound`."""
     try:
-        program = find(request.app.programs, str(name or ""))
+        may_run = request.app.keys.may_run
+        shown = {one: program for one, program in request.app.programs.items() if may_run(request.key, one)}
+        program = find(shown, str(name or ""))
     except NotFound as exc:
         exc.details["param"] = "model"
         raise
@@ -109,76 +125,3 @@ async def _stream(
             await stream.end(encoder.error(public_error(exc, call.id)))
             return
         await stream.end(encoder.closing(run.totals, with_usage=options.with_usage))
-
-
-def chat_inputs(schema: Schema, messages: Any) -> dict[str, Any]:
-    """Return the inputs that a list of chat messages stands for; raise :class:`InputError`."""
-    if not isinstance(messages, list) or not messages:
-        raise InputError("'messages' must be a list with a message in it", field="messages", expected="array")
-    talk = _turns(messages)
-    if not talk or talk[-1][0] != "user":
-        raise InputError("the last message must be the user's", field="messages", expected="a user message last")
-    question = talk[-1][1]
-    history = next((f.name for f in schema.inputs if f.type.rpartition(".")[2] == "History"), None)
-    rest = Schema(schema.name, tuple(f for f in schema.inputs if f.name != history), schema.outputs, open=schema.open)
-    inputs = _question(rest, question)
-    if history is not None and history not in inputs:
-        answer = schema.last_text_output or "answer"
-        inputs[history] = {"messages": _pairs(rest, talk[:-1], answer)}
-    return inputs
-
-
-def _question(schema: Schema, text: str) -> dict[str, Any]:
-    try:
-        return question_inputs(schema, text)
-    except InputError as unclear:
-        try:
-            return parse_object(text, "the last user message")
-        except BadRequest:
-            raise unclear from None
-
-
-def _pairs(schema: Schema, talk: list[tuple[Any, str]], answer: str) -> list[dict[str, Any]]:
-    pairs: list[dict[str, Any]] = []
-    for role, text in talk:
-        if role == "user":
-            pairs.append(_question(schema, text))
-        elif pairs:
-            pairs[-1][answer] = text
-    return pairs
-
-
-def _turns(messages: list[Any]) -> list[tuple[str, str]]:
-    """Return role and text of the messages that are said by user and assistant; tools' are no part of a history."""
-    turns = []
-    for i, message in enumerate(messages):
-        if not isinstance(message, dict) or message.get("role") not in _ROLES:
-            raise BadRequest(
-                f"messages[{i}] must be an object with a role: {', '.join(_ROLES)}", param=f"messages[{i}].role"
-            )
-        role, content = message["role"], message.get("content")
-        if role in ("tool", "function"):
-            turns.append((role, ""))
-        elif content is None and role == "assistant":
-            continue  # it called tools
-        elif role in ("system", "developer"):
-            if _content(content).strip():
-                raise Unsupported(
-                    f"messages[{i}] is a {role} message: a program has instructions of its own and takes no others; "
-                    "leave it out, or put what it says into the user's message",
-                    param=f"messages[{i}].role",
-                )
-        else:
-            turns.append((role, _content(content)))
-    if turns and turns[-1][0] in ("tool", "function"):
-        return turns
-    return [turn for turn in turns if turn[0] in ("user", "assistant")]
-
-
-def _content(content: Any) -> str:
-    if isinstance(content, str):
-        return content
-    parts = content if isinstance(content, list) else []
-    if not parts or not all(isinstance(p, dict) and p.get("type") == "text" for p in parts):
-        raise InputError("a message's 'content' must be text", field="messages", expected="string")
-    return "".join(str(p.get("text", "")) for p in parts)

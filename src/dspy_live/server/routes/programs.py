@@ -12,7 +12,7 @@ from dspy_live.server.transport.http import Request
 async def index(request: Request) -> None:
     """List the programs; the first is the default one."""
     app = request.app
-    described = [describe(program) for program in app.programs.values()]
+    described = [describe(one) for one in app.programs.values() if app.keys.may_run(request.key, one.name)]
     await request.reply_json({"title": app.title, "simulated": app.simulated, "programs": described})
 
 
@@ -32,6 +32,7 @@ def describe(program: ServedProgram) -> dict[str, Any]:
         "open": schema.open,
         "inputs": [_field(f) for f in schema.inputs],
         "outputs": [_field(f) for f in schema.outputs],
+        "examples": [dict(example) for example in schema.examples],
     }
 
 

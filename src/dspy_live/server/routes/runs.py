@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 from dspy_live.core.errors import Cancelled, NotFound
 from dspy_live.runtime.scope import Scope
 from dspy_live.server.encoders.json import dumps
-from dspy_live.server.errors import BadRequest
+from dspy_live.server.errors import BadRequest, Gone
 from dspy_live.server.routes.inputs import make_call
 from dspy_live.server.runs.resumable import Resumable
 from dspy_live.server.transport.event_stream import EVENT_STREAM, event_stream
@@ -40,7 +40,7 @@ async def events(request: Request) -> None:
     run = resumables.get(run_id, request.key)
     if run is None:
         if not resumables.is_over(run_id, request.key):
-            raise NotFound(f"no run {run_id!r}; runs are kept for {request.app.grace:g} seconds without a reader")
+            raise NotFound(f"no run {run_id!r}; runs are kept for {request.app.keep_runs:g} seconds after their end")
         await request.reply_empty(204)
         return
     request.run_id, request.with_run = run.id, True
@@ -75,14 +75,31 @@ async def _read(request: Request, run: Resumable, reader: int, seq: int) -> None
         await stream.end()
 
 
+async def show(request: Request) -> None:
+    """Tell how a run stands; one of ``POST /runs`` that is over, what came of it, as long as it is kept."""
+    run_id, resumables = request.params["id"], request.app.resumables
+    kept = resumables.get(run_id, request.key)
+    if kept is not None:
+        await request.reply_json(kept.describe())
+        return
+    if resumables.is_over(run_id, request.key):
+        raise Gone(f"the run {run_id!r} is over, and no longer kept")
+    run = request.app.runs.find(run_id, request.key)
+    await request.reply_json({"run": run.totals.run(run.id), "status": "running"})
+
+
 async def cancel(request: Request) -> None:
-    """Stop a run of the asking key: any that is under way, however it was started."""
+    """Stop a run of the asking key, any that is under way, however it was started: by its id, or its client's name.
+
+    The name is what its request had as ``X-Client-Run-Id``.
+    """
     run_id, resumables = request.params["id"], request.app.resumables
     kept = resumables.get(run_id, request.key)
     if resumables.is_over(run_id, request.key) or (kept is not None and kept.ended):
         await request.reply_empty(204)
         return
-    request.app.runs.find(run_id, request.key).stop(Cancelled("the run was cancelled"))
+    for run in request.app.runs.find_all(run_id, request.key):
+        run.stop(Cancelled("the run was cancelled"))
     await request.reply_json({"run": {"id": run_id}, "status": "cancelling"}, 202)
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from dspy_live.core.errors import NotFound
 from dspy_live.server.transport.http import Request
+
+if TYPE_CHECKING:
+    from dspy_live.server.app import App
 
 PROMETHEUS = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 
@@ -24,23 +27,29 @@ _FAMILIES = (
 
 async def metrics(request: Request) -> None:
     """Reply with the text of the metrics hook, or with the server's own counts where there is none."""
-    hook = request.app.metrics
-    body = exposition(request.app.runs.statistics()) if hook is None else hook()
+    siblings = request.app.siblings
+    body = metrics_text(request.app) if siblings is None else await siblings.metrics()
     await request.reply(200, body, PROMETHEUS)
 
 
+def metrics_text(app: App) -> bytes:
+    """Return the metrics of this process."""
+    return exposition(app.runs.statistics()) if app.metrics is None else app.metrics()
+
+
 async def stats(request: Request) -> None:
-    """Reply with the statistics of this process as JSON."""
-    await request.reply_json(request.app.runs.statistics())
+    """Reply with the statistics as JSON: of this process, or of all workers of the server."""
+    siblings = request.app.siblings
+    await request.reply_json(request.app.runs.statistics() if siblings is None else await siblings.statistics())
 
 
 async def usage(request: Request) -> None:
-    """Reply with what the usage hook returns for the query parameters; a key sees its own usage only."""
+    """Reply with the ledger's usage for the query parameters; a key sees its own usage, or with the scope all."""
     hook = request.app.usage
     if hook is None:
         raise NotFound("this server keeps no ledger of usage")
     query = dict(parse_qsl(request.scope["query_string"].decode("latin-1")))
-    if request.key:
+    if request.key and not request.app.keys.sees_all_usage(request.key):
         query["key"] = request.key
     result = hook(query)
     if inspect.isawaitable(result):

@@ -39,12 +39,14 @@ class Socket:
     Args:
         send: ASGI's.
         lost: called with a :class:`ClientGone` when a write fails.
+        trace: the ``traceparent`` of its handshake, which its runs become a part of.
     """
 
-    __slots__ = ("_writer", "closed", "drop", "room")
+    __slots__ = ("_writer", "closed", "drop", "room", "trace")
 
-    def __init__(self, send: Send, lost: Callable[[ClientGone], object]) -> None:
+    def __init__(self, send: Send, lost: Callable[[ClientGone], object], trace: str = "") -> None:
         self._writer = Writer(send, lost)
+        self.trace = trace
         self.closed = False
         self.room = self._writer.room
         self.drop = self._writer.close
@@ -74,12 +76,15 @@ async def websocket(app: App, scope: Scope, receive: Receive, send: Send, name: 
     try:
         app.origins.check(scope)
         key = app.keys.check(scope, query=True)
+        if name is not None:  # else a typed frame may still name a program that the key may run
+            app.keys.check_program(key, name)
         program = app.default if name is None else find(app.programs, name)
     except LiveError as exc:
         return await reject(scope, send, exc), ""
     await send({"type": "websocket.accept", "headers": list(app.common_headers)})
     lost = CancelScope()
-    socket = Socket(send, lost.fail)
+    trace = next((value.decode("latin-1") for header, value in scope["headers"] if header == b"traceparent"), "")
+    socket = Socket(send, lost.fail, trace)
     session: Session | None = None
     try:
         async with lost:

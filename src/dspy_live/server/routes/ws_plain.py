@@ -7,7 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from dspy_live.core.call import new_id
-from dspy_live.core.errors import LiveError, Overloaded, Stop
+from dspy_live.core.errors import Cancelled, LiveError, Overloaded, Stop
 from dspy_live.server.encoders.plain import PlainText
 from dspy_live.server.encoders.sinks import TextSink
 from dspy_live.server.errors import ClientGone, public_error
@@ -24,6 +24,8 @@ WAITING = 16
 """Questions that may wait on one socket. A person asks one at a time; more is a client gone wrong."""
 
 DONE = "[DONE]"
+STOP = "[STOP]"
+"""A client's frame that ends the answer under way and takes back the questions that wait; ``[DONE]`` follows."""
 
 
 class PlainSession:
@@ -39,7 +41,12 @@ class PlainSession:
         self._task: asyncio.Task[None] | None = None
 
     async def take(self, text: str) -> None:
-        """Answer a question, now or when those before it are answered."""
+        """Answer a question, now or when those before it are answered; ``[STOP]`` is none."""
+        if text == STOP:
+            self._questions.clear()
+            if self._run is not None:
+                self._run.stop(Cancelled("the answer was stopped by its client"))
+            return
         if len(self._questions) >= WAITING:
             await self._socket.fail(Overloaded(f"{WAITING} questions wait on this socket already"))
             return
@@ -62,6 +69,9 @@ class PlainSession:
                 await self._answer(self._questions.popleft(), run_id)
             except ClientGone:
                 return
+            except Cancelled:
+                if not self._socket.text(DONE):
+                    await self._socket.room()
             except (Exception, Stop) as exc:
                 await self._fail(public_error(exc, run_id))
                 return
@@ -69,7 +79,7 @@ class PlainSession:
     async def _answer(self, question: str, run_id: str) -> None:
         program, socket = self._program, self._socket
         inputs = question_inputs(program.schema, question)
-        call = new_call(program, inputs, None, run_id, self._key, stream=True)
+        call = new_call(program, inputs, None, run_id, self._key, stream=True, trace=socket.trace)
         self._run = run = RegisteredRun(self._app.runs, run_id, self._key)
         text = PlainText(program.schema, run.stop, hold=program.hold_text)
         try:

@@ -23,7 +23,7 @@ from dspy_live.server.encoders.events import frames
 from dspy_live.server.encoders.json import dumps
 from dspy_live.server.encoders.sinks import CreditSink, FrameSink
 from dspy_live.server.errors import ClientGone, error_object, public_error
-from dspy_live.server.routes.inputs import new_call
+from dspy_live.server.routes.inputs import begin_history, in_session, new_call, session_name
 from dspy_live.server.runs.registry import RegisteredRun
 from dspy_live.server.served import ServedProgram, find
 from dspy_live.server.transport.http import parse_object
@@ -137,10 +137,16 @@ class TypedRun:
     async def _answer(self, frame: dict[str, Any]) -> Predicted:
         session, credit = self._session, self._credit
         name = frame.get("program")
+        session.app.keys.check_program(session.key, session.program.name if name is None else str(name))
         program = session.program if name is None else find(session.app.programs, str(name))
         stream = frame.get("stream", True) is not False
         inputs, config = frame.get("inputs", {}), frame.get("config")
-        call = new_call(program, inputs, config, self._run.id, session.key, stream=stream)
+        named = frame.get("session")
+        if named is not None and isinstance(inputs, dict):
+            begin_history(program, inputs)
+        call = new_call(program, inputs, config, self._run.id, session.key, stream=stream, trace=session.socket.trace)
+        if named is not None:
+            call = in_session(call, program, session_name(named))
         async with self._run:
             if credit is None:
                 return await program.run(call, self._sink, self._run.totals)

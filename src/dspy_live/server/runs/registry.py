@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from collections import deque
+from collections.abc import Collection, Iterator
 from types import TracebackType
 from typing import Any
 
 from dspy_live.core.errors import Cancelled, Draining, NotFound, Overloaded
 from dspy_live.runtime.scope import Scope
-from dspy_live.server.errors import ClientGone
+from dspy_live.server.errors import BadRequest, ClientGone
+from dspy_live.server.lm_watch import LMWatch
 from dspy_live.server.runs.totals import RunTotals
+
+_LONGEST_NAME = 128
+_CLIENTS_NAME = re.compile(rf"[\w.-]{{1,{_LONGEST_NAME}}}", re.ASCII)
 
 STOP_GRACE = 5.0
 """Seconds that stopped runs have to end at a shutdown; a program that ignores its stop must not prevent it."""
@@ -72,10 +78,12 @@ class RunRegistry:
 
     Args:
         limit: the most runs at once that the server's layers let in, for the statistics; ``None`` for no limit.
+        lm: learns from the runs whether the LM answers.
     """
 
-    def __init__(self, limit: int | None = None) -> None:
+    def __init__(self, limit: int | None = None, lm: LMWatch | None = None) -> None:
         self.limit = limit
+        self.lm = lm or LMWatch()
         self.draining = False
         self.leaving = False
         """True from the beginning of a shutdown: readiness is off, and each reply closes its connection."""
@@ -83,6 +91,7 @@ class RunRegistry:
         self.cost = 0.0
         self._began = time.monotonic()
         self._runs: dict[str, RegisteredRun] = {}
+        self._called: dict[tuple[str, str], list[str]] = {}
         self._durations: deque[float] = deque(maxlen=512)
         self._first: deque[float] = deque(maxlen=512)
         self._empty: asyncio.Event | None = None
@@ -102,10 +111,44 @@ class RunRegistry:
 
     def find(self, run_id: str, key: str) -> RegisteredRun:
         """Return a run of this key; another key's run is not found."""
-        run = self._runs.get(run_id)
-        if run is None or run.key != key:
+        return self.find_all(run_id, key)[0]
+
+    def find_all(self, run_id: str, key: str) -> list[RegisteredRun]:
+        """Return the run of this key with that id, or those to which its clients gave that name.
+
+        Raises :class:`NotFound` where there is none; another key's runs are not found.
+        """
+        found = self._named(run_id, key)
+        if not found:
             raise NotFound(f"no run {run_id!r} is under way")
-        return run
+        return found
+
+    def knows(self, run_id: str, key: str) -> bool:
+        """True where :meth:`find_all` finds a run."""
+        return bool(self._named(run_id, key))
+
+    def _named(self, run_id: str, key: str) -> list[RegisteredRun]:
+        ids = (run_id, *self._called.get((key, run_id), ()))
+        return [run for one in ids if (run := self._runs.get(one)) is not None and run.key == key]
+
+    @contextlib.contextmanager
+    def called(self, name: str, run_id: str, key: str) -> Iterator[None]:
+        """While inside, let a run be found by its client's own name for it too.
+
+        Raises :class:`BadRequest` for a name of another form than an id.
+        """
+        if not _CLIENTS_NAME.fullmatch(name):
+            raise BadRequest(
+                f"X-Client-Run-Id is up to {_LONGEST_NAME} letters, digits, '_', '.' and '-'; got {name[:80]!r}"
+            )
+        ids = self._called.setdefault((key, name), [])
+        ids.append(run_id)
+        try:
+            yield
+        finally:
+            ids.remove(run_id)
+            if not ids:
+                del self._called[key, name]
 
     def add(self, run: RegisteredRun) -> None:
         """Count a run in."""
@@ -117,6 +160,8 @@ class RunRegistry:
         totals = run.totals
         self.tokens += totals.tokens
         self.cost += totals.cost
+        if exc is not None or totals.lm_calls > totals.cached_calls:
+            self.lm.run_ended(exc)
         if exc is None:
             self.succeeded += 1
             self._durations.append(time.perf_counter() - totals.began)
@@ -164,12 +209,17 @@ class RunRegistry:
             "refused": self.refused,
             "tokens": self.tokens + sum(run.totals.tokens for run in self._runs.values()),
             "cost": round(self.cost, 10),
-            "duration_ms": _percentiles(self._durations),
-            "first_token_ms": _percentiles(self._first),
+            "duration_ms": percentiles(self._durations),
+            "first_token_ms": percentiles(self._first),
         }
 
+    def recent(self) -> tuple[list[float], list[float]]:
+        """Return how long the last 512 runs took, and how long until their first token, in seconds."""
+        return list(self._durations), list(self._first)
 
-def _percentiles(seconds: deque[float]) -> dict[str, float] | None:
+
+def percentiles(seconds: Collection[float]) -> dict[str, float] | None:
+    """Return the 50th, 95th and 99th percentile in milliseconds, ``None`` of nothing."""
     if not seconds:
         return None
     ordered = sorted(seconds)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import Cancelled, Stop
 from dspy_live.runtime.scope import Room
 from dspy_live.server.encoders.events import sse
 from dspy_live.server.encoders.sinks import FrameSink
-from dspy_live.server.errors import Gone, public_error
+from dspy_live.server.errors import Gone, error_object, public_error
 from dspy_live.server.runs.registry import RegisteredRun
 
 if TYPE_CHECKING:
@@ -28,13 +28,16 @@ UNDELIVERED = 64
 class Resumable:
     """One run, in a task of its own, that writes its frames into a log.
 
-    Without a reader for ``app.grace`` seconds the run is stopped; when it is over, its log is kept for as long.
+    Without a reader for ``app.grace`` seconds the run is stopped. When it is over, its log and its outcome are kept for
+    ``app.keep_runs`` seconds, and what nobody has read yet for no less than the grace.
     """
 
     def __init__(self, app: App, program: ServedProgram, call: Call, key: str) -> None:
         self.id = call.id
         self.key = key
         self.ended = False
+        self.outcome: dict[str, Any] = {"status": "running"}
+        self._ended_at = 0.0
         self._app = app
         self._run = RegisteredRun(app.runs, call.id, key)
         self._encoder = sse(call.id, self._run.totals)
@@ -57,6 +60,25 @@ class Resumable:
         if self._refusal is not None:
             raise self._refusal
         self._kept = True
+
+    @property
+    def size(self) -> int:
+        """Bytes that are kept of it."""
+        return self._bytes
+
+    @property
+    def is_read(self) -> bool:
+        """True while somebody reads it."""
+        return self._alone is None
+
+    def describe(self) -> dict[str, Any]:
+        """Return how the run stands: its status and usage, and when it is over its outputs or its error."""
+        return {"run": self._run.totals.run(self.id), **self.outcome}
+
+    def forget(self) -> None:
+        """Let go of a run that is over."""
+        self._cancel_timer()
+        self._app.resumables.forget(self)
 
     @property
     def last(self) -> int:
@@ -114,13 +136,19 @@ class Resumable:
                 self._refusal = exc
                 self._cancel_timer()
                 return
-            self._append(encoder.error(public_error(exc, self.id)))
+            error = public_error(exc, self.id)
+            status = "cancelled" if isinstance(error, Cancelled) else "failed"
+            self.outcome = {"status": status, **error_object(error, self.id)}
+            self._append(encoder.error(error))
         else:
+            self.outcome = {"status": "succeeded", "outputs": result.outputs}
             self._append(encoder.prediction(result))
         self._append(encoder.end())
         self.ended = True
+        self._ended_at = asyncio.get_running_loop().time()
         if self._alone is not None:
             self._leave_alone()
+        self._app.resumables.ended(self)
 
     def _append(self, frame: bytes) -> bool:
         self._log.append(frame)
@@ -138,7 +166,11 @@ class Resumable:
 
     def _leave_alone(self) -> None:
         self._cancel_timer()
-        self._alone = asyncio.get_running_loop().call_later(self._app.grace, self._abandoned)
+        loop, grace, keep = asyncio.get_running_loop(), self._app.grace, self._app.keep_runs
+        until = loop.time() + grace
+        if self.ended:
+            until = self._ended_at + (keep if self._delivered == self.last else max(keep, grace))
+        self._alone = loop.call_at(until, self._abandoned)
 
     def _cancel_timer(self) -> None:
         if self._alone is not None:
@@ -148,37 +180,7 @@ class Resumable:
     def _abandoned(self) -> None:
         self._alone = None
         if self.ended:
-            self._app.resumables.forget(self)
+            self.forget()
             return
         self._run.stop(Cancelled(f"nobody read the run for {self._app.grace:g} seconds"))
         self._leave_alone()
-
-
-class Resumables:
-    """The resumable runs of a server, and the names of those that are over."""
-
-    OVER = 4096
-
-    def __init__(self) -> None:
-        self._runs: dict[str, Resumable] = {}
-        self._over: dict[str, str] = {}
-
-    def add(self, run: Resumable) -> None:
-        """Keep a run."""
-        self._runs[run.id] = run
-
-    def get(self, run_id: str, key: str) -> Resumable | None:
-        """Return a run of this key, if it is kept."""
-        run = self._runs.get(run_id)
-        return run if run is not None and run.key == key else None
-
-    def is_over(self, run_id: str, key: str) -> bool:
-        """True for a run of this key that was kept once and is forgotten."""
-        return self._over.get(run_id) == key
-
-    def forget(self, run: Resumable) -> None:
-        """Drop a run's log; only its name is remembered, for some thousand runs."""
-        if self._runs.pop(run.id, None) is not None:
-            self._over[run.id] = run.key
-            if len(self._over) > self.OVER:
-                del self._over[next(iter(self._over))]

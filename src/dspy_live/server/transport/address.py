@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+from typing import Any
 
 from dspy_live.core.errors import ConfigurationError
 
@@ -27,15 +28,7 @@ def listen(host: str, port: int) -> socket.socket:
 
     Raises :class:`~dspy_live.core.errors.ConfigurationError` that says what is in the way.
     """
-    if not 0 <= port <= 65_535:  # getaddrinfo takes what is left over
-        raise ConfigurationError(f"a port is a number from 0 to 65535; got {port}")
-    try:
-        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        # localhost is two addresses, and not every client tries the second one.
-        family, _, _, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
-    except (OSError, UnicodeError) as exc:
-        why = getattr(exc, "strerror", None) or exc
-        raise ConfigurationError(f"{host!r} is no address to listen on: {why}") from None
+    family, address = resolved(host, port)
     try:
         listener = socket.create_server(address, family=family, backlog=BACKLOG)
     except OSError as exc:
@@ -43,6 +36,20 @@ def listen(host: str, port: int) -> socket.socket:
         raise ConfigurationError(f"can't listen on {host} port {port}: {why}; take another") from None
     listener.set_inheritable(True)
     return listener
+
+
+def resolved(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
+    """Return the family and the address of a host and a port to listen on."""
+    if not 0 <= port <= 65_535:  # getaddrinfo takes what is left over
+        raise ConfigurationError(f"a port is a number from 0 to 65535; got {port}")
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as exc:
+        why = getattr(exc, "strerror", None) or exc
+        raise ConfigurationError(f"{host!r} is no address to listen on: {why}") from None
+    # localhost is two addresses, and not every client tries the second one.
+    family, _, _, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
+    return family, address
 
 
 def url_of(listener: socket.socket, *, tls: bool = False) -> str:

@@ -30,7 +30,8 @@ class Request:
 
     ``run_id`` is the id of the run that it becomes, if it becomes one; ``began`` is true once the
     reply's head has been sent, from when on an error can't change the status any more. ``status``, ``sent`` (bytes of
-    the body), ``program`` and ``totals`` are for the access log.
+    the body), ``program`` and ``totals`` are for the access log. ``reply_headers`` are a route's own, for whatever the
+    reply becomes.
     """
 
     __slots__ = (
@@ -43,6 +44,7 @@ class Request:
         "params",
         "program",
         "receive",
+        "reply_headers",
         "run_id",
         "scope",
         "send_raw",
@@ -63,6 +65,7 @@ class Request:
         self.born = time.perf_counter()
         self.key = ""
         self.cors: Headers = []
+        self.reply_headers: Headers = []
         self.began = False
         self.status = 0
         self.sent = 0
@@ -121,6 +124,9 @@ class Request:
         head = [*self.app.common_headers, *headers]
         if self.with_run:
             head.append((b"x-run-id", self.run_id.encode()))
+        head += self.reply_headers
+        if self.with_run and self.key:
+            head += self.app.keys.headers(self.key) if status != 429 else ()
         head += self.cors
         if self.app.runs.leaving and self.scope.get("http_version", "1.1").startswith("1"):
             head.append(CLOSE)

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from starlette.types import Scope
 
 from dspy_live.core.errors import ConfigurationError
 from dspy_live.server.errors import Forbidden
+from dspy_live.server.option_names import OptionName, as_argument
 
 Headers = list[tuple[bytes, bytes]]
 
 _PREFLIGHT: Headers = [
     (b"access-control-allow-methods", b"GET, POST, DELETE"),
-    (b"access-control-allow-headers", b"authorization, content-type, last-event-id, x-api-key, x-config"),
+    (
+        b"access-control-allow-headers",
+        (
+            b"authorization, content-type, last-event-id, mcp-method, mcp-name, mcp-protocol-version, mcp-session-id, "
+            b"x-api-key, x-client-run-id, x-config, x-session"
+        ),
+    ),
     (b"access-control-max-age", b"600"),
 ]
+_READABLE = (
+    b"mcp-session-id, x-run-id, server-timing, x-ignored, x-simulated, retry-after, "
+    b"x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset"
+)
+_PORTS = {"http": 80, "https": 443}
 
 
 class Origins:
@@ -25,14 +37,17 @@ class Origins:
 
     Args:
         allowed: origins such as ``"https://app.example"``, or ``"*"`` for any.
+        option_name: says how an option is set where the reader of an error can set it.
 
     Raises :class:`~dspy_live.core.errors.ConfigurationError` for what no page can have as its origin.
     """
 
-    def __init__(self, allowed: Sequence[str] = ()) -> None:
+    def __init__(self, allowed: Sequence[str] = (), option_name: OptionName = as_argument) -> None:
         self.local_only = False
-        """True when the server is on loopback and asks for no key. A page of any site can then get here by letting
-        its own name resolve to 127.0.0.1, so only pages at an address or at localhost count as the server's own."""
+        """True when the server is on loopback, asks for no key and has no proxy in front. A page of any site can then
+        get here by letting its own name resolve to 127.0.0.1, so only requests to an address or to localhost are for
+        this server."""
+        self._option_name = option_name
         self._any = "*" in allowed
         self._allowed = {origin.rstrip("/").lower() for origin in allowed}
         for origin in self._allowed - {"*", "null"}:
@@ -41,31 +56,53 @@ class Origins:
                 raise ConfigurationError(
                     f"an origin is like https://app.example or http://localhost:3000; got {origin!r}"
                 )
+        self._names = {urlsplit(origin).hostname or "" for origin in self._allowed}
 
     def check(self, scope: Scope) -> Headers:
         """Return the CORS headers of the reply; raise :class:`Forbidden` for a page of another origin.
 
-        A request without ``Origin`` does not come from a page of another site and passes.
+        A request without ``Origin`` does not come from a page of another site and passes, unless the page has made its
+        own name point here.
         """
-        origin = host = b""
+        origin = host = site = b""
         for name, value in scope["headers"]:
             if name == b"origin":
                 origin = value
             elif name == b"host":
                 host = value
+            elif name == b"sec-fetch-site":
+                site = value
+        asked = _split("//" + host.decode("latin-1").lower())
+        if self.local_only and not self._any:
+            self._check_host(asked)
         if not origin:
             return []
         text = origin.decode("latin-1").lower()
         if self._any or text in self._allowed:
             return [
                 (b"access-control-allow-origin", origin),
-                (b"access-control-expose-headers", b"x-run-id, server-timing, x-simulated, retry-after"),
+                (b"access-control-expose-headers", _READABLE),
                 (b"vary", b"origin"),
             ]
-        own = urlsplit(text)
-        if own.netloc == host.decode("latin-1").lower() and not (self.local_only and _is_name(own.hostname or "")):
+        # A browser says itself whether a page asks its own origin, whatever a proxy has made of the Host; no page can
+        # write this header. Older browsers, and those that got the page over plain HTTP, send none.
+        if site == b"same-origin" or _same(_split(text), asked):
             return []
-        raise Forbidden(f"pages of {text[:200]} may not ask this server; allow it with origins=")
+        raise Forbidden(
+            f"pages of {text[:200]} may not ask this server, which was asked as {asked.netloc[:200]!r}: allow them "
+            f"with {self._option_name('origins', text[:200])}; if that is the server's own address at a proxy, name "
+            f"the proxy with {self._option_name('forwarded_allow_ips', 'ADDRESS')} and let it send X-Forwarded-Host"
+        )
+
+    def _check_host(self, asked: SplitResult) -> None:
+        name = asked.hostname or ""
+        if name in self._names or not _is_name(name):
+            return
+        raise Forbidden(
+            f"this server takes requests of its own machine, and was asked as {name[:200]!r}: behind a proxy, name the "
+            f"proxy with {self._option_name('forwarded_allow_ips', 'ADDRESS')}; else allow the name with "
+            f"{self._option_name('origins', f'http://{name[:200]}')}, or ask for a key"
+        )
 
     @staticmethod
     def preflight() -> Headers:
@@ -73,8 +110,30 @@ class Origins:
         return _PREFLIGHT
 
 
+def _split(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError:  # brackets that don't close
+        return urlsplit("")
+
+
+def _same(origin: SplitResult, asked: SplitResult) -> bool:
+    """True for one host and port; a Host without a port has that of the page's scheme: proxies change the scheme."""
+    if origin.hostname is None or origin.hostname != asked.hostname:
+        return False
+    usual = _PORTS.get(origin.scheme)
+    return (_port(origin) or usual) == (_port(asked) or usual)
+
+
+def _port(parts: SplitResult) -> int | None:
+    try:
+        return parts.port
+    except ValueError:  # no number
+        return -1
+
+
 def _is_name(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
+    if host in ("", "localhost") or host.endswith(".localhost"):
         return False
     try:
         ipaddress.ip_address(host)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from dspy_live.core.errors import LiveError, NotFound
 from dspy_live.server.errors import MethodNotAllowed, error_object
+from dspy_live.server.keys.key import KeyScope
 
 if TYPE_CHECKING:
     from dspy_live.server.transport.http import Request
@@ -21,9 +22,11 @@ ErrorObject: TypeAlias = "Callable[[LiveError, str | None], dict[str, Any]]"
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One route: open routes ask for no key; ``query_key`` ones also take it from the query string.
+    """One route: open routes ask for no key; ``query_key`` ones also take it from the query string. The key must have a
+    scope of ``wants``.
 
-    ``error_object`` makes the body of its error replies.
+    ``error_object`` makes the body of its error replies. ``of_run`` routes are about the run with the path's ``id`` and
+    read no body: where it is another worker's run, that one answers.
     """
 
     method: str
@@ -32,6 +35,8 @@ class Route:
     open: bool = False
     query_key: bool = False
     error_object: ErrorObject = error_object
+    wants: tuple[KeyScope, ...] = ("run",)
+    of_run: bool = False
 
 
 class Router:

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine, Generator, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import uvicorn
@@ -20,6 +21,8 @@ from dspy_live.server.app import App
 from dspy_live.server.transport.address import BACKLOG, is_loopback, listen, url_of
 from dspy_live.server.transport.last_clients import HEAD_SECONDS, accept_waiting, await_heads
 from dspy_live.server.transport.protocol import Protocol
+from dspy_live.server.transport.tls import Certificate, certificate_of
+from dspy_live.server.transport.ws_protocol import WebSocketProtocol
 
 log = logging.getLogger("dspy_live.server")
 
@@ -32,6 +35,10 @@ close, and no request meets a closing connection."""
 
 END_SECONDS = 5
 """Seconds that a client has to read the end of its reply after its run has ended, at a shutdown."""
+
+
+RETIRE_SECONDS = 5.0
+"""Seconds that kept connections have to be used once more, and told to go elsewhere, when their process is replaced."""
 
 
 class LiveServer(uvicorn.Server):
@@ -63,7 +70,7 @@ class LiveServer(uvicorn.Server):
             uvicorn.Config(
                 app,
                 http=Protocol,
-                ws="websockets-sansio",
+                ws=WebSocketProtocol,
                 loop="uvloop",
                 lifespan="on",
                 backlog=BACKLOG,
@@ -86,6 +93,7 @@ class LiveServer(uvicorn.Server):
         self._over: asyncio.Event | None = None
         self._hurried: asyncio.Event | None = None
         self._draining: asyncio.Task[None] | None = None
+        self._retired = False
 
     def stop(self, *, at_once: bool = False) -> None:
         """Begin the shutdown, from any thread; with ``at_once`` there is no lame-duck time.
@@ -94,6 +102,18 @@ class LiveServer(uvicorn.Server):
         """
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._stop, at_once)
+
+    def retire(self) -> None:
+        """Begin the shutdown, on the loop, where another process listens on the same socket: leave new clients to it.
+
+        Nothing more is accepted. In the lame-duck time, :data:`RETIRE_SECONDS` at least, each reply is the last one of
+        its connection. What is idle then is closed, so that no client meets the drain.
+        """
+        self._lame_duck = max(self._lame_duck, RETIRE_SECONDS)
+        for server in self.servers:
+            server.close()
+        self._retired = True
+        self._stop(False)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start accepting connections."""
@@ -112,7 +132,7 @@ class LiveServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop listening, answer the clients that had connected before, and close."""
-        if self._lame_duck:
+        if self._lame_duck and not self._retired:
             accepted = accept_waiting(listener for server in self.servers for listener in server.sockets)
             for server in self.servers:
                 server.close()  # in the same step, so that nobody connects in between
@@ -151,6 +171,10 @@ class LiveServer(uvicorn.Server):
         if self._lame_duck:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._hurried.wait(), self._lame_duck)
+        if self._retired:
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, Protocol):
+                    connection.shutdown()
         await self._live.drain(0.0 if self._hurried.is_set() else self._drain)
         self._over.set()
 
@@ -166,9 +190,12 @@ def serve(
     allow_simulated: bool = False,
     wrap: Callable[[App], ASGIApp] | None = None,
     on_ready: Callable[[str], None] | None = None,
+    on_hangup: Callable[[], object] | None = None,
     sockets: Sequence[socket.socket] | None = None,
+    steered: Callable[[LiveServer], AbstractAsyncContextManager[None]] | None = None,
     ssl_certfile: str | None = None,
     ssl_keyfile: str | None = None,
+    ssl_keyfile_password: str | None = None,
 ) -> signal.Signals | None:
     """Serve ``app`` until SIGTERM or SIGINT, then drain; a second signal cuts the drain short.
 
@@ -188,21 +215,27 @@ def serve(
         allow_simulated: serve another address than loopback with the simulated LM.
         wrap: returns the ASGI application to run in place of ``app``, for middleware.
         on_ready: called with the server's URL when it accepts connections.
+        on_hangup: called on the loop for each SIGHUP that does not end the server, to read settings again; must be
+            quick and must not raise.
         sockets: listening sockets to use in place of ``host`` and ``port``, for worker processes.
-        ssl_certfile: a certificate chain, in PEM; the server then speaks TLS.
-        ssl_keyfile: its private key, in PEM.
+        steered: a context around the server's life that ends it with ``stop()`` or ``retire()``, in place of signals,
+            which are then let be: for a worker process, whose supervisor has them.
+        ssl_certfile: a certificate chain, in PEM; the server then speaks TLS 1.2 or newer. SIGHUP reads it again.
+        ssl_keyfile: its private key, in PEM; by default it is in ``ssl_certfile`` too.
+        ssl_keyfile_password: of an encrypted key.
 
-    Raises :class:`~dspy_live.core.errors.ConfigurationError` for an address that can't or must not be used, and for a
-    time below 0.
+    Raises :class:`~dspy_live.core.errors.ConfigurationError` for an address that can't or must not be used, for a
+    certificate that can't, and for a time below 0.
     """
     for name, value in (("drain", drain), ("lame_duck", lame_duck)):
         if value is not None and not value >= 0:
             raise ConfigurationError(f"{name} must be 0 or more seconds; got {value!r}")
+    certificate = certificate_of(ssl_certfile, ssl_keyfile, ssl_keyfile_password)
     if sockets is None:
         check_address(app, host, no_auth=no_auth, allow_simulated=allow_simulated)
         sockets = [listen(host, port)]
-    app.origins.local_only = is_loopback(sockets[0].getsockname()[0]) and not app.keys
-    url = url_of(sockets[0], tls=ssl_certfile is not None)
+    app.origins.local_only = is_loopback(sockets[0].getsockname()[0]) and not app.keys and app.proxies is None
+    url = url_of(sockets[0], tls=certificate is not None)
 
     def ready() -> None:
         _settle_memory()
@@ -215,11 +248,14 @@ def serve(
         drain=drain,
         lame_duck=lame_duck,
         on_ready=ready,
-        ssl_certfile=ssl_certfile,
-        ssl_keyfile=ssl_keyfile,
+        ssl_context_factory=None if certificate is None else lambda config, default: certificate.context,
     )
+    if certificate is not None:
+        on_hangup = _renewing(certificate, on_hangup)
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
-        return runner.run(_until_signal(server, list(sockets)))
+        if steered is not None:
+            return runner.run(_steered(server, list(sockets), steered))
+        return runner.run(_until_signal(server, list(sockets), on_hangup))
 
 
 def check_address(app: App, host: str, *, no_auth: bool, allow_simulated: bool) -> None:
@@ -238,7 +274,34 @@ def check_address(app: App, host: str, *, no_auth: bool, allow_simulated: bool) 
         )
 
 
-async def _until_signal(server: LiveServer, sockets: list[socket.socket]) -> signal.Signals | None:
+def _renewing(certificate: Certificate, then: Callable[[], object] | None) -> Callable[[], None]:
+    """Return what a SIGHUP does: read the certificate again, then ``then``."""
+
+    def hangup() -> None:
+        try:
+            certificate.reload()
+            log.warning("SIGHUP: the certificate %s was read again", certificate.chain)
+        except ConfigurationError as exc:
+            log.error("SIGHUP: the old certificate is kept: %s", exc.message)
+        if then is not None:
+            then()
+
+    return hangup
+
+
+async def _steered(
+    server: LiveServer,
+    sockets: list[socket.socket],
+    steered: Callable[[LiveServer], AbstractAsyncContextManager[None]],
+) -> None:
+    async with steered(server):
+        serving: Coroutine[Any, Any, None] = server.serve(sockets)
+        await serving
+
+
+async def _until_signal(
+    server: LiveServer, sockets: list[socket.socket], on_hangup: Callable[[], object] | None
+) -> signal.Signals | None:
     loop = asyncio.get_running_loop()
     signals = [signal.SIGTERM, signal.SIGINT]
     seen: list[signal.Signals] = []
@@ -253,6 +316,8 @@ async def _until_signal(server: LiveServer, sockets: list[socket.socket]) -> sig
         signals.append(signal.SIGHUP)
         if on_terminal():
             loop.add_signal_handler(signal.SIGHUP, stop, signal.SIGTERM)
+        elif on_hangup is not None:
+            loop.add_signal_handler(signal.SIGHUP, on_hangup)
         else:
             loop.add_signal_handler(signal.SIGHUP, log.warning, "SIGHUP: nothing is reloaded; start the server again")
     try:

@@ -1,0 +1,61 @@
+"""Python, the packages, and the extras."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+from dspy_live.cli.doctor.finding import Finding
+
+_EXTRAS = {
+    "shell": ("prompt_toolkit", "libcst", "pygments", "plotext"),
+    "plot": ("matplotlib",),
+    "redis": ("redis",),
+    "postgres": ("psycopg",),
+    "otel": ("opentelemetry.sdk",),
+    "ray": ("ray",),
+}
+"""The modules of each extra. ``needed`` extras are looked at more strictly."""
+
+
+def installation(needed: set[str]) -> Iterator[Finding]:
+    """Look at Python, the packages and the extras; ``needed`` names the extras that the configuration asks for."""
+    detail = f"{platform.python_version()} on {platform.system()} {platform.machine()}, {sys.executable}"
+    yield Finding("ok", "python", detail)
+    yield Finding("ok", "dspy-live", version("dspy-live"))
+    yield _dspy(version("dspy"))
+    if sys.platform != "win32":
+        found = find_spec("uvloop") is not None
+        if found:
+            yield Finding("ok", "uvloop", version("uvloop"))
+        else:
+            yield Finding("note", "uvloop", "not installed: servers are slower", "pip install uvloop")
+    for extra, modules in _EXTRAS.items():
+        yield _extra(extra, [name for name in modules if not _there(name)], extra in needed)
+
+
+def _dspy(found: str) -> Finding:
+    if found.split(".")[:2] == ["3", "4"]:
+        return Finding("ok", "dspy", found)
+    return Finding(
+        "bad", "dspy", f"{found}; this version of dspy-live is built for 3.4", "pip install 'dspy>=3.4,<3.5'"
+    )
+
+
+def _extra(name: str, missing: list[str], needed: bool) -> Finding:
+    if not missing:
+        return Finding("ok", name, "installed")
+    install = f"pip install 'dspy-live[{name}]'"
+    if needed:
+        return Finding("bad", name, "not installed, and the configuration needs it", install)
+    return Finding("note", name, "not installed", f"{install} if you want it")
+
+
+def _there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except (ModuleNotFoundError, PackageNotFoundError):
+        return False

@@ -1,0 +1,1 @@
+"""``serve --workers``: a supervisor, and the processes that serve."""

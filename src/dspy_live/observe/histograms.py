@@ -1,0 +1,38 @@
+"""Histograms of seconds by name, for Prometheus: counted in a microsecond, put together when they are read."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping
+from typing import Any
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+"""The bounds, for durations from a cached answer to a long agent."""
+
+
+class Histogram:
+    """How many durations were up to each bound, and their sum."""
+
+    __slots__ = ("counts", "total")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(SECONDS) + 1)
+        self.total = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one duration."""
+        self.counts[bisect_left(SECONDS, seconds)] += 1
+        self.total += seconds
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Return each bound with the count of durations up to it, as Prometheus has them."""
+        below, result = 0, []
+        for bound, count in zip((*map(str, SECONDS), "+Inf"), self.counts, strict=True):
+            below += count
+            result.append((bound, float(below)))
+        return result
+
+
+def series(known: Mapping[str, Any], name: str, most: int) -> str:
+    """Return ``name``, or ``"(other)"`` for one that would be more than the most that get a series of their own."""
+    return name if name in known or len(known) < most else "(other)"

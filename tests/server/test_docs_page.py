@@ -1,0 +1,108 @@
+"""``/docs`` in a real browser: everything of the OpenAPI document, and requests that can be sent from it."""
+
+from __future__ import annotations
+
+import pytest
+from tests.server.browser import Page
+from tests.server.pages import has_no_barrier, resize
+from tests.server.support import Live, http, qa, serving
+
+READY = "document.querySelector('details.operation[open] .try')"
+
+
+def open_docs(page: Page, live: Live, operation: str = "") -> None:
+    page.goto("about:blank")
+    page.goto(f"{live.url}/docs#{operation}")
+    page.wait(f"document.querySelector('#{operation} .try')" if operation else READY)
+
+
+def send(page: Page, operation: str) -> str:
+    page.evaluate(f"document.querySelector('#{operation} .try button[type=submit]').click()")
+    page.wait(f"document.querySelector('#{operation} .try button.primary + button').disabled")
+    page.wait(f"document.querySelector('#{operation} .try-status').dataset.ok")
+    return page.text(f"#{operation} .try-reply")
+
+
+def test_it_lists_every_operation_and_the_websockets(quiet_tab: Page, guide: Live) -> None:
+    page = quiet_tab
+    open_docs(page, guide)
+    shown = page.evaluate(
+        "[...document.querySelectorAll('details.operation')].map(e =>"
+        " [e.querySelector('.method').textContent.toLowerCase(), e.querySelector('.path').textContent].join(' '))"
+    )
+    doc = http.get(guide.url + "/openapi.json").json()
+    assert sorted(shown) == sorted(f"{method} {path}" for path, all_ in doc["paths"].items() for method in all_)
+    assert "/programs/talk/ws" in page.text("#websockets + .paths")
+
+
+def test_schemas_are_expanded_down_to_the_last_member(quiet_tab: Page, guide: Live) -> None:
+    page = quiet_tab
+    open_docs(page, guide, "post_programs_survey_predict")
+    body = page.text("#post_programs_survey_predict .members")
+    for words in ("as the people there call it", "list of string", "temperature", "max_tokens", '"city" or "town"'):
+        assert words in body
+    errors = page.text("#post_programs_survey_predict .inside")
+    for words in ("lm_truncated", "invalid_input", "circuit_open", "Server-Timing", "text/event-stream", "prediction"):
+        assert words in errors
+
+
+def test_an_example_is_sent_as_it_stands(quiet_tab: Page, guide: Live) -> None:
+    page = quiet_tab
+    for operation, words in {
+        "post_predict": '"run": {',
+        "post_programs_survey_predict": '"summary": "Two places were seen."',
+        "post_predict_stream": "data: [DONE]",
+        "post_runs": '"events": "/runs/',
+        "get_health_ready": '"status": "ready"',
+        "get_metrics": "dspy_live_server_runs_started_total",
+        "post_v1_chat_completions": '"error"',  # this program takes more than a text
+    }.items():
+        open_docs(page, guide, operation)
+        assert words in send(page, operation), operation
+    page.errors.clear()
+
+
+def test_parameters_are_filled_in(quiet_tab: Page, guide: Live) -> None:
+    page = quiet_tab
+    open_docs(page, guide, "get_programs_program")
+    page.evaluate("(document.querySelector('#get_programs_program-program').value = 'talk')")
+    assert '"name": "talk"' in send(page, "get_programs_program")
+    page.evaluate("(document.querySelector('#get_programs_program-program').value = 'no/such')")
+    assert "not_found" in send(page, "get_programs_program")
+    assert page.text("#get_programs_program .try-status").startswith("404")
+    page.errors.clear()
+
+
+def test_a_stream_shows_as_it_comes_and_can_be_cancelled(quiet_tab: Page, guide: Live) -> None:
+    page = quiet_tab
+    open_docs(page, guide, "post_predict_stream")
+    body = '{"question": "endless", "style": "short"}'
+    page.evaluate(f"(document.querySelector('#post_predict_stream-body').value = {body!r})")
+    page.evaluate("document.querySelector('#post_predict_stream .try button[type=submit]').click()")
+    page.wait("document.querySelector('#post_predict_stream .try-reply').textContent.includes('event: token')")
+    page.evaluate("document.querySelector('#post_predict_stream .try button.primary + button').click()")
+    page.wait("document.querySelector('#post_predict_stream .try-status').textContent.startsWith('Cancelled')")
+
+
+def test_it_asks_for_a_key_and_sends_it(quiet_tab: Page) -> None:
+    page = quiet_tab
+    with serving(qa(), api_keys=["open-sesame"]) as live:
+        page.goto(live.url + "/docs")
+        page.wait("document.querySelector('#key-dialog').open")
+        page.type("#key", "open-sesame")
+        page.press("Enter")
+        page.wait(READY)
+        assert '"answer": "You asked: text"' in send(page, "post_predict")
+        page.goto("about:blank")
+    page.errors.clear()
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, True), (390, False)])
+def test_it_has_no_barrier_and_fits(quiet_tab: Page, guide: Live, width: int, dark: bool) -> None:
+    page = quiet_tab
+    resize(page, width, dark=dark)
+    open_docs(page, guide, "post_programs_survey_predict")
+    send(page, "post_programs_survey_predict")
+    page.evaluate("document.querySelectorAll('.operation[open] details').forEach((each) => { each.open = true; })")
+    has_no_barrier(page)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth") is True
