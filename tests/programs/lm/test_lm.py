@@ -577,7 +577,7 @@ def test_many_calls_from_many_threads(sim: Sim) -> None:
 
 def test_more_connections_than_dspys_hundred(paced: Sim) -> None:
     """DSPy's own engine stops at 100 connections; ours has no cap."""
-    paced.server.set_options(ttft=0.4)
+    paced.server.set_options(ttft=2.0)
 
     async def all_at_once() -> None:
         lm = paced.lm(max_tokens=2)
