@@ -116,7 +116,11 @@ def file_attachment(given: dict[str, Any], where: str) -> Attachment:
 
 
 def _audio(part: dict[str, Any], where: str) -> Attachment:
-    given = _inner(part, "input_audio", where)
+    return audio_attachment(_inner(part, "input_audio", where), where)
+
+
+def audio_attachment(given: dict[str, Any], where: str) -> Attachment:
+    """Return a recording from ``data`` and ``format``."""
     data = needed(given, "data", f"{where}.input_audio")
     return Attachment("Audio", {"data": data, "audio_format": needed(given, "format", f"{where}.input_audio")}, where)
 

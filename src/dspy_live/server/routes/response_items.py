@@ -6,7 +6,7 @@ from typing import Any
 
 from dspy_live.core.errors import InputError
 from dspy_live.server.errors import BadRequest, Unsupported
-from dspy_live.server.routes.chat_messages import Part, file_attachment, needed, parts_of
+from dspy_live.server.routes.chat_messages import Part, audio_attachment, file_attachment, needed, parts_of
 from dspy_live.server.routes.messages import Attachment, Role, Turn
 
 _ROLES: dict[Any, Role] = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
@@ -73,8 +73,7 @@ def _audio(part: dict[str, Any], where: str) -> Attachment:
     given = part.get("input_audio")
     if not isinstance(given, dict):
         raise InputError(f"{where}.input_audio must be an object", field="input", expected="object")
-    data = needed(given, "data", f"{where}.input_audio")
-    return Attachment("Audio", {"data": data, "audio_format": needed(given, "format", f"{where}.input_audio")}, where)
+    return audio_attachment(given, where)
 
 
 _PARTS: dict[str, Part] = {
