@@ -40,6 +40,21 @@ async def test_a_call_that_is_not_left_is_untouched() -> None:
 
 
 @virtual_time
+async def test_a_call_that_can_not_block_stays_in_the_callers_task() -> None:
+    tasks: list[Any] = []
+
+    async def inner(call: Call, sink: Sink) -> Result:
+        tasks.append(asyncio.current_task())
+        return Completion({})
+
+    blocks = [False, True]
+    service = Detached(when=lambda: blocks.pop(0))(inner)
+    await service(Call({}), DISCARD)
+    await service(Call({}), DISCARD)
+    assert [task is asyncio.current_task() for task in tasks] == [True, False]
+
+
+@virtual_time
 async def test_a_caller_that_leaves_waits_for_a_quick_end_and_no_longer() -> None:
     for hold_exit, left_at in ((False, 1), (True, 1.5)):
         began = now()

@@ -154,3 +154,27 @@ def test_a_callbacks_start_sees_the_call_around_it() -> None:
     (outer, around), *inner = seen
     assert around is None
     assert [parent for _, parent in inner] == [outer, outer]
+
+
+def test_the_methods_of_a_module_are_those_that_we_have_a_shorter_way_for() -> None:
+    """``Module.__call__`` and ``acall`` do two things around ``forward``: the calling modules, and a usage tracker."""
+    for method in (dspy.Module.__call__, dspy.Module.acall):
+        while "caller_modules" not in method.__code__.co_varnames:
+            method = method.__wrapped__
+        assert method.__globals__ is vars(internals.module)
+        assert method.__code__.co_varnames == ("self", "args", "kwargs", "thread_local_overrides", "caller_modules",
+                                               "usage_tracker", "output", "tokens")  # fmt: skip
+
+
+def test_settings_of_a_run_are_those_of_a_context() -> None:
+    with dspy.context(temperature_of_mine=1):
+        ours = internals.current_settings()
+        with dspy.context():
+            assert internals.overrides() == ours
+            assert type(internals.overrides()) is type(ours)
+
+
+def test_options_that_dspys_own_engine_carries() -> None:
+    assert {"max_tokens", "max_completion_tokens", "temperature", "response_format"} <= internals.NATIVE_REQUEST_KEYS
+    assert not {"extra_body", "n"} & internals.NATIVE_REQUEST_KEYS
+    assert {"api_key", "api_base", "base_url", "timeout"} == internals.NATIVE_CLIENT_KEYS

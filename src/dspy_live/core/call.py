@@ -75,8 +75,7 @@ class Buffer:
             raise ValueError(f"max_bytes must be at least 1; got {self.max_bytes!r}")
 
 
-@dataclass(slots=True, frozen=True)
-class Origin:
+class Origin(msgspec.Struct, frozen=True):
     """Which LM call of which run an LM is asked for; empty outside of any run.
 
     Args:

@@ -39,9 +39,12 @@ class LMUsage(msgspec.Struct, frozen=True, gc=False):
         and reasoning beside the completion. What only the total knows of is reasoning, as Gemini's is.
         """
         if type(raw) is dict and len(raw) == 3:  # the usual reply, in a tenth of the time
-            plain: Any = raw.get("prompt_tokens"), raw.get("completion_tokens"), raw.get("total_tokens")
-            if all(type(count) is int and count >= 0 for count in plain) and plain[0] + plain[1] == plain[2]:
-                return cls(*plain)
+            given: Any = raw.get("prompt_tokens")
+            made: Any = raw.get("completion_tokens")
+            if type(given) is int and type(made) is int and given >= 0 and made >= 0:
+                total: Any = raw.get("total_tokens")
+                if type(total) is int and given + made == total:
+                    return cls(given, made, total)
         prompt = _count(raw, "prompt_tokens")
         anthropic = _first(raw, "cache_read_input_tokens", "cache_creation_input_tokens") is not None
         beside = prompt is None and anthropic

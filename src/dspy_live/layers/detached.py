@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -42,12 +43,15 @@ class Detached:
 
     Args:
         patience: seconds, 0.1 by default.
+        when: asked at each call whether the code inside may block at all. Where it may not, the call is passed on as it
+            is: a caller that leaves waits for its end, which comes at once. Every call gets a task by default.
     """
 
     kind: ClassVar[str] = "detached"
 
-    def __init__(self, patience: float = PATIENCE) -> None:
+    def __init__(self, patience: float = PATIENCE, *, when: Callable[[], bool] | None = None) -> None:
         self.patience = not_negative("patience", patience, "seconds")
+        self.when = when
         self._leaving = 0
         self._left = 0
 
@@ -59,6 +63,8 @@ class Detached:
 
     def __call__(self, service: Service) -> Service:
         async def detached(call: Call, sink: Sink) -> Result:
+            if self.when is not None and not self.when():
+                return await service(call, sink)
             gate = _Gate(sink)
             task = asyncio.get_running_loop().create_task(service(call, gate))
             try:

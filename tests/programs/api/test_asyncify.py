@@ -44,7 +44,7 @@ async def test_many_at_once(paced: Sim, way: Any) -> None:
 
 
 async def test_auto_is_native_where_every_module_is() -> None:
-    from dspy_live.programs.run.program import choose_execution
+    from dspy_live.programs.run.execution_choice import choose_execution
 
     assert choose_execution(dspy.Predict(QA), "auto") == "native"
     assert choose_execution(NativeRag(), "auto") == "native"
@@ -102,7 +102,7 @@ async def test_a_program_that_swallows_everything_stops(paced: Sim, way: Any, ba
     program = Swallows(base)
     with dspy.context(lm=paced.lm()):
         with pytest.raises(DeadlineExceeded):
-            await asyncify(program, execution=way, timeout=0.15)(question="What?")
+            await asyncify(program, execution=way, timeout=0.5)(question="What?")
         await until(lambda: paced.server.stats.active == 0)
         requests = paced.server.stats.requests
         await asyncio.sleep(0.2)

@@ -12,7 +12,8 @@ import dspy
 import pytest
 from tests.support.until import async_until
 
-from dspy_live import asyncify, batch, streamify, track_usage
+from dspy_live import Runtime, asyncify, batch, streamify, track_usage
+from dspy_live.layers.retry import Retry
 from dspy_live.programs.run.program import ProgramService
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*BaseLM.forward.*:DeprecationWarning")
@@ -195,3 +196,18 @@ def test_a_server_is_told_that_a_run_may_hold_a_thread() -> None:
         assert service.may_block
     with dspy.context(lm=dspy.LM("openai/nobody", api_key="k")):
         assert not service.may_block
+        assert not service.may_hold_up
+        with dspy.context(adapter=dspy.TwoStepAdapter(Mine())):
+            assert service.may_block
+        service.program.lm = Mine()
+        assert service.may_block
+
+
+def test_of_a_users_own_module_nobody_knows_whether_it_holds_a_thread() -> None:
+    class Own(dspy.Module):  # type: ignore[misc,unused-ignore]
+        async def aforward(self) -> None: ...
+
+    runtime = Runtime(lm_layers=[Retry(2)])
+    for program, settings in ((Own(), {}), (dspy.Predict("question -> answer"), {"runtime": runtime})):
+        service = ProgramService(program, **settings)
+        assert (service.may_block, service.may_hold_up) == (False, True)

@@ -601,11 +601,7 @@ async def _until(condition: Any, seconds: float = 3.0) -> None:
 
 
 def _bodies(lm: LM, sim: Sim, **kwargs: Any) -> dict[str, Any]:
-    """What the endpoint gets for one call, as our endpoint writes it."""
-    from dspy_live.programs.internals import prepare
-    from dspy_live.programs.lm.openai_endpoint import _wire
-    from dspy_live.sansio.openai import chat_body
-
-    call = prepare(lm, "hello", None, kwargs)
-    body: dict[str, Any] = json.loads(chat_body(_wire(call.legacy), stream=False, model="gpt-4o-mini"))
-    return body
+    """What the endpoint gets for one call."""
+    sim.server.keep_requests = True
+    lm("hello", **kwargs)
+    return dict(sim.server.requests[-1])

@@ -11,7 +11,7 @@ from tests.server.support import http, serving, sse
 
 from dspy_live import create_app
 from dspy_live.programs.internals import CallResult, attributes
-from dspy_live.programs.lm.truncation import is_truncated
+from dspy_live.programs.lm.reply_facts import is_truncated
 
 
 def completion(*reasons: str | None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import dspy
 import pytest
 
 from dspy_live import asyncify
-from dspy_live.programs.run.program import choose_execution
+from dspy_live.programs.run.execution_choice import choose_execution
 
 
 class Parent(dspy.Module):

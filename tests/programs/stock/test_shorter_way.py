@@ -10,7 +10,7 @@ import dspy
 import pytest
 from dspy.utils.callback import BaseCallback
 from dspy.utils.exceptions import AdapterParseError
-from tests.programs.conftest import MODEL
+from tests.programs.conftest import MODEL, Sim
 
 from dspy_live import LM, Runtime, asyncify, streamify
 from dspy_live.core.call import Call
@@ -68,23 +68,62 @@ def with_demos() -> dspy.Predict:
     return program
 
 
+def plain(options: dict[str, Any]) -> dict[str, Any]:
+    """What an LM is asked for, with the schema in place of the class that is made of it."""
+    given = {name: value for name, value in options.items() if value is not None}
+    return {name: v.model_json_schema() if isinstance(v, type) else v for name, v in given.items()}
+
+
+REPLIES = {
+    dspy.ChatAdapter: CHAT,
+    dspy.JSONAdapter: '{"answer": "Paris"}',
+    dspy.XMLAdapter: "<answer>\nParis\n</answer>",
+}
+
+
 @pytest.mark.parametrize("execution", ["native", "thread", "inline"])
 @pytest.mark.parametrize("make", [lambda: dspy.Predict("question -> answer"), with_demos], ids=["bare", "demos"])
-def test_same_request_prediction_history_and_trace(execution: Any, make: Any, ways: list[bool]) -> None:
+@pytest.mark.parametrize("adapter", REPLIES)
+def test_same_request_prediction_history_and_trace(execution: Any, make: Any, adapter: Any, ways: list[bool]) -> None:
     seen = []
     for options in ({}, {"max_tokens": 77}):  # DSPy's own way is taken where a predictor has a config
-        program, replies, trace = make(), Replies(CHAT), []
+        program, replies, trace = make(), Replies(REPLIES[adapter]), []
         program.config = options
         lm = replies.lm(temperature=0.5, max_tokens=77)
-        with dspy.context(lm=lm, trace=trace):
+        with dspy.context(lm=lm, adapter=adapter(), trace=trace):
             prediction = run(program, execution, question="Capital of France?")
         entry = {k: v for k, v in lm.history[0].items() if k not in ("timestamp", "uuid", "kwargs")}
-        requests = [{k: v for k, v in request.items() if v is not None} for request in replies.requests]
+        form = plain(lm.history[0]["kwargs"]).get("response_format")
+        requests = [plain(request) for request in replies.requests]
         traced = [(inputs, made.toDict()) for _, inputs, made in trace]
-        seen.append((prediction.toDict(), requests, entry, traced))
+        seen.append((prediction.toDict(), requests, entry, traced, form))
         assert isinstance(prediction.completions, dspy.primitives.prediction.Completions)
     assert ways == [True, False]
     assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("can", [[], ["response_schema"]], ids=["any object", "a schema"])
+def test_form_of_a_json_reply_is_the_same_on_the_wire_and_in_the_cache(
+    can: list[str], ways: list[bool], sim: Sim
+) -> None:
+    class Town(dspy.Signature):
+        """Name a town."""
+
+        country: str = dspy.InputField()
+        town: str = dspy.OutputField()
+        inhabitants: int = dspy.OutputField()
+        rivers: list[str] = dspy.OutputField()
+
+    sim.server.keep_requests = True
+    cached = []
+    for config in ({}, {"temperature": 0.5}):
+        with dspy.context(lm=sim.lm(capabilities=can, temperature=0.5, cache=True), adapter=dspy.JSONAdapter()):
+            program = dspy.Predict(Town, **config)
+            cached.append(run(program, country=f"Utopia {can} {sim.url}").toDict())
+    assert ways == [True, False]
+    assert cached[0] == cached[1]
+    (sent,) = sim.server.requests  # the second call found the first one's reply: it has the same key in the cache
+    assert sent["response_format"]["type"] == ("json_schema" if can else "json_object")
 
 
 async def test_streamed_fields_of_a_nested_predictor(ways: list[bool]) -> None:
@@ -101,6 +140,54 @@ def test_reply_that_can_not_be_read_is_asked_for_as_json(ways: list[bool]) -> No
     with dspy.context(lm=replies.lm()):
         assert run(dspy.Predict("question -> answer"), question="?").answer == "Paris"
     assert (len(replies.requests), ways) == (2, [True])
+
+
+def test_json_reply_that_is_to_be_repaired(ways: list[bool]) -> None:
+    replies = Replies("Here it is: {'answer': 'Paris',}", '{"answer": "Rome"}')
+    with dspy.context(lm=replies.lm(), adapter=dspy.JSONAdapter()):
+        assert run(dspy.Predict("question -> answer"), question="?").answer == "Paris"
+    assert (len(replies.requests), ways) == (1, [True])
+
+
+def test_json_reply_that_can_not_be_read_is_an_error(ways: list[bool]) -> None:
+    replies = Replies("no fields at all")
+    with dspy.context(lm=replies.lm(), adapter=dspy.JSONAdapter()), pytest.raises(AdapterParseError, match="JSON"):
+        run(dspy.Predict("question -> answer"), question="?")
+    assert (len(replies.requests), ways) == (1, [True])
+
+
+@pytest.mark.parametrize(
+    ("signature", "inputs"),
+    [
+        ("context, question -> answer", {"context": ["a", "b"], "question": "?"}),
+        ("context: list[str], question -> answer", {"context": ["a", "b"], "question": "?"}),
+        ("question: str, score: float, tries: int, last: bool -> answer",
+         {"question": "?", "score": 0.5, "tries": 3, "last": True}),
+    ],
+    ids=["a list for text", "a list", "numbers"],
+)  # fmt: skip
+def test_inputs_of_plain_types(signature: str, inputs: dict[str, Any], ways: list[bool]) -> None:
+    replies = Replies(CHAT)
+    with dspy.context(lm=replies.lm()):
+        for config in ({}, {"max_tokens": None}):
+            run(dspy.Predict(signature, **config), **inputs)
+    assert ways == [True, False]
+    assert replies.requests[0]["messages"] == replies.requests[1]["messages"]
+
+
+def test_demos_that_were_changed_in_place_are_sent_as_they_are(ways: list[bool]) -> None:
+    program, replies = with_demos(), Replies(CHAT)
+    with dspy.context(lm=replies.lm()):
+        run(program, question="?")
+        replies.requests[0]["messages"][1]["content"] = "spoilt"
+        program.demos[0].answer = "three"
+        run(program, question="?")
+        program.demos.pop(0)
+        run(program, question="?")
+    first, second, third = (" ".join(m["content"] for m in request["messages"]) for request in replies.requests)
+    assert ("three" in first, "three" in second, "spoilt" in second) == (False, True, False)
+    assert ("1 + 1?" in second, "1 + 1?" in third) == (True, False)
+    assert ways == [True] * 3
 
 
 def test_reply_that_can_not_be_read_fails_without_a_fallback(ways: list[bool]) -> None:
@@ -248,11 +335,13 @@ def test_method_that_a_library_has_wrapped_is_called(
 @pytest.mark.parametrize(
     ("inputs", "signature"),
     [
-        ({"question": 5}, "question: int -> answer"),
+        ({"question": "5"}, "question: int -> answer"),
+        ({"question": True}, "question: int -> answer"),
+        ({"question": {"a": 1}}, "question: dict[str, int] -> answer"),
         ({"question": "?", "more": "x"}, "question -> answer"),
         ({}, "question -> answer"),
     ],
-    ids=["no text", "a field too many", "a field too few"],
+    ids=["text for a number", "no number", "a mapping", "a field too many", "a field too few"],
 )
 def test_inputs_that_dspy_looks_into(inputs: dict[str, Any], signature: str, ways: list[bool]) -> None:
     with dspy.context(lm=Replies(CHAT).lm()):

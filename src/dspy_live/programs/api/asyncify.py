@@ -80,7 +80,7 @@ def asyncify(
     """
     service = ProgramService(program, execution=execution, runtime=runtime)
     given = None if layers is None else checked_layers("layers", layers)
-    listed = layers_of(service.runtime, timeout, given)
+    listed = layers_of(service, timeout, given)
     layered = service.layered(listed)
 
     async def async_program(*args: Any, **kwargs: Any) -> Any:

@@ -200,7 +200,7 @@ async def stream_batch(
         raise ValueError("retry_failed=True asks again for the failed items of a checkpoint; give checkpoint= too")
     service = ProgramService(program, execution=execution, runtime=runtime)
     check_inputs(inputs, service.schema)
-    layered = service.layered(layers_of(service.runtime, timeout, layers))
+    layered = service.layered(layers_of(service, timeout, layers))
     bar = progress_for(progress, inputs, service.runtime.account)
     kept = await _opened(checkpoint, program_fingerprint(program)) if checkpoint is not None else None
     runner = _Runner(service, layered, kept, bar, retry_failed)

@@ -16,7 +16,6 @@ from dspy_live.layers.detached import Detached
 from dspy_live.programs.run.inner_run import inherited
 from dspy_live.programs.run.program import ProgramService
 from dspy_live.programs.run.schema import restored
-from dspy_live.runtime.runtime import Runtime
 
 
 def check_timeout(timeout: float | None) -> None:
@@ -25,16 +24,16 @@ def check_timeout(timeout: float | None) -> None:
         raise ValueError(f"timeout must be a positive number of seconds, or None; got {timeout!r}")
 
 
-def default_layers(runtime: Runtime, timeout: float | None) -> list[Layer]:
+def default_layers(service: ProgramService, timeout: float | None) -> list[Layer]:
     """Return the layers that ``asyncify``, ``streamify`` and ``batch`` put around a program, the outermost first."""
     check_timeout(timeout)
-    return [Deadline(timeout), Detached(), *runtime.layers]
+    return [Deadline(timeout), Detached(when=lambda: service.may_hold_up), *service.runtime.layers]
 
 
-def layers_of(runtime: Runtime, timeout: float | None, layers: Sequence[Layer] | None) -> list[Layer]:
+def layers_of(service: ProgramService, timeout: float | None, layers: Sequence[Layer] | None) -> list[Layer]:
     """Return ``layers``, or the default ones. Raises ``ValueError`` for a timeout beside a list of one's own."""
     if layers is None:
-        return default_layers(runtime, timeout)
+        return default_layers(service, timeout)
     if timeout is not None:
         raise ValueError("timeout= is the default list's Deadline; with layers= put a Deadline into your list")
     return list(layers)

@@ -157,7 +157,7 @@ def streamify(
     choice = Choice(wanted, include_final_prediction_in_output_stream, events)
     room = _buffer(service.runtime.buffer, buffer, overflow)
     given = None if layers is None else checked_layers("layers", layers)
-    listed = layers_of(service.runtime, timeout, given)
+    listed = layers_of(service, timeout, given)
     layered = service.layered(listed)
 
     def async_streamer(*args: Any, **kwargs: Any) -> Stream[Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import copy
-from operator import attrgetter
 from typing import Any, TypeAlias
 
 TEXT_METHODS = (
@@ -41,7 +40,3 @@ def has_methods_of_its_own(thing: Any, names: tuple[str, ...]) -> bool:
     """True where one of these methods was exchanged on the object itself, and hides its class's."""
     own: Mapping[str, Any] = vars(thing)
     return not own.keys().isdisjoint(names)
-
-
-chat_methods = attrgetter(*TEXT_METHODS)
-"""The same as :func:`methods_of` for ``dspy.ChatAdapter``, which has them all."""

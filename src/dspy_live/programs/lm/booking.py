@@ -13,9 +13,8 @@ from dspy_live.core.sink import Sink
 from dspy_live.core.usage import NOTHING, CacheUse, Expected, LMRecord, LMUsage
 from dspy_live.programs.internals import CallResult
 from dspy_live.programs.lm.errors import as_dspy_error
-from dspy_live.programs.lm.reply_facts import reply_facts
+from dspy_live.programs.lm.reply_facts import is_cut, reply_facts
 from dspy_live.programs.lm.results import text_of
-from dspy_live.programs.lm.truncation import is_truncated
 from dspy_live.runtime.books.account import Account
 
 NO_TEXT = 4_000
@@ -61,13 +60,20 @@ class Booking:
             except BaseException as exc:
                 usage = _estimate(call, reply_meter.length) if reply_meter.first is not None else NOTHING
                 cost = self.account.price(self.model, usage) if usage else None
-                told: dict[str, Any] = {"error": self._name_of(exc), "server": self.server}
-                self.account.record(reply_meter.record(call, self.model, usage, cost, use, **told), meters)
+                record = lm_record(
+                    call, self.model, usage, cost, use, error=self._name_of(exc), latency=reply_meter.elapsed(),
+                    ttft=reply_meter.first, streamed=call.stream, server=self.server,
+                )  # fmt: skip
+                self.account.record(record, meters)
                 raise
             cost = reply.cost if reply.cost is not None else self.account.price(self.model, usage)
-            told = {**reply_facts(reply.response), "server": self.server}
-            self.account.record(reply_meter.record(call, self.model, usage, cost, use, **told), meters)
-            sink.push(usage_event(call, self.model, usage, cost, response=reply.response))
+            model, reasons = reply_facts(reply.response)
+            record = lm_record(
+                call, self.model, usage, cost, use, latency=reply_meter.elapsed(), ttft=reply_meter.first,
+                streamed=call.stream, response_model=model, finish_reasons=reasons, server=self.server,
+            )  # fmt: skip
+            self.account.record(record, meters)
+            sink.push(usage_event(call, self.model, usage, cost, truncated=is_cut(reasons)))
             return Completion(reply.response, cost)
 
         return booked
@@ -102,11 +108,9 @@ class _ReplyMeter:
                 self.first = self._now() - self._started
         return self._sink.push(event)
 
-    def record(
-        self, call: Call, model: str, usage: LMUsage, cost: float | None, use: CacheUse, **told: Any
-    ) -> LMRecord:
-        latency = self._now() - self._started
-        return lm_record(call, model, usage, cost, use, latency=latency, ttft=self.first, streamed=call.stream, **told)
+    def elapsed(self) -> float:
+        """Return the seconds since the request was sent."""
+        return self._now() - self._started
 
 
 def lm_record(call: Call, model: str, usage: LMUsage, cost: float | None, use: CacheUse, **more: Any) -> LMRecord:
@@ -128,13 +132,13 @@ def lm_record(call: Call, model: str, usage: LMUsage, cost: float | None, use: C
 
 
 def usage_event(
-    call: Call, model: str, usage: LMUsage, cost: float | None, *, cached: bool = False, response: Any = None
+    call: Call, model: str, usage: LMUsage, cost: float | None, *, cached: bool = False, truncated: bool = False
 ) -> Usage:
     """Return the event for one request of ``call``, or for an answer from the cache."""
     return Usage(
         model, call.origin.predictor, call.origin.lm_call, usage.prompt_tokens, usage.completion_tokens,
         usage.total_tokens, usage.cached_tokens, usage.reasoning_tokens, cost, cached, usage.estimated,
-        is_truncated(response),
+        truncated,
     )  # fmt: skip
 
 

@@ -37,7 +37,9 @@ class EngineMark:
     def __init__(self, lm: LM) -> None:
         self._lm = lm
 
-    def _capabilities(self) -> Capabilities:
+    @property
+    def capabilities(self) -> Capabilities:
+        """All of them."""
         lm = self._lm
         if lm.live.capabilities is not None:
             return lm.live.capabilities
@@ -50,19 +52,19 @@ class EngineMark:
 
     @property
     def supports_function_calling(self) -> bool:
-        return bool(self._capabilities().function_calling)
+        return bool(self.capabilities.function_calling)
 
     @property
     def supports_reasoning(self) -> bool:
-        return bool(self._capabilities().reasoning)
+        return bool(self.capabilities.reasoning)
 
     @property
     def supports_response_schema(self) -> bool:
-        return bool(self._capabilities().response_schema)
+        return bool(self.capabilities.response_schema)
 
     @property
     def supported_params(self) -> frozenset[str]:
-        return frozenset(self._capabilities().params)
+        return frozenset(self.capabilities.params)
 
     def complete(self, request: Any) -> Any:
         """Answer one typed request, for ``LM.forward``."""

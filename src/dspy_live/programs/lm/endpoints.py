@@ -7,7 +7,7 @@ was given an endpoint of its own (the simulated LM, a user's Service) that one.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dspy.utils.exceptions import LMNotConfiguredError
 
@@ -21,6 +21,7 @@ from dspy_live.programs.lm.layers import endpoint_layers
 from dspy_live.programs.lm.openai_endpoint import OpenAIEndpoint
 from dspy_live.programs.lm.seam.lm_call import chat_call
 from dspy_live.programs.lm.server_address import server_of
+from dspy_live.programs.lm.token_limit import limit_name
 from dspy_live.programs.run.run import current_run
 from dspy_live.runtime.http.transport import Timeouts
 from dspy_live.runtime.runtime import default_runtime
@@ -42,7 +43,7 @@ def endpoint_for(lm: LM, lm_call: LMCall) -> Service:
     if lm.live.endpoint is not None:
         return lm.live.endpoint
     route = _route(lm) if _is_fast(lm, lm_call) else None
-    return DspyEndpoint(lm, lm_call) if route is None else _openai(lm, lm_call.inputs, *route)
+    return DspyEndpoint(lm, lm_call) if route is None else _openai(lm, lm_call.inputs, route)
 
 
 class LMService:
@@ -82,30 +83,40 @@ def _is_fast(lm: LM, lm_call: LMCall) -> bool:
     )
 
 
-_routes: dict[tuple[Any, ...], tuple[str, str | None, tuple[str, ...]] | None] = {}
+class _Route(NamedTuple):
+    """An OpenAI-compatible wire: its name of the model, its usual address, where keys are found, its limit's name."""
+
+    model: str
+    base: str | None
+    key_names: tuple[str, ...]
+    limit: str
 
 
-def _route(lm: LM) -> tuple[str, str | None, tuple[str, ...]] | None:
-    """Return the wire's model name, the base URL and the names of key variables; ``None``: not OpenAI's wire."""
+_routes: dict[tuple[Any, ...], _Route | None] = {}
+
+
+def _route(lm: LM) -> _Route | None:
+    """Return the route of a model; ``None`` where its wire is not OpenAI's."""
     key = (lm.model, lm._providers)
     if key not in _routes:
         _routes[key] = _find_route(lm)
     return _routes[key]
 
 
-def _find_route(lm: LM) -> tuple[str, str | None, tuple[str, ...]] | None:
+def _find_route(lm: LM) -> _Route | None:
     prefix, separator, rest = lm.model.partition("/")
     if separator and prefix == "openai":
-        return rest, None, ("OPENAI_API_KEY",)
+        return _Route(rest, None, ("OPENAI_API_KEY",), limit_name(None))
     resolution = select_backend(lm.as_dspy(), {}).resolution
     if resolution is None or resolution.declared or resolution.provider not in _SAME_WIRE:
         return None
-    definition = provider_definition(resolution.provider)
-    access = getattr(definition, "access", None)
-    return resolution.model, getattr(access, "base_url", None), tuple(getattr(access, "env_keys", ()))
+    access = getattr(provider_definition(resolution.provider), "access", None)
+    base, keys = getattr(access, "base_url", None), tuple(getattr(access, "env_keys", ()))
+    return _Route(resolution.model, base, keys, limit_name(resolution.compat))
 
 
-def _openai(lm: LM, legacy: dict[str, Any], model: str, base: str | None, key_names: tuple[str, ...]) -> OpenAIEndpoint:
+def _openai(lm: LM, legacy: dict[str, Any], route: _Route) -> OpenAIEndpoint:
+    model, base, key_names, limit = route
     given = legacy.get("api_base") or legacy.get("base_url")
     if given is None and base is None:
         given = os.environ.get("OPENAI_API_BASE") or os.environ.get("OPENAI_BASE_URL")
@@ -127,7 +138,8 @@ def _openai(lm: LM, legacy: dict[str, Any], model: str, base: str | None, key_na
         project=legacy.get("project"),
         extra=extra or None,
     )
-    return OpenAIEndpoint(chat_url(url, legacy.get("extra_query")), headers, model, _timeouts(legacy), lm.model)
+    address = chat_url(url, legacy.get("extra_query"))
+    return OpenAIEndpoint(address, headers, model, _timeouts(legacy), lm.model, limit)
 
 
 def _timeouts(legacy: dict[str, Any]) -> Timeouts:

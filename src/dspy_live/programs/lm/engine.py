@@ -6,12 +6,12 @@ All of it is asynchronous, and none of it runs code of the user's, so that it ma
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dspy_live.core.call import Call, Origin
 from dspy_live.core.errors import BudgetExceeded, Stop
-from dspy_live.core.events import Completion, Event, Reasoning, TextDelta, Usage
-from dspy_live.core.service import Service, compose
+from dspy_live.core.events import Event, Reasoning, TextDelta, Usage
+from dspy_live.core.service import compose
 from dspy_live.core.sink import DISCARD, Sink
 from dspy_live.core.usage import NOTHING
 from dspy_live.programs.cache import access as cache_access
@@ -21,6 +21,7 @@ from dspy_live.programs.lm import accounting
 from dspy_live.programs.lm.booking import lm_record, usage_event
 from dspy_live.programs.lm.endpoints import endpoint_for
 from dspy_live.programs.lm.layers import lm_layers
+from dspy_live.programs.lm.reply_facts import is_truncated
 from dspy_live.programs.lm.results import first_output
 from dspy_live.programs.lm.server_address import server_of
 from dspy_live.runtime.runtime import Runtime, default_runtime
@@ -83,9 +84,12 @@ async def _answer(
     sink: Sink = stream or (DISCARD if run is None else CallUsageSink(run, origin))
     if run is not None:
         run.check()
-        await sink.room()  # while the reader is far behind, no LM is asked
-        run.check()
-    if lm_call.cache and stream is None and not call.stream:
+        if run.full:  # while the reader is far behind, no LM is asked
+            await sink.room()
+            run.check()
+    if not lm_call.cache:
+        return await _asked(lm, lm_call, run, runtime, call, sink, stream)
+    if stream is None and not call.stream:
         # A call that streams waits for no other: its reader wants the words as they come.
         async with cache_access.turn(lm, lm_call):
             return await _found_or_asked(lm, lm_call, run, runtime, call, sink, None)
@@ -101,12 +105,11 @@ async def _found_or_asked(
     sink: Sink,
     stream: FieldStream | None,
 ) -> CallResult:
-    if lm_call.cache and (cached := await cache_access.lookup(lm, lm_call)) is not None:
+    if (cached := await cache_access.lookup(lm, lm_call)) is not None:
         _tell_cached(cached, call, runtime, sink, stream)
         return cached
     result = await _asked(lm, lm_call, run, runtime, call, sink, stream)
-    if lm_call.cache:
-        await cache_access.store(lm, lm_call, result)
+    await cache_access.store(lm, lm_call, result)
     return result
 
 
@@ -143,24 +146,19 @@ async def _ask(
     service = compose(
         endpoint, lm_layers(lm, runtime, looked_up=lm_call.cache, server=server_of(endpoint), once=lm_call.once)
     )
-    results = [await _completed(service, call, sink)]
+    result: CallResult = (await service(call, sink)).response  # type: ignore[union-attr]  # by the layer of DSPy's results
     if stream is not None:
-        stream.finish(first_output(results[0])[0])
+        stream.finish(first_output(result)[0])
         sink = stream.usage_sink()  # the first completion is the one that streams
-    missing = lm_call.n - len(results[0].outputs)
-    if missing > 0 and results[0].outputs:
-        lm_call = lm_call.single()
-        endpoint = endpoint_for(lm, lm_call)
-        service = compose(endpoint, lm_layers(lm, runtime, server=server_of(endpoint)))
-        call = call.but(inputs=lm_call.inputs, stream=_streams(lm, None))
-        results += [await _completed(service, call, sink) for _ in range(missing)]
-    return results[0] if len(results) == 1 else combine(results, model_type=lm.model_type)
-
-
-async def _completed(service: Service, call: Call, sink: Sink) -> Any:
-    completion = await service(call, sink)
-    assert isinstance(completion, Completion)  # as the layer of DSPy's results has made it
-    return completion.response
+    missing = lm_call.n - len(result.outputs)
+    if missing <= 0 or not result.outputs:
+        return result
+    lm_call = lm_call.single()
+    endpoint = endpoint_for(lm, lm_call)
+    service = compose(endpoint, lm_layers(lm, runtime, server=server_of(endpoint)))
+    call = call.but(inputs=lm_call.inputs, stream=_streams(lm, None))
+    others = [(await service(call, sink)).response for _ in range(missing)]  # type: ignore[union-attr]
+    return combine([result, *others], model_type=lm.model_type)
 
 
 def _call_of(lm: LM, lm_call: LMCall, run: Run | None, origin: Origin, stream: FieldStream | None) -> Call:
@@ -191,7 +189,7 @@ def _tell_cached(result: CallResult, call: Call, runtime: Runtime, sink: Sink, s
     if stream is not None:
         stream.finish(text)
     runtime.account.record(lm_record(call, call.model, NOTHING, 0.0, "hit"))
-    sink.push(usage_event(call, call.model, NOTHING, 0.0, cached=True, response=result))
+    sink.push(usage_event(call, call.model, NOTHING, 0.0, cached=True, truncated=is_truncated(result)))
 
 
 def _over_budget(run: Run | None, error: BudgetExceeded) -> BaseException:

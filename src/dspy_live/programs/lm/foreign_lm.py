@@ -19,6 +19,7 @@ from dspy_live.programs.fields.field_stream import FieldStream
 from dspy_live.programs.fields.origin import current_stream, origin_of
 from dspy_live.programs.internals import _adapter_call, settings
 from dspy_live.programs.lm.foreign_usage import ForeignUsage
+from dspy_live.programs.lm.lm import LM
 from dspy_live.programs.lm.results import text_of
 from dspy_live.programs.lm.seam.engine_objects import engine_lm_of
 from dspy_live.programs.run.run import Run, current_run
@@ -108,6 +109,18 @@ def awaitable(lm: Any) -> Any:
     view.__dict__ = lm.__dict__
     view.threaded = lm
     return view
+
+
+def holds_a_thread(lm: Any) -> bool:
+    """True where a call of ``lm`` takes a worker thread, which can't be ended: it, or its engine, can't be awaited."""
+    state = vars(lm) if isinstance(lm, dspy.LM) else {}
+    if type(lm) in (dspy.LM, LM) and state.get("_engine_spec") == "auto" and state.keys().isdisjoint(_ASKING):
+        return False  # the usual one
+    own_engine = not isinstance(state.get("_engine_spec", "auto"), str)
+    return (own_engine and state.get("_async_engine_spec") is None) or bool(only_synchronous(lm))
+
+
+_ASKING = ("acall", "aforward", "forward")
 
 
 def only_synchronous(lm: Any) -> str:

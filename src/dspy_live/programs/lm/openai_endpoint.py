@@ -14,8 +14,10 @@ from dspy_live.core.events import Completion, Reasoning, TextDelta
 from dspy_live.core.sink import Sink
 from dspy_live.programs.internals import _strict_json_schema
 from dspy_live.programs.lm.errors import http_error
+from dspy_live.programs.lm.token_limit import with_named_limit
 from dspy_live.runtime.http.transport import Exchange, Timeouts, TransportError, pool_for_running_loop
 from dspy_live.sansio.openai import Delta, StreamParser, chat_body, parse_reply, refuses_n, refuses_stream_options
+from dspy_live.sansio.openai.choice import Choice
 
 _ERROR_BODY = 64 << 10
 
@@ -37,14 +39,25 @@ class OpenAIEndpoint:
     The call's inputs are the keyword arguments of a chat completion. It pushes ``TextDelta`` and ``Reasoning`` of the
     first choice and returns the whole reply as a dict. Raises DSPy's ``LMError``s and the transport's own errors.
     Cancelling a call closes its socket at once.
+
+    Args:
+        url: of its chat completions.
+        headers: of each request.
+        model: its own name of the model.
+        timeouts: of the socket.
+        lm: the LM's name with the provider's prefix, for errors.
+        limit: what it calls a call's limit of tokens.
     """
 
-    def __init__(self, url: str, headers: dict[str, str], model: str, timeouts: Timeouts, lm: str) -> None:
+    def __init__(
+        self, url: str, headers: dict[str, str], model: str, timeouts: Timeouts, lm: str, limit: str = "max_tokens"
+    ) -> None:
         self.url = url
         self.headers = headers
         self.model = model
         self.timeouts = timeouts
         self.lm = lm
+        self.limit = limit
 
     def __repr__(self) -> str:
         return f"OpenAIEndpoint({self.url!r})"
@@ -61,7 +74,7 @@ class OpenAIEndpoint:
                 "POST",
                 self.url,
                 headers,
-                chat_body(_wire(inputs), stream=call.stream, usage=usage, model=self.model),
+                chat_body(self._wire(inputs), stream=call.stream, usage=usage, model=self.model),
                 self.timeouts,
             ) as exchange:
                 await exchange.headers_received()
@@ -75,6 +88,15 @@ class OpenAIEndpoint:
                 _without_n.add(self.url)
             else:
                 raise http_error(exchange.status, exchange.headers, refusal, self.lm, now=time.time())
+
+    def _wire(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The arguments as this endpoint takes them; a pydantic class goes out as DSPy's strict schema of it."""
+        inputs = with_named_limit(inputs, self.limit, self.lm)
+        format_ = inputs.get("response_format")
+        if not (isinstance(format_, type) and issubclass(format_, pydantic.BaseModel)):
+            return inputs
+        schema = {"name": format_.__name__, "schema": _strict_json_schema(format_.model_json_schema()), "strict": True}
+        return {**inputs, "response_format": {"type": "json_schema", "json_schema": schema}}
 
 
 async def _streamed(exchange: Exchange, n: int, sink: Sink) -> dict[str, Any]:
@@ -106,12 +128,24 @@ async def _streamed(exchange: Exchange, n: int, sink: Sink) -> dict[str, Any]:
 
 async def _whole(exchange: Exchange, sink: Sink) -> dict[str, Any]:
     reply = parse_reply(await exchange.read())
-    message = (reply["choices"][0].get("message") or {}) if reply.get("choices") else {}
-    if thought := message.get("reasoning_content") or message.get("reasoning"):
+    for choice in reply["choices"]:
+        choice["message"] = _as_streamed(choice["message"])
+    message = reply["choices"][0]["message"]
+    if thought := message.get("reasoning_content"):
         sink.push(Reasoning(thought, "", 0))
     if text := message.get("content"):
         sink.push(TextDelta(text))
     return reply
+
+
+def _as_streamed(message: dict[str, Any]) -> dict[str, Any]:
+    """Return a message as a stream of it would be read: its content is text, and thoughts have one name."""
+    content, thought = message.get("content"), message.get("reasoning")
+    if (content is None or type(content) is str) and not thought:
+        return message
+    choice = Choice(0)
+    choice.take({"content": content, "reasoning_content": message.get("reasoning_content") or thought}, [])
+    return {**message, **choice.finished()["message"]}
 
 
 def _push(deltas: Iterable[Delta], sink: Sink) -> bool:
@@ -124,12 +158,3 @@ def _push(deltas: Iterable[Delta], sink: Sink) -> bool:
         else:
             room = sink.push(Reasoning(delta.text, "", 0))
     return room
-
-
-def _wire(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A pydantic class as ``response_format`` is sent as the strict schema that DSPy makes of it."""
-    format_ = inputs.get("response_format")
-    if not (isinstance(format_, type) and issubclass(format_, pydantic.BaseModel)):
-        return inputs
-    schema = {"name": format_.__name__, "schema": _strict_json_schema(format_.model_json_schema()), "strict": True}
-    return {**inputs, "response_format": {"type": "json_schema", "json_schema": schema}}

@@ -1,34 +1,49 @@
-"""What an LM's reply says of itself, for the books: the model that made it, and why each completion ended."""
+"""What an LM's reply says of itself: the model that made it, why each completion ended, whether it was cut."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dspy_live.programs.internals import CallResult
 
+_CUT = frozenset({"length", "max_output_tokens"})
+"""The reasons of chat completions and of the Responses API for a reply that ends at the limit of tokens."""
 
-def reply_facts(response: Any) -> dict[str, Any]:
-    """Return ``response_model`` and ``finish_reasons`` of a reply, as an ``LMRecord`` has them.
+
+def reply_facts(response: Any) -> tuple[str, tuple[str, ...]]:
+    """Return the model and the finish reasons of a reply, as an ``LMRecord`` has them.
 
     ``response`` is a provider's reply of chat completions or of the Responses API, or DSPy's result of one. What it
     does not say is left empty.
     """
+    if type(response) is dict:
+        return _text(response.get("model")), _reasons(response)
     if isinstance(response, CallResult):
         if response.responses:
             reasons = tuple(one.finish_reason for one in response.responses if one.finish_reason)
-            return {"response_model": _text(response.response_model), "finish_reasons": reasons}
+            return _text(response.response_model), reasons
         response = response.raw
     if not isinstance(response, Mapping):
-        return {}
-    return {"response_model": _text(response.get("model")), "finish_reasons": _reasons(response)}
+        return "", ()
+    return _text(response.get("model")), _reasons(response)
+
+
+def is_cut(reasons: Iterable[str]) -> bool:
+    """True where one of these finish reasons is the limit of tokens."""
+    return not _CUT.isdisjoint(reasons)
+
+
+def is_truncated(response: Any) -> bool:
+    """True for a reply of which a completion ended at the limit of tokens; ``response`` as in :func:`reply_facts`."""
+    return is_cut(reply_facts(response)[1])
 
 
 def _reasons(reply: Mapping[str, Any]) -> tuple[str, ...]:
     choices = reply.get("choices")
     if choices:
-        found = (one.get("finish_reason") for one in choices if isinstance(one, Mapping))
-        return tuple(reason for reason in found if isinstance(reason, str))
+        found = [one.get("finish_reason") for one in choices if isinstance(one, Mapping)]
+        return tuple([reason for reason in found if isinstance(reason, str)])
     # The Responses API has a status, and a reason only for a reply that is incomplete.
     details = reply.get("incomplete_details")
     reason = details.get("reason") if isinstance(details, Mapping) else reply.get("status")

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _BESIDE_TEXT = ("reasoning_content", "tool_calls", "provider_specific_fields")
 """Parts of a message that DSPy puts beside its text."""
 
+_ONLY_INT = frozenset({int})
+
 _dspy_logger = logging.getLogger("dspy.clients.lm")
 
 
@@ -58,9 +60,13 @@ class DspyResults:
 def _result_of(lm: LM, inputs: Mapping[str, Any], response: Any) -> CallResult:
     if isinstance(response, CallResult):
         return response
-    result = _plain_result(lm, inputs, response) or CallResult.legacy(lm, attributes(response), kwargs=dict(inputs))
-    if any(choice.get("finish_reason") == "length" for choice in response.get("choices") or ()):
-        _dspy_logger.warning("LM response was truncated; increase max_tokens or inspect history.")
+    result = _plain_result(lm, inputs, response)
+    if result is None:
+        result = CallResult.legacy(lm, attributes(_with_texts(response)), kwargs=dict(inputs))
+    for choice in response.get("choices") or ():
+        if choice.get("finish_reason") == "length":
+            _dspy_logger.warning("LM response was truncated; increase max_tokens or inspect history.")
+            break
     return result
 
 
@@ -76,14 +82,37 @@ def _plain_result(lm: LM, inputs: Mapping[str, Any], response: Any) -> CallResul
     texts = []
     for choice in choices:
         message = choice.get("message")
-        if type(message) is not dict or any(message.get(name) for name in _BESIDE_TEXT):
+        if type(message) is not dict:
             return None
-        texts.append(message.get("content"))
+        if not message.keys().isdisjoint(_BESIDE_TEXT) and any(message.get(name) for name in _BESIDE_TEXT):
+            return None
+        text = message.get("content")
+        texts.append("" if text is None and not _says_something(message) else text)
     usage = response.get("usage") or {}
-    if type(usage) is not dict or not all(type(count) is int for count in usage.values()):
+    if type(usage) is not dict or not _ONLY_INT.issuperset(map(type, usage.values())):
         return None
     raw = response if settings.disable_history else attributes(response)  # as attributes for those who read histories
     return CallResult(outputs=texts, usage=dict(usage), raw=raw, response_model=response.get("model", lm.model))
+
+
+def _with_texts(response: Any) -> Any:
+    """Return a reply that says an empty text where it says nothing at all, as DSPy's own reader of replies does."""
+    choices = response.get("choices") or ()
+    if all(_says_something(choice.get("message")) for choice in choices):
+        return response
+    return {**response, "choices": [_with_text(choice) for choice in choices]}
+
+
+def _with_text(choice: Any) -> Any:
+    message = choice.get("message")
+    return choice if _says_something(message) else {**choice, "message": {**message, "content": ""}}
+
+
+def _says_something(message: Any) -> bool:
+    """False for a message whose content is null, with nothing beside it."""
+    if not isinstance(message, Mapping) or message.get("content") is not None:
+        return True
+    return any(message.get(name) for name in (*_BESIDE_TEXT, "refusal"))
 
 
 def first_output(result: CallResult) -> tuple[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import time
 from collections.abc import Sequence
@@ -19,24 +18,26 @@ from dspy_live.core.observer import RunRecord
 from dspy_live.core.schema import Schema
 from dspy_live.core.service import Layer, Service, compose
 from dspy_live.core.sink import Sink
+from dspy_live.layers.deadline import Deadline
+from dspy_live.layers.detached import Detached
 from dspy_live.programs.fields.live_adapter import live
 from dspy_live.programs.fields.names import Names
-from dspy_live.programs.internals import DEFAULT_CONFIG, overrides, settings
+from dspy_live.programs.internals import DEFAULT_CONFIG, current_settings, settings, thread_local_overrides
 from dspy_live.programs.lm.errors import public_lm_error
-from dspy_live.programs.lm.foreign_lm import only_synchronous
+from dspy_live.programs.lm.foreign_lm import holds_a_thread
 from dspy_live.programs.lm.lm import adopt, configured
+from dspy_live.programs.run.execution_choice import choose_execution
 from dspy_live.programs.run.inner_run import InnerNames
+from dspy_live.programs.run.replaced_methods import replace_methods_of_dspy
 from dspy_live.programs.run.run import KEY, Run, current_run
 from dspy_live.programs.run.schema import outputs_of, schema_of
 from dspy_live.programs.run.status import StatusReports
-from dspy_live.programs.run.tool_thread import install as let_tools_run_in_threads
 from dspy_live.programs.run.tqdm_bars import keep_bars_apart
 from dspy_live.programs.run.usage_tracker import RunUsageTracker
-from dspy_live.programs.stock.predict import install as shorten_stock_predictors
 from dspy_live.runtime.books.account import tell
 from dspy_live.runtime.checkpoint import fingerprint
 from dspy_live.runtime.execution import execution as how
-from dspy_live.runtime.execution.execution import EXECUTIONS, Execution
+from dspy_live.runtime.execution.execution import Execution
 from dspy_live.runtime.runtime import Runtime, default_runtime
 from dspy_live.runtime.scope import ended
 
@@ -84,6 +85,9 @@ class ProgramService:
         self.schema: Schema = schema_of(program, self.name)
         self.names = Names(program)
         self.reports = StatusReports(program, status)
+        modules = [m for _, m in program.named_sub_modules(dspy.Module)] if isinstance(program, dspy.Module) else []
+        self._predictors = [module for module in modules if isinstance(module, dspy.Predict)]
+        self._is_of_dspy = bool(modules) and all(type(module).__module__.startswith("dspy.") for module in modules)
         self._settings = dict(overrides or {})
         self.served = served
         if served:
@@ -99,9 +103,26 @@ class ProgramService:
 
     @property
     def may_block(self) -> bool:
-        """True where the program may block a thread that can't be ended: it runs in one, or its tools or its LM do."""
-        lm = self._settings.get("lm", settings.lm)
-        return self.execution == "thread" or self.reports.has_tools or bool(only_synchronous(lm))
+        """True where the program may block a thread that can't be ended: it runs in one, or its tools or its LMs do."""
+        if self.execution == "thread" or self.reports.has_tools:
+            return True
+        lm = self._settings.get("lm") or settings.lm
+        if lm is not None and holds_a_thread(lm):
+            return True
+        for predictor in self._predictors:
+            lm = predictor.lm
+            if lm is not None and holds_a_thread(lm):
+                return True
+        second = getattr(self._settings.get("adapter") or settings.adapter, "extraction_model", None)
+        return second is not None and holds_a_thread(second)
+
+    @property
+    def may_hold_up(self) -> bool:
+        """True where a caller that leaves might wait for the program's end: it may block, as far as can be seen.
+
+        Only of DSPy's own modules, with no layers around their LMs, is all of it seen.
+        """
+        return not self._is_of_dspy or bool(self.runtime.lm_layers) or self.may_block
 
     def layered(self, layers: Sequence[Layer] | None = None) -> Service:
         """Return this service inside ``layers``, by default the runtime's own; the first is the outermost.
@@ -113,6 +134,8 @@ class ProgramService:
         if not layers:
             return self
         service = compose(self, layers)
+        if all(isinstance(layer, (Deadline, Detached)) for layer in layers):
+            return service  # they treat all calls alike
 
         async def named(call: Call, sink: Sink) -> Result:
             if not call.version:
@@ -139,7 +162,8 @@ class ProgramService:
         if inner and outer is not None:
             run.status = outer.status
         run.push(Started(call.id, call.program))
-        tell(run.observers, "run_started", call)
+        if run.observers:
+            tell(run.observers, "run_started", call)
         failure: BaseException | None = None
         outputs: dict[str, Any] | None = None
         try:
@@ -154,32 +178,46 @@ class ProgramService:
         finally:
             if isinstance(failure, asyncio.CancelledError):
                 failure = run.stopped
-            duration = time.monotonic() - run.started
-            tell(run.observers, "run_ended", RunRecord(call, outputs, failure, duration, run.first))
+            if run.observers:
+                duration = time.monotonic() - run.started
+                tell(run.observers, "run_ended", RunRecord(call, outputs, failure, duration, run.first))
             failure = None  # its traceback holds this frame
 
     async def _run(self, run: Run) -> Predicted:
         # In a task of its own: a cancellation that comes from outside can be told from one that the program sends to
         # itself, and one that the program swallows does not swallow the caller's.
-        work = run.loop.create_task(self._work(run), name=f"dspy-live run {run.id}")
-        run.on_stop(lambda _: work.cancel())
+        ending: asyncio.Future[None] = run.loop.create_future()
+        work = run.task = run.loop.create_task(self._work(run, ending), name=f"dspy-live run {run.id}")
+        work.add_done_callback(lambda _: _resolve(ending))  # a task that was cancelled before its first step
+        forget = run.on_stop(lambda _: work.cancel())
         try:
-            await ended(work, on_cancel=run.leave)
+            try:
+                await ending  # it comes a turn of the loop before the task's callbacks
+            except asyncio.CancelledError:
+                run.leave()
+                await ended(work, on_cancel=run.leave)
+                raise
             if run.stopped is not None:
                 raise run.stopped
             if work.cancelled():
                 raise Cancelled("the run was cancelled")
             return _result_of(work.result())
         finally:
+            forget()
             await run.close()
 
-    async def _work(self, run: Run) -> Predicted | _Raised:
-        let_tools_run_in_threads()
-        shorten_stock_predictors()
+    async def _work(self, run: Run, ending: asyncio.Future[None]) -> Predicted | _Raised:
+        replace_methods_of_dspy()
         try:
             run.check()
-            with settings.context(**self._context(run)), self.reports.of(run):
+            # The task has a context of its own, which goes with it.
+            thread_local_overrides.set(self._settings_of(run))
+            reporting = self.reports.of(run)
+            if reporting is None:
                 value = await self._execute(run)
+            else:
+                with reporting:
+                    value = await self._execute(run)
             if run.tracker is not None and isinstance(value, dspy.Prediction):
                 value.set_lm_usage(run.tracker.get_total_tokens())
             return Predicted(outputs_of(value), value, not isinstance(value, (dspy.Prediction, dict)))
@@ -187,37 +225,39 @@ class ProgramService:
             raise
         except BaseException as exc:  # KeyboardInterrupt too: from a task asyncio would throw it out of the whole loop
             return _Raised(exc)
+        finally:
+            _resolve(ending)  # the task's last step: when its waiter gets its turn, the task is done
 
     async def _execute(self, run: Run) -> Any:
         call, program = run.call, self.program
         if self.execution == "native":
+            # In this task: its cancellation is the program's.
             entry = program.acall if isinstance(program, dspy.Module) else program
-            return await how.native(lambda: entry(*call.args, **call.inputs))
+            return await entry(*call.args, **call.inputs)
         if self.execution == "inline":
             return await how.inline(lambda: program(*call.args, **call.inputs), run)
         return await how.in_thread(
             lambda: program(*call.args, **call.inputs), self.runtime.threads(_worker_limit()), run
         )
 
-    def _context(self, run: Run) -> dict[str, Any]:
+    def _settings_of(self, run: Run) -> dict[str, Any]:
         """Return the settings of DSPy for one run."""
-        changes = dict(self._settings)
-        if self.served:
-            changes["trace"] = []  # DSPy's own would keep the last 10,000 predictions with their inputs
-        lm = changes.get("lm", settings.lm)
-        if lm is not None:
-            changes["lm"] = configured(adopt(lm), run.call.config)
-        adapter = changes.get("adapter", settings.adapter)
-        changes["adapter"] = live(adapter if adapter is not None else dspy.ChatAdapter())
-        changes[KEY] = run
-        if overrides().get("send_stream") is not None:
-            changes["send_stream"] = None
-        if settings.track_usage or settings.usage_tracker is not None:
+        found = current_settings()
+        found.update(self._settings)
+        if self._settings.get("disable_history"):
+            found["trace"] = []  # DSPy's own would keep the last 10,000 predictions with their inputs
+        if found["lm"] is not None:
+            found["lm"] = configured(adopt(found["lm"]), run.call.config)
+        adapter = found["adapter"]
+        found["adapter"] = live(adapter if adapter is not None else dspy.ChatAdapter())
+        found[KEY] = run
+        found["send_stream"] = None
+        if found["track_usage"] or found["usage_tracker"] is not None:
             # DSPy's own is copied for each of its threads, and tells the outermost prediction only.
-            changes["usage_tracker"] = run.tracker = RunUsageTracker(settings.usage_tracker)
+            found["usage_tracker"] = run.tracker = RunUsageTracker(found["usage_tracker"])
             if run.tracker.predictions is not None:
-                changes["callbacks"] = [*changes.get("callbacks", settings.callbacks), run.tracker.predictions]
-        return changes
+                found["callbacks"] = [*found["callbacks"], run.tracker.predictions]
+        return found
 
     def _failure(self, exc: BaseException, run: Run) -> BaseException:
         """Return what the caller gets for what the run ended with: its own error, or why it was stopped."""
@@ -232,6 +272,11 @@ class ProgramService:
             failed.__cause__ = exc
             return failed
         return (public_lm_error(exc) or exc) if self.served and not isinstance(exc, LiveError) else exc
+
+
+def _resolve(ending: asyncio.Future[None]) -> None:
+    if not (ending.done() or ending.get_loop().is_closed()):
+        ending.set_result(None)
 
 
 class _Raised:
@@ -266,46 +311,3 @@ def _worker_limit() -> int | None:
     """DSPy's own setting bounds our threads where the user has changed it; its default of 8 is no wish of theirs."""
     limit = settings.async_max_workers
     return None if limit == DEFAULT_CONFIG.async_max_workers else max(1, int(limit))
-
-
-def choose_execution(program: Any, execution: Execution) -> Execution:
-    """Return how a program runs. Raises ``ValueError`` for a way that it can't."""
-    if execution not in EXECUTIONS:
-        raise ValueError(f"execution must be one of {', '.join(EXECUTIONS)}; got {execution!r}")
-    native = _is_native(program)
-    if execution == "native" and not native and not _has_own(program, "aforward"):
-        raise ValueError(
-            f"{type(program).__name__} has no aforward(), so it can't run natively; use execution='thread'"
-        )
-    if execution == "auto":
-        only = isinstance(program, dspy.Module) and not _has_own(program, "forward") and _has_own(program, "aforward")
-        return "native" if native or only else "thread"
-    if execution in ("thread", "inline") and native and not isinstance(program, dspy.Module):
-        name = getattr(program, "__name__", type(program).__name__)
-        raise ValueError(f"{name} is a coroutine function, so it can only run natively")
-    if execution in ("thread", "inline") and isinstance(program, dspy.Module) and not _has_own(program, "forward"):
-        raise ValueError(f"{type(program).__name__} has no forward(), so it can only run natively")
-    return execution
-
-
-def _is_native(program: Any) -> bool:
-    """True where every module of the program has an ``aforward``."""
-    if not isinstance(program, dspy.Module):
-        return inspect.iscoroutinefunction(program)
-    return all(_awaits(module) for _, module in program.named_sub_modules(dspy.Module))
-
-
-def _awaits(module: Any) -> bool:
-    """True where a module's ``aforward`` does what its ``forward`` does.
-
-    One inherited from above the class that defines ``forward`` is its parent's program: ``dspy.CodeAct`` has ReAct's,
-    which never runs the code.
-    """
-    if "aforward" in vars(module):
-        return True
-    names = (name for cls in type(module).__mro__ for name in ("aforward", "forward") if name in vars(cls))
-    return next(names, "") == "aforward"
-
-
-def _has_own(module: Any, name: str) -> bool:
-    return callable(getattr(type(module), name, None)) or name in vars(module)

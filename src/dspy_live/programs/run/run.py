@@ -69,6 +69,7 @@ class Run:
         "runtime",
         "started",
         "status",
+        "task",
         "thinking",
         "tracker",
         "worker",
@@ -85,6 +86,7 @@ class Run:
         self.meters: tuple[Meter, ...] = call.meters
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.worker: int | None = None
+        self.task: asyncio.Task[Any] | None = None
         self.works: set[Future[None]] = set()
         self.numbers = itertools.count(1)
         self.invocations: dict[int, Any] = {}
@@ -128,6 +130,11 @@ class Run:
         if self._inbox or self._held is not None:
             self._flush()  # what another thread has sent before comes before
         return self._send(event)
+
+    @property
+    def full(self) -> bool:
+        """True where the sink had no room at the last event: whoever asks an LM waits for :meth:`room` before."""
+        return self._full
 
     async def room(self) -> None:
         """Wait until the sink has room; on another loop than the run's it returns at once."""
@@ -217,8 +224,8 @@ class Run:
 
     async def part(self, work: Awaitable[T]) -> T:
         """Await an LM call as a part of the run: a stop cancels it, and the run has not ended before it has."""
-        if asyncio.get_running_loop() is not self.loop:
-            return await work  # the bridge to that loop cancels it
+        if asyncio.current_task() is self.task or asyncio.get_running_loop() is not self.loop:
+            return await work  # a stop cancels the run's own task, the bridge what is on another loop
         over = self.loop.create_future()
         try:
             async with Scope() as scope:
@@ -231,17 +238,19 @@ class Run:
     async def close(self) -> None:
         """End it. LM calls that the program's own tasks have left behind (``gather`` lets siblings go on) end too."""
         try:
-            self._flush()
+            if self._inbox or self._held is not None:
+                self._flush()
         finally:
             self._over = True
-            over = Stop(self.stopped or Cancelled("the run is over"))
+            over = self.stopped or Cancelled("the run is over")
             for scope in self._asked.values():
-                scope.fail(over)
+                scope.fail(Stop(over))
             if self._flusher is not None:
                 self._flusher.cancel()
-            self.stop(over.error)  # threads of the program's own that are left behind
+            self.stop(over)  # threads of the program's own that are left behind
             self._signal.clear()
             # What they hold holds the run.
+            self.task = None
             self.invocations.clear()
             self.formatted.clear()
             if self._asked:

@@ -13,13 +13,14 @@ import time
 import uuid
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import dspy
 from pydantic_core import to_jsonable_python
 
 from dspy_live.core.events import Status, Tool
+from dspy_live.core.observer import RunFollower
 from dspy_live.programs.internals import ACTIVE_CALL_ID, BaseCallback, settings
 from dspy_live.programs.run.parts import PartReporter, entered, followers_of, tell_of_tool
 from dspy_live.programs.run.run import Run, current_run
@@ -81,9 +82,13 @@ class StatusReports:
         if self._provider is None and self.has_tools:
             self._provider = provider
 
-    @contextmanager
-    def of(self, run: Run) -> Iterator[None]:
-        """Report the run that goes on inside the block, to its reader and to who follows it."""
+    def of(self, run: Run) -> AbstractContextManager[None] | None:
+        """Return a context that reports the run inside of it to its reader and to who follows it.
+
+        ``None`` where nobody asks for reports.
+        """
+        if self._provider is None and not self.has_tools and not run.observers:
+            return None
         callbacks: list[Any] = []
         # A run inside another one: the outer run's reporter reports both.
         if self._provider is not None or (run.status is None and self.has_tools):
@@ -92,12 +97,17 @@ class StatusReports:
         followers = followers_of(run)
         # Behind the reporter: a stop that it raises where a tool begins comes before a span is made.
         callbacks += [PartReporter(run, follower) for follower in followers if follower.wants_parts]
-        with entered(followers):
-            if not callbacks:
-                yield
-                return
-            with settings.context(callbacks=[*settings.callbacks, *callbacks]):
-                yield
+        return _reporting(callbacks, followers) if callbacks or followers else None
+
+
+@contextmanager
+def _reporting(callbacks: list[Any], followers: list[RunFollower]) -> Iterator[None]:
+    with entered(followers):
+        if not callbacks:
+            yield
+            return
+        with settings.context(callbacks=[*settings.callbacks, *callbacks]):
+            yield
 
 
 class Reporter(BaseCallback):

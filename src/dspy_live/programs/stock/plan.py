@@ -1,4 +1,4 @@
-"""Everything of a ``ChatAdapter`` call that depends on the signature alone, made once for each signature.
+"""Everything of a predictor's call that depends on its signature and its adapter's class alone, made once for these.
 
 DSPy looks a signature's fields up 19 times for each call, and renders the same instructions each time. The texts of a
 plan are made by DSPy's own methods, so that they say what DSPy says.
@@ -7,6 +7,7 @@ plan are made by DSPy's own methods, so that they say what DSPy says.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,26 +16,41 @@ import dspy
 
 from dspy_live.programs.fields.chat_template import Template, template_of
 from dspy_live.programs.fields.own_texts import Fields, fields_now, kept_fields
-from dspy_live.programs.internals import IS_TYPE_UNDEFINED
+from dspy_live.programs.stock.demos import KeptDemos
+from dspy_live.programs.stock.replies import read_chat, read_json, read_xml
+from dspy_live.programs.stock.values import Reader, Writer, reader_of, writer_of
 
 _PRIVILEGED = {"signature", "demos", "config", "lm", "prediction", "new_signature"}
 """Names of arguments that ``dspy.Predict`` takes for itself."""
 
+READERS: dict[Any, Callable[[Mapping[str, Reader], str], dict[str, Any] | None]] = {
+    dspy.ChatAdapter: read_chat,
+    dspy.JSONAdapter: read_json,
+    dspy.XMLAdapter: read_xml,
+}
+"""The adapters that there are plans for, with what reads their replies."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One signature under ``ChatAdapter``.
+    """One signature under one adapter.
 
-    ``inputs`` and ``outputs`` are the names of the fields in their order, ``text_inputs`` those that take a string
-    as it is. ``annotations`` has the type of each output, ``system`` the system message, and ``template`` the user
-    message around inputs that are text (``None`` where DSPy is to make it).
+    ``writers`` and ``readers`` have one function for each input and output field, in the fields' order. ``system`` is
+    the system message, ``template`` the user message around the inputs' texts, ``demos`` keeps the demos' messages and
+    ``formats`` the response formats by what the LM can do.
     """
 
-    inputs: frozenset[str]
-    text_inputs: frozenset[str]
-    annotations: dict[str, Any]
+    adapter: Any
+    writers: dict[str, Writer]
+    readers: dict[str, Reader]
     system: str
-    template: Template | None
+    template: Template
+    demos: KeptDemos
+    formats: dict[Any, dict[str, Any]]
+
+    def values(self, text: str) -> dict[str, Any] | None:
+        """Return the output fields of a reply, or ``None`` where DSPy must read it."""
+        return READERS[self.adapter](self.readers, text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,38 +62,43 @@ class _Kept:
     plan: Plan | None
 
 
-_plans: weakref.WeakKeyDictionary[Any, _Kept] = weakref.WeakKeyDictionary()
+_plans: dict[Any, weakref.WeakKeyDictionary[Any, _Kept]] = {adapter: weakref.WeakKeyDictionary() for adapter in READERS}
 
 
-def plan_of(signature: Any) -> Plan | None:
-    """Return the plan of a signature, or ``None`` where one of its fields needs DSPy's own path.
+def plan_of(signature: Any, adapter: Any) -> Plan | None:
+    """Return the plan of a signature under a class of adapter, or ``None`` where it needs DSPy's own path.
 
-    Those are history, tools, reasoning and citations of the model's own, and decisions. A signature whose instructions
-    or fields were changed since, in place too, gets a new plan.
+    Fields that need it are history, tools, reasoning and citations of the model's own, and decisions. A signature whose
+    instructions or fields were changed since, in place too, gets a new plan.
     """
-    kept = _plans.get(signature)
+    plans = _plans[adapter]
+    kept = plans.get(signature)
     fields = fields_now(signature)
     if kept is None or kept.instructions is not signature.__doc__ or kept.fields != fields:
-        kept = _plans[signature] = _Kept(signature.__doc__, kept_fields(fields), _make(signature))
+        made = _make(signature, adapter)
+        kept = plans[signature] = _Kept(signature.__doc__, kept_fields(fields), made)
     return kept.plan
 
 
-def _make(signature: Any) -> Plan | None:
+def _make(signature: Any, adapter_class: Any) -> Plan | None:
     inputs, outputs = signature.input_fields, signature.output_fields
     if not inputs or not outputs or _PRIVILEGED & inputs.keys():
         return None
     if any(_is_special(field) for field in [*inputs.values(), *outputs.values()]):
         return None
-    adapter = dspy.ChatAdapter()
+    adapter = adapter_class()
     system = adapter.format_system_message(signature)
-    if not _is_encodable(system):
+    template = template_of(partial(adapter.format_user_message_content, signature), tuple(inputs))
+    if template is None or not _is_encodable(system):
         return None
     return Plan(
-        frozenset(inputs),
-        frozenset(name for name, field in inputs.items() if _takes_text(field)),
-        {name: field.annotation for name, field in outputs.items()},
+        adapter_class,
+        {name: writer_of(field) for name, field in inputs.items()},
+        {name: reader_of(field.annotation) for name, field in outputs.items()},
         system,
-        template_of(partial(adapter.format_user_message_content, signature), tuple(inputs)),
+        template,
+        KeptDemos([*inputs, *outputs]),
+        {},
     )
 
 
@@ -86,10 +107,6 @@ def _is_special(field: Any) -> bool:
     if isinstance(field.annotation, type) and issubclass(field.annotation, dspy.History):
         return True
     return bool(dspy.Type.extract_custom_type_from_annotation(field.rebuild_annotation()))
-
-
-def _takes_text(field: Any) -> bool:
-    return field.annotation is str or bool(field.json_schema_extra.get(IS_TYPE_UNDEFINED, False))
 
 
 def _is_encodable(text: str) -> bool:

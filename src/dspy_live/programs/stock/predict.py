@@ -16,40 +16,46 @@ import dspy
 
 from dspy_live.programs.fields.live_adapter import compared, ours
 from dspy_live.programs.fields.origin import origin_of
-from dspy_live.programs.fields.own_texts import TEXT_METHODS, chat_methods, has_methods_of_its_own
-from dspy_live.programs.internals import (
-    Adapter,
-    AdapterParseError,
-    PreparedCall,
-    _check_encodable,
-    finalize,
-    overrides,
-    settings,
-)
+from dspy_live.programs.fields.own_texts import TEXT_METHODS, has_methods_of_its_own
+from dspy_live.programs.internals import Adapter, AdapterParseError, PreparedCall, finalize, overrides
 from dspy_live.programs.lm import engine
 from dspy_live.programs.lm.lm import LM
 from dspy_live.programs.lm.seam.lm_call import lm_call_of
 from dspy_live.programs.lm.seam.wrapped_calls import is_wrapped
-from dspy_live.programs.run.run import Run, current_run
-from dspy_live.programs.stock.chat_format import messages_of, values_of
-from dspy_live.programs.stock.plan import Plan, plan_of
+from dspy_live.programs.run.run import KEY, Run
+from dspy_live.programs.stock.messages import messages_of
+from dspy_live.programs.stock.plan import READERS, Plan, plan_of
+from dspy_live.programs.stock.prediction import prediction_of
+from dspy_live.programs.stock.response_format import json_options
 from dspy_live.runtime.execution import bridge
 
-_predict_parts = attrgetter("_forward_preprocess", "_forward_postprocess")
-_chat_parts = attrgetter("__call__", "acall", "parse")
-_adapter_parts = attrgetter("__call__", "acall", "_call_preprocess", "_call_postprocess", "format_demos")
-_lm_parts = attrgetter("__call__", "acall")
-_OF_THE_ADAPTER = (*TEXT_METHODS, "format_demos", "parse", "_call_preprocess", "_call_postprocess")
+_OF_THE_ADAPTER = (
+    *TEXT_METHODS,
+    "format_demos",
+    "format_assistant_message_content",
+    "parse",
+    "_call_preprocess",
+    "_call_postprocess",
+    "_prepare_response_format",
+)
 _OF_THE_LM = ("acall", "forward", "aforward")
+_CALLED = ("__call__", "acall")
+
+_OF_PREDICT = ("_forward_preprocess", "_forward_postprocess")
+_predict_parts = attrgetter(*_OF_PREDICT)
+_called_parts = attrgetter(*_CALLED)
+_adapter_parts = {
+    adapter: attrgetter(*_CALLED, *(name for name in _OF_THE_ADAPTER if hasattr(adapter, name))) for adapter in READERS
+}
 
 
-def _passed_by() -> tuple[Any, ...]:
+def _passed_by(adapter: Any) -> tuple[Any, ...]:
     """The methods that the shorter way passes by. Where one was exchanged, the exchange must be heard."""
-    chat = dspy.ChatAdapter
-    return _predict_parts(dspy.Predict), _chat_parts(chat), chat_methods(chat), _adapter_parts(Adapter), _lm_parts(LM)
+    above = _called_parts(dspy.ChatAdapter), _called_parts(Adapter), _called_parts(LM)
+    return _predict_parts(dspy.Predict), _adapter_parts[adapter](adapter), above
 
 
-_own = _passed_by()
+_own = {adapter: _passed_by(adapter) for adapter in READERS}
 _NOT_PLAIN = ("n", "num_generations", "rollout_id", "prompt_cache")
 """Options of an LM that DSPy prepares a call for."""
 
@@ -69,15 +75,22 @@ class _Call:
 
     def values(self, result: Any) -> list[dict[str, Any]]:
         """Return the output fields of an LM's result, as the adapter returns them."""
-        outputs = finalize(self.lm, self.prepared, result)
+        here = overrides()
+        if here["disable_history"] and here["usage_tracker"] is None:
+            outputs = result.outputs
+        else:
+            outputs = finalize(self.lm, self.prepared, result)
         if len(outputs) == 1 and type(outputs[0]) is str and outputs[0]:
-            return list(compared([values_of(self.plan, self.adapter, self.signature, outputs[0])]))
+            values = self.plan.values(outputs[0])
+            if values is None:  # a default, an optional field, a repair or an error: DSPy decides
+                values = self.plan.adapter.parse(self.adapter, self.signature, outputs[0])
+            return list(compared([values]))
         read = self.adapter._call_postprocess(self.signature, self.signature, outputs, self.lm, {})
         return list(compared(read))
 
     @property
     def falls_back(self) -> bool:
-        return bool(self.adapter.use_json_adapter_fallback)
+        return self.plan.adapter is not dspy.JSONAdapter and bool(self.adapter.use_json_adapter_fallback)
 
 
 def install() -> None:
@@ -111,7 +124,7 @@ def _answered(predictor: Any, call: _Call) -> Any:
             raise
         fallback = call.adapter._make_json_adapter_fallback()
         values = fallback(call.lm, {}, call.signature, call.demos, call.inputs)
-    return predictor._forward_postprocess(values, call.signature, **call.inputs)
+    return _predicted(predictor, call, values)
 
 
 async def _answered_async(predictor: Any, call: _Call) -> Any:
@@ -124,54 +137,58 @@ async def _answered_async(predictor: Any, call: _Call) -> Any:
             raise
         fallback = call.adapter._make_json_adapter_fallback()
         values = await fallback.acall(call.lm, {}, call.signature, call.demos, call.inputs)
-    return predictor._forward_postprocess(values, call.signature, **call.inputs)
+    return _predicted(predictor, call, values)
+
+
+def _predicted(predictor: Any, call: _Call, values: list[dict[str, Any]]) -> Any:
+    """Return the prediction, and add it to DSPy's trace, as ``_forward_postprocess`` does."""
+    prediction = prediction_of(values, call.signature)
+    here = overrides()
+    trace, most = here["trace"], here["max_trace_size"]
+    if trace is not None and most > 0:
+        if len(trace) >= most:
+            trace.pop(0)
+        trace.append((predictor, dict(call.inputs), prediction))
+    return prediction
 
 
 def _call_of(predictor: Any, kwargs: dict[str, Any], method: str) -> _Call | None:
     """Return the call, or ``None`` where it must take DSPy's own way."""
-    run = current_run()
-    if run is None or not _is_stock(predictor):
+    if type(predictor) is not dspy.Predict:
         return None
-    here = overrides()
+    here = overrides()  # all of DSPy's settings, in a run
+    run = here.get(KEY)
     adapter: Any = here.get("adapter")
-    if getattr(adapter, "_dspy_live", None) is not dspy.ChatAdapter or adapter.callbacks or here.get("callbacks"):
+    kind = getattr(adapter, "_dspy_live", None)
+    if run is None or kind not in _own or _passed_by(kind) != _own[kind] or is_wrapped(method):
         return None
-    if has_methods_of_its_own(adapter, _OF_THE_ADAPTER):
+    mine: dict[str, Any] = object.__getattribute__(predictor, "__dict__")  # past DSPy's own look at each attribute
+    if mine["config"] or mine["fields"] or not mine.keys().isdisjoint(_OF_PREDICT):
         return None
-    lm = predictor.lm or settings.lm
-    if lm is not None:
-        lm = ours(lm)
-    if type(lm) is not LM or lm.callbacks or settings.callbacks or here.get("send_stream") is not None:
+    given = mine["lm"] or here["lm"]
+    lm = None if given is None else ours(given)
+    if type(lm) is not LM or not _is_plain(lm) or here["send_stream"] is not None:
         return None
-    if is_wrapped(method) or not _is_plain(lm):
+    if here["callbacks"] or adapter.callbacks or lm.callbacks or has_methods_of_its_own(adapter, _OF_THE_ADAPTER):
         return None
-    signature = predictor.signature
-    plan = plan_of(signature)
-    if plan is None or kwargs.keys() != plan.inputs:
+    signature, demos = mine["signature"], mine["demos"]
+    plan = plan_of(signature, kind)
+    if plan is None or kwargs.keys() != plan.writers.keys():
         return None
-    for name, value in kwargs.items():
-        if type(value) is not str or name not in plan.text_inputs:
-            return None
-    messages = messages_of(plan, adapter, signature, predictor.demos, kwargs)
-    _check_encodable(messages[1:], "messages")
+    options = json_options(plan, adapter, lm, signature) if kind is dspy.JSONAdapter else {}
+    messages = None if options is None else messages_of(plan, adapter, signature, demos, kwargs)
+    if options is None or messages is None:
+        return None
     if run.call.stream:
         run.formatted[id(messages)] = (messages, adapter, signature)
-    legacy = {"model": lm.model, "messages": messages, **lm.kwargs}
-    prepared = PreparedCall(None, messages, {}, legacy, None, lm.cache, 1, True)
-    return _Call(run, lm, adapter, signature, plan, predictor.demos, kwargs, prepared)
-
-
-def _is_stock(predictor: Any) -> bool:
-    if type(predictor) is not dspy.Predict or predictor.config or predictor.fields:
-        return False
-    # An attribute of the object's own hides the class's method.
-    if "_forward_preprocess" in predictor.__dict__ or "_forward_postprocess" in predictor.__dict__:
-        return False
-    return _passed_by() == _own
+    legacy = {"model": lm.model, "messages": messages, **lm.kwargs, **options}
+    prepared = PreparedCall(None, messages, options, legacy, None, lm.cache, 1, True)
+    return _Call(run, lm, adapter, signature, plan, demos, kwargs, prepared)
 
 
 def _is_plain(lm: LM) -> bool:
     """True where DSPy would send the LM's own options as they are."""
     if lm.model_type != "chat" or not getattr(lm, "_cache_responses", True) or has_methods_of_its_own(lm, _OF_THE_LM):
         return False
-    return all(lm.kwargs.get(name) is None for name in _NOT_PLAIN)
+    options = lm.kwargs
+    return options.keys().isdisjoint(_NOT_PLAIN) or all(options.get(name) is None for name in _NOT_PLAIN)

@@ -1,6 +1,6 @@
-"""Three ways to run a program's code: native, in a worker thread, inline in a greenlet.
+"""Ways to run a program's code that is not simply awaited: in a worker thread, and inline in a greenlet.
 
-In each, a stop closes the LM connection at once and refuses later LM calls with
+In both, a stop closes the LM connection at once and refuses later LM calls with
 :class:`~dspy_live.core.errors.Stop`; the function here returns only when the code has really ended.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any, Literal
 
 import anyio
@@ -26,11 +26,6 @@ EXECUTIONS: tuple[Execution, ...] = ("auto", "native", "thread", "inline")
 
 # A program that swallows the stop and asks again is refused this often, then never resumed.
 MAX_REFUSALS = 100
-
-
-async def native(make: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-    """Await the program's own coroutine in this task; the task's cancellation is the program's."""
-    return await make()
 
 
 async def in_thread(fn: Callable[[], Any], limiter: anyio.CapacityLimiter, place: Place) -> Any:

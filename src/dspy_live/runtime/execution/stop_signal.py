@@ -38,7 +38,8 @@ class StopSignal:
             if self.error is not None:
                 return False
             self.error = error
-        self._tell_on_loop()
+        if self._callbacks:
+            self._tell_on_loop()
         return True
 
     def check(self) -> None:

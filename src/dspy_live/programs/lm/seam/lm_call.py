@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from dspy.lm15 import LM15Error, OpenAIChatLM, Request
 
 from dspy_live.programs.internals import CLIENT_KEYS, PreparedCall, select_backend
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
     from dspy_live.programs.lm.lm import LM
 
 
-@dataclass(frozen=True, slots=True)
-class LMCall:
+class LMCall(msgspec.Struct, frozen=True):
     """What is asked of an LM, and how.
 
     Args:
@@ -34,11 +34,14 @@ class LMCall:
     """
 
     inputs: dict[str, Any]
-    theirs: PreparedCall = field(repr=False)
+    theirs: PreparedCall
     cache: bool = False
     n: int = 1
     chat: bool = True
     once: bool = False
+
+    def __repr__(self) -> str:
+        return f"LMCall({self.inputs.get('model')!r})"
 
     @property
     def request(self) -> Request | None:
@@ -53,7 +56,8 @@ class LMCall:
     def single(self) -> LMCall:
         """Return the same call for one completion."""
         theirs = replace(self.theirs, legacy={k: v for k, v in self.theirs.legacy.items() if k != "n"}, n=1)
-        return replace(self, inputs={k: v for k, v in self.inputs.items() if k != "n"}, theirs=theirs, n=1)
+        inputs = {k: v for k, v in self.inputs.items() if k != "n"}
+        return msgspec.structs.replace(self, inputs=inputs, theirs=theirs, n=1)
 
 
 def lm_call_of(

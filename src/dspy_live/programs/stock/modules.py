@@ -1,0 +1,72 @@
+"""A module's call in a run, where nobody listens to its callbacks: what ``dspy.Module`` does, in a fifth of its time.
+
+For each call of a module DSPy looks four settings up, makes two copies of all of them, and enters a generator. The
+first run puts the methods of :func:`install` in the place of ``dspy.Module.__call__`` and ``acall``. They act inside of
+runs only; where there is a callback, or DSPy is to count the usage itself, its own methods are called.
+"""
+
+from __future__ import annotations
+
+import functools
+from contextvars import Token
+from types import FunctionType
+from typing import Any
+
+import dspy
+
+from dspy_live.programs.internals import callback, module, overrides, thread_local_overrides
+from dspy_live.programs.run.run import KEY
+
+
+def install() -> None:
+    """Let modules be called the shorter way in runs. Again, or where a library has wrapped them, it does nothing."""
+    own_call, own_acall = dspy.Module.__call__, dspy.Module.acall
+    if not (_is_stock(own_call) and _is_stock(own_acall)):
+        return
+
+    # By this name: DSPy warns of a forward() that is called by another function.
+    @functools.wraps(own_call)
+    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
+        token = _entered(self)
+        if token is None:
+            return own_call(self, *args, **kwargs)
+        try:
+            return self.forward(*args, **kwargs)
+        finally:
+            thread_local_overrides.reset(token)
+
+    @functools.wraps(own_acall)
+    async def acall(self: Any, *args: Any, **kwargs: Any) -> Any:
+        token = _entered(self)
+        if token is None:
+            return await own_acall(self, *args, **kwargs)
+        try:
+            return await self.aforward(*args, **kwargs)
+        finally:
+            thread_local_overrides.reset(token)
+
+    dspy.Module.__call__, dspy.Module.acall = __call__, acall
+
+
+def _entered(called: Any) -> Token[Any] | None:
+    """Make ``called`` the innermost of the calling modules; ``None`` where DSPy's own method must be taken."""
+    here = overrides()
+    if KEY not in here or here["callbacks"] or getattr(called, "callbacks", True):
+        return None
+    if here["track_usage"] and here["usage_tracker"] is None:
+        return None
+    changed: Any = type(here)(here)
+    changed["caller_modules"] = [*(here["caller_modules"] or ()), called]
+    token: Token[Any] = thread_local_overrides.set(changed)
+    return token
+
+
+def _is_stock(method: Any) -> bool:
+    """True for DSPy's own method inside of its wrapper for callbacks, and of no other."""
+    inner = getattr(method, "__wrapped__", None)
+    return (
+        type(method) is FunctionType
+        and type(inner) is FunctionType
+        and method.__globals__ is vars(callback)
+        and inner.__globals__ is vars(module)
+    )
