@@ -18,6 +18,8 @@ PYO3_PYTHON=$VIRTUAL_ENV/bin/python
 library=$("$PYO3_PYTHON" -c 'import sysconfig; print(sysconfig.get_config_var("LIBDIR") or "")')
 LD_LIBRARY_PATH=$library${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 export PYO3_PYTHON VIRTUAL_ENV LD_LIBRARY_PATH LITELLM_LOCAL_MODEL_COST_MAP=true
+# One small crate: what an incremental build would save here is less than keeping the state for it costs.
+export CARGO_INCREMENTAL=${CARGO_INCREMENTAL:-0}
 
 cd rust
 cargo fmt --all --check

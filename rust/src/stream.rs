@@ -243,9 +243,9 @@ impl Collected {
             StreamEvent::Restart(restart) if restart.fields.is_empty() || restart.fields.iter().any(|f| f == field) => {
                 self.by_call.remove(&restart.lm_call);
             }
-            StreamEvent::Prediction(prediction) => {
-                return prediction.outputs.get(field).map(|value| match value {
-                    Value::String(text) => text.clone(),
+            StreamEvent::Prediction(mut prediction) => {
+                return prediction.outputs.remove(field).map(|value| match value {
+                    Value::String(text) => text,
                     other => other.to_string(),
                 });
             }

@@ -98,7 +98,8 @@ async fn no_thread_of_tokio_waits_for_python() {
         ticks += 1;
     }
     println!("the longest 1 ms sleep while Python was busy for a second: {longest:?} of {ticks}");
-    assert!(ticks > 100, "this thread was held up: {ticks} ticks in a second");
+    // A thread that waited for Python would tick once: it is handed over to nobody for that second.
+    assert!(ticks > 10, "this thread was held up: {ticks} ticks in a second");
     busy.await.unwrap().unwrap();
     settled(world().await).await;
 }

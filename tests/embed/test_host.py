@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import importlib
 import json
 import socket
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import dspy
 import pytest
 
 from dspy_live.embed import main
@@ -147,6 +149,22 @@ def test_a_call_without_a_stream_gets_usage_and_the_result(driver: Driver) -> No
     assert driver.end(run["id"]) is True
     assert [event["type"] for event in driver.events(run["id"])] == ["usage", "prediction"]
     assert driver.events(run["id"])[-1].keys() == {"type", "outputs"}
+
+
+def test_python_keeps_no_prediction_of_a_run_that_is_over(driver: Driver) -> None:
+    """DSPy's trace would keep the last 10,000, with their inputs."""
+
+    def kept() -> int:
+        gc.collect()
+        return sum(isinstance(thing, dspy.Prediction) for thing in gc.get_objects())
+
+    program = driver.load("question -> answer")
+    before = kept()
+    for question in ("Why?", "Where?"):
+        run = driver.run(program, question, stream=True)
+        driver.send(run)
+        assert driver.end(run["id"]) is True
+    assert kept() == before
 
 
 def test_a_program_that_exits_in_a_task_ends_its_own_run_alone(driver: Driver, target: str) -> None:

@@ -53,7 +53,7 @@ pub(super) enum Command<'a> {
 
 #[derive(Default)]
 struct Outgoing {
-    /// Commands as JSON, with commas between them.
+    /// Commands as a JSON array that is still open; empty where there are none.
     text: Vec<u8>,
     /// A byte is on its way: the loop will come and take everything.
     signalled: bool,
@@ -108,9 +108,8 @@ impl Shared {
     pub(super) fn send(&self, command: &Command<'_>) {
         let text = serde_json::to_vec(command).expect("commands are plain data");
         let mut outgoing = lock(&self.outgoing);
-        if !outgoing.text.is_empty() {
-            outgoing.text.push(b',');
-        }
+        let before = if outgoing.text.is_empty() { b'[' } else { b',' };
+        outgoing.text.push(before);
         outgoing.text.extend_from_slice(&text);
         let wake = !std::mem::replace(&mut outgoing.signalled, true);
         drop(outgoing);
@@ -167,13 +166,13 @@ impl Shared {
     pub(super) fn take(&self) -> Vec<u8> {
         let mut outgoing = lock(&self.outgoing);
         outgoing.signalled = false;
-        let text = std::mem::take(&mut outgoing.text);
+        let mut text = std::mem::take(&mut outgoing.text);
         drop(outgoing);
-        let mut array = Vec::with_capacity(text.len() + 2);
-        array.push(b'[');
-        array.extend_from_slice(&text);
-        array.push(b']');
-        array
+        if text.is_empty() {
+            text.push(b'[');
+        }
+        text.push(b']');
+        text
     }
 
     /// Distribute one batch: `[[id, events, end], …]`.

@@ -42,7 +42,9 @@ class Outbox:
         """Hand over what waits."""
         if self._waiting:
             batch, self._waiting = self._waiting, []
-            self._deliver(self._encode(batch))
+            encoded = self._encode(batch)
+            del batch  # the host makes its own of it, which for a long reply is large
+            self._deliver(encoded)
 
     def _encode(self, batch: list[tuple[int, list[Any], End]]) -> bytes:
         try:

@@ -41,6 +41,7 @@ class HostRun:
             else:
                 assert isinstance(result, Predicted)
                 self._tell(Prediction(result.outputs))
+                del result  # so that the outbox is the last to hold it
             await self._all_sent.wait()
             self._end = end
         except BaseException as exc:

@@ -61,7 +61,7 @@ def open_program(
         served: for a process that goes on: DSPy's history does not grow, and an LM's failure is told without the
             provider's own words.
         pin: keep the LM and the adapter that are configured now, whatever a program that is loaded later configures.
-        keep_history: let DSPy keep its history of LM calls.
+        keep_history: let DSPy keep its history of LM calls, and its trace of predictions.
 
     Raises :class:`~dspy_live.core.errors.ConfigurationError` with one line that says what is wrong.
     """

@@ -123,3 +123,15 @@ class TestNothingWaitsThatNeedNot:
 
     def test_one_event_a_field_however_much_comes_at_once(self) -> None:
         assert self.feed(f"1\n2\n\n3\n{B}\n4\n5\n") == [[("a", "1\n2\n\n3", True), ("b", "4\n5", False)]]
+
+
+def test_content_with_line_feeds_is_not_taken_line_by_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every paragraph and every list has them. Only a bracket can begin a header."""
+    parser = make_parser("chat", [FieldSpec("a")])
+    parser.feed(f"{A}\nSome")
+    with monkeypatch.context() as patch:
+        patch.setattr(type(parser), "_read", None)
+        tokens = [" words:", "\n\n", "- one\n", "- two\n\tindented ", "\n", "  ", "end"]
+        given = [event.text for token in tokens for event in parser.feed(token) if isinstance(event, FieldText)]
+    assert "".join(given) == "".join(tokens)
+    assert parser.feed("\n[") + parser.feed("[ ## b ## ]]\n") == [FieldText("a", "", True)]

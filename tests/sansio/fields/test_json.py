@@ -251,3 +251,15 @@ class TestNothingWaitsThatNeedNot:
 
     def test_the_end_is_sure_when_the_next_member_is(self) -> None:
         assert self.feed("x", '"', ",", ' "b": "y', '"}') == ["x", "", "$", "y", "$"]
+
+
+def test_a_token_with_escapes_that_are_whole_is_decoded_in_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    parser = make_parser("json", [FieldSpec("a")])
+    parser.feed('{"a": "So')
+    with monkeypatch.context() as patch:
+        patch.setattr(type(parser), "_STEPS", ())
+        given = parser.feed("\\n\\n") + parser.feed('- \\"one\\"\\n') + parser.feed("\\u00e9 ") + parser.feed("x")
+    assert "".join(event.text for event in given if isinstance(event, FieldText)) == '\n\n- "one"\né x'
+    # Halves of an escape and of a character wait for what comes next.
+    assert [parser.feed(text) for text in ("\\", "n", "\\ud834")] == [[], [], []]
+    assert parser.feed("\\udd1e") == [FieldText("a", "\n𝄞")]

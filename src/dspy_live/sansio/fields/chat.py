@@ -21,6 +21,11 @@ _WORD = re.compile(r"\w*")
 _BREAKS = frozenset("\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029")
 
 
+def _only_line_feeds(text: str) -> bool:
+    """True where no other of Python's line ends is in a text without carriage returns."""
+    return len(f"{text}.".splitlines()) == text.count("\n") + 1
+
+
 class _Line(IntEnum):
     """Where in its line the parser stands. The three in the middle are inside a possible header."""
 
@@ -42,6 +47,7 @@ class ChatParser:
         "_mark",
         "_matched",
         "_on_header",
+        "_quick",
         "_seen",
         "_sink",
         "_specs",
@@ -53,6 +59,8 @@ class ChatParser:
         self._sink: Sink | None = None
         # The open text field while nothing but white space and a line end needs a second look.
         self._fast: TextSink | None = None
+        # The open text field while only a bracket can begin a header.
+        self._quick: TextSink | None = None
         self._line = _Line.START
         self._indent = 0
         self._on_header = False
@@ -71,6 +79,9 @@ class ChatParser:
                 sink.held = []
             sink.write(text)
             return [FieldText(sink.field, text)]
+        sink = self._quick
+        if sink is not None and "[" not in text and "\r" not in text and _only_line_feeds(text):
+            return self._feed_content(sink, text)
         return self._feed(text)
 
     def finish(self) -> list[FieldEvent]:
@@ -79,7 +90,7 @@ class ChatParser:
         self._no_header("")
         if self._sink is not None:
             self._sink.close(out)
-        self._sink = self._fast = None
+        self._sink = self._fast = self._quick = None
         return out
 
     def texts(self) -> dict[str, str]:
@@ -108,12 +119,33 @@ class ChatParser:
                 self._end_line()
         self._after_cr = text[-1] == "\r"
         sink = self._sink
-        self._fast = None
+        self._fast = self._quick = None
         if sink is not None:
             sink.flush(out)
-            if self._line is _Line.CONTENT and isinstance(sink, TextSink) and sink.started:
-                self._fast = sink
+            if isinstance(sink, TextSink) and sink.started:
+                if self._line is _Line.CONTENT:
+                    self._fast = sink
+                if not (self._mark or self._on_header or self._after_cr):
+                    self._quick = sink
         return out
+
+    def _feed_content(self, sink: TextSink, text: str) -> list[FieldEvent]:
+        """Take lines of content, with line feeds at their ends and no header among them."""
+        last = text[text.rfind("\n") + 1 :]
+        if last and not last.isspace():
+            self._line, self._fast = _Line.CONTENT, sink
+        elif len(last) != len(text):
+            self._line, self._fast, self._indent = _Line.START, None, len(last)
+        elif self._line is _Line.START:
+            self._indent += len(last)
+        body = text.rstrip()
+        if not body:
+            sink.held.append(text)
+            return []
+        new = "".join(sink.held) + body
+        sink.held = [text[len(body) :]]
+        sink.write(new)
+        return [FieldText(sink.field, new)]
 
     def _read(self, text: str, out: list[FieldEvent]) -> None:
         """Take a part of a line, without its end."""

@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from dspy_live.sansio.fields.base import FieldEvent, FieldSpec, FieldText
 from dspy_live.sansio.fields.json_raw import RawValue
-from dspy_live.sansio.fields.json_text import cut_short, loose, strict
+from dspy_live.sansio.fields.json_text import cut_short, loose, strict, whole
 from dspy_live.sansio.fields.sinks import PYTHON_CONSTANTS, ContainerSink, ScalarSink, TextSink, ended, texts
 
 _SPACE = re.compile(r"[ \t\n\r]*")
@@ -84,6 +84,10 @@ class JsonParser:
             sink.write(text)
             return [FieldText(sink.field, text)]
         out: list[FieldEvent] = []
+        if sink is not None and (said := whole(text)) is not None:
+            sink.push(said)
+            sink.flush(out)
+            return out
         at, end = 0, len(text)
         while at < end:
             at = self._STEPS[self._at](self, text, at, out)

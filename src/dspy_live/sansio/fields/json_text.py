@@ -45,6 +45,16 @@ def strict(data: str, at: int) -> tuple[str, int, str, str]:
     return text, end, cut, raw[-1:]
 
 
+def whole(data: str) -> str | None:
+    """Decode JSON string content that can be decoded without what comes next; ``None`` for any other."""
+    if data[-1:] == "\\" or _STRICT.fullmatch(data) is None:
+        return None
+    if "\\" not in data:
+        return data
+    text: str = scanstring(data + '"', 0)[0]
+    return None if "\ud800" <= text[-1] <= "\udbff" else text
+
+
 def loose(data: str, at: int) -> tuple[str, int, str]:
     """Decode by the rules of json_repair for a string with raw line ends or bad escapes.
 

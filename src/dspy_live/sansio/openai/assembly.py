@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -53,15 +54,10 @@ class Assembly:
             for wire in choices:
                 self._choice(wire, chunk, out)
 
-    def add_texts(self, index: int, kind: str, texts: list[str]) -> None:
-        """Add the texts of as many chunks that carry one text of one choice and nothing else."""
-        self.chunks += len(texts)
+    def writer(self, index: int, kind: str) -> Callable[[str], object]:
+        """Return what adds to a choice's text, for whoever reads chunks in another way; it adds to ``chunks``, too."""
         choice = self.choices[index]
-        if kind == "text":
-            choice.texted = True
-            choice.text.extend(texts)
-        else:
-            choice.reasoning.extend(texts)
+        return (choice.text if kind == "text" else choice.reasoning).write
 
     @property
     def complete(self) -> bool:

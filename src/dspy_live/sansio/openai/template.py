@@ -17,8 +17,11 @@ _PROBE = "\x7f probe"
 
 
 class Template:
-    """A line that begins with ``prefix``, ends with ``suffix`` and has neither quote nor backslash between
-    is the chunk that the template was learned from, with the bytes between as its text."""
+    """A line that begins with ``prefix``, ends with ``suffix`` and has one JSON string's inside between the two is the
+    chunk that the template was learned from, with that string as its text.
+
+    ``ending`` is the suffix with the event's end.
+    """
 
     __slots__ = ("cut", "ending", "index", "kind", "length", "prefix", "suffix")
 
@@ -34,6 +37,21 @@ class Template:
     def bounds(self) -> tuple[bytes, bytes, int, int, int]:
         """Return prefix, suffix, where the text begins and ends, and the least length of a line."""
         return self.prefix, self.suffix, self.cut, -len(self.suffix), self.length
+
+
+def inside(raw: bytes) -> str | None:
+    """Return the text of what stands between two quotes in JSON; ``None`` for what can't stand there."""
+    text = raw.decode("utf-8", "replace")
+    # Asked of text: the same question to bytes takes ten times as long.
+    if '"' not in text and "\\" not in text and "\n" not in text:
+        return text
+    if "\\" not in text or "\n" in text:
+        return None
+    try:
+        unescaped: str = orjson.loads(f'"{text}"')
+    except ValueError:
+        return None
+    return unescaped
 
 
 NOTHING = Template(b"\n", b"\n", "text", 0)
