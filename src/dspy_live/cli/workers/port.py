@@ -8,6 +8,7 @@ import socket
 import sys
 
 from dspy_live.core.errors import ConfigurationError
+from dspy_live.runtime.vanished import notice_silence
 from dspy_live.server.transport.address import resolved
 
 BALANCED = sys.platform == "linux"
@@ -28,6 +29,7 @@ def take_port(host: str, port: int) -> socket.socket:
     try:
         _set(held, socket.SO_REUSEADDR, True)
         _only_v6(held)
+        notice_silence(held)
         held.bind(address)
         if BALANCED:
             _set(held, socket.SO_REUSEADDR, False)
@@ -51,6 +53,7 @@ def socket_beside(held: socket.socket) -> socket.socket:
         _set(beside, socket.SO_REUSEADDR, True)  # else the closed connections of an earlier server would be in the way
         _set(beside, socket.SO_REUSEPORT, True)
         _only_v6(beside)
+        notice_silence(beside)
         beside.bind(held.getsockname())
     except BaseException:
         beside.close()

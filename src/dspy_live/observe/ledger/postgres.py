@@ -24,6 +24,7 @@ from dspy_live.observe.ledger.schema import (
     in_dialect,
     insert_json,
 )
+from dspy_live.runtime.vanished import postgres_options
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -152,7 +153,7 @@ class PostgresBackend:
         until = time.monotonic() + (0 if self._opened else STARTING)  # later on the writer tries again by itself
         while True:
             try:
-                made = psycopg.connect(self._url, autocommit=True, connect_timeout=max(1, int(self._timeout)))
+                made = psycopg.connect(self._url, autocommit=True, **postgres_options(self._url, self._timeout))
                 # Compiling a sum takes longer than the sum.
                 made.execute(b"SET jit = off")
                 return made

@@ -13,6 +13,7 @@ from dspy_live.runtime.http.connection import HEAD_LIMIT, Connection
 from dspy_live.runtime.http.dial import dial
 from dspy_live.runtime.http.errors import ConnectFailed, ConnectTimeout
 from dspy_live.runtime.http.tls import TlsOptions, make_context
+from dspy_live.runtime.vanished import notice_what_is_not_taken_in
 
 if TYPE_CHECKING:
     from dspy_live.runtime.http.pool import Route
@@ -31,7 +32,11 @@ class Connector:
         """
         # A socket keeps the context that it was made in, and outlives the call that needed it first.
         steps = self._connect(route, connection, limit)
-        await asyncio.get_running_loop().create_task(steps, context=contextvars.Context())
+        try:
+            await asyncio.get_running_loop().create_task(steps, context=contextvars.Context())
+        except BaseException:
+            _drop(connection)  # the task may have ended well in the same turn of the loop as the caller was cancelled
+            raise
 
     async def _connect(self, route: Route, connection: Connection, limit: float | None) -> None:
         try:
@@ -59,7 +64,7 @@ class Connector:
         tunnel = proxy is not None and route.scheme == "https"
         gate = _Gate(connection)
         await dial(gate, host, port)
-        _set_nodelay(gate.transport)
+        _set_options(gate.transport)
         if proxy is not None and proxy.scheme == "https":
             await gate.start_tls(self._context(TlsOptions()), proxy.host, limit)
         if tunnel:
@@ -143,10 +148,11 @@ def _drop(connection: Connection) -> None:
         connection.transport.abort()
 
 
-def _set_nodelay(transport: asyncio.Transport) -> None:
+def _set_options(transport: asyncio.Transport) -> None:
     sock = transport.get_extra_info("socket")
     if sock is not None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        notice_what_is_not_taken_in(sock)
 
 
 def _reason(exc: BaseException) -> str:

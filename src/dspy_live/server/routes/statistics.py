@@ -6,7 +6,7 @@ import inspect
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
-from dspy_live.core.errors import NotFound
+from dspy_live.core.errors import NotFound, Overloaded
 from dspy_live.server.transport.http import Request
 
 if TYPE_CHECKING:
@@ -43,6 +43,12 @@ async def stats(request: Request) -> None:
     await request.reply_json(request.app.runs.statistics() if siblings is None else await siblings.statistics())
 
 
+class LedgerDown(Overloaded):
+    """The database of the ledger can't be reached."""
+
+    code = "ledger_down"
+
+
 async def usage(request: Request) -> None:
     """Reply with the ledger's usage for the query parameters; a key sees its own usage, or with the scope all."""
     hook = request.app.usage
@@ -51,9 +57,12 @@ async def usage(request: Request) -> None:
     query = dict(parse_qsl(request.scope["query_string"].decode("latin-1")))
     if request.key and not request.app.keys.sees_all_usage(request.key):
         query["key"] = request.key
-    result = hook(query)
-    if inspect.isawaitable(result):
-        result = await result
+    try:
+        result = hook(query)
+        if inspect.isawaitable(result):
+            result = await result
+    except OSError as exc:
+        raise LedgerDown("the ledger can't be read now; ask again", retry_after=1.0) from exc
     await request.reply_json(result)
 
 

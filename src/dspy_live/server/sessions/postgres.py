@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from dspy_live.core.errors import ConfigurationError
+from dspy_live.runtime.vanished import postgres_options
 from dspy_live.server.sessions.sql import TABLES, Rows, SqlSessions, Statement
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class PostgresSessions(SqlSessions):
             return self._connection
         import psycopg
 
-        connection = psycopg.connect(self._url, connect_timeout=max(1, int(self._timeout)), autocommit=True)
+        connection = psycopg.connect(self._url, autocommit=True, **postgres_options(self._url, self._timeout))
         with connection.transaction():
             connection.execute("SELECT pg_advisory_xact_lock(%s)", (_MAKING_TABLES,))
             for table in TABLES:

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from dspy_live.core.errors import ConfigurationError
+from dspy_live.runtime.stores.address import connected
 from dspy_live.server.sessions.store import Session, SessionInfo, Turn
 
 if TYPE_CHECKING:
@@ -32,10 +33,9 @@ class RedisSessions:
             raise ConfigurationError(
                 "sessions in Redis or Valkey need the extra 'redis': pip install 'dspy-live[redis]'"
             ) from None
-        try:
-            self._redis: Redis = Redis.from_url(url, socket_timeout=timeout, socket_connect_timeout=timeout)
-        except ValueError as exc:
-            raise ConfigurationError(f"that is no address of a Redis or Valkey server: {exc}") from None
+        self._redis: Redis = connected(
+            Redis.from_url, url, socket_timeout=timeout, socket_connect_timeout=timeout
+        )
         self._prefix = prefix
         parts = urlsplit(url)
         self.name = f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"

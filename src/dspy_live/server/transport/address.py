@@ -8,6 +8,7 @@ import socket
 from typing import Any
 
 from dspy_live.core.errors import ConfigurationError
+from dspy_live.runtime.vanished import notice_silence
 
 BACKLOG = 4096
 """Connections that may wait to be accepted."""
@@ -34,6 +35,7 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as exc:
         why = os.strerror(exc.errno) if exc.errno else exc
         raise ConfigurationError(f"can't listen on {host} port {port}: {why}; take another") from None
+    notice_silence(listener)
     listener.set_inheritable(True)
     return listener
 
