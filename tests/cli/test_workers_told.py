@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from dspy_live.cli.workers.per_worker import told
-from dspy_live.loading.config.layers import store_url
 from dspy_live.loading.config.read import ConfigFile, read_config
+from dspy_live.loading.config.store import SharedStore, store_of
+from dspy_live.server.keys.key import Key
+from dspy_live.server.keys.store import KeyStore
+from dspy_live.server.keys.token import digest_of
 
 FILE = """
 [server]
@@ -36,7 +42,7 @@ place = "memory"
 
 
 def lines(file: ConfigFile, max_active: int | None = None) -> list[str]:
-    text = told(4, file, max_active=max_active, sessions=None, has_store=store_url(file) is not None)
+    text = told(4, file, max_active=max_active, sessions=None, store=store_of(file))
     return [line.strip() for line in text.splitlines()]
 
 
@@ -52,22 +58,48 @@ def test_without_a_store_it_names_what_each_worker_has_and_what_a_store_would_sh
     assert lines(file, max_active=50) == [
         "workers   4; SIGHUP replaces them one after the other",
         (
-            "each worker has its own   max_active (50 runs in each); breaker of [lm]; rate of [lm]; limit of [lm]; "
-            "cache of the program qa; limits per minute and at once of the keys ada; sessions (in its memory)"
+            "each worker has its own   max_active (50 runs in each); breaker of [lm]; sessions (in its memory); "
+            "rate of [lm]; limit of [lm]; cache of the program qa; limits per minute and at once of the keys ada; "
+            "runs of POST /runs, which end with it"
         ),
-        "a Redis or Valkey in [store] url= would share   cache, limit, rate",
+        (
+            "a Redis or Valkey in [store] url= would share   runs of POST /runs, cache, limit, "
+            "limits per minute and at once, rate"
+        ),
     ]
 
 
 def test_with_a_store_the_rest_is_shared(tmp_path: Path) -> None:
-    assert lines(configured(tmp_path, '[store]\nurl = "redis://127.0.0.1:1/0"\n'))[1:] == [
-        (
-            "each worker has its own   breaker of [lm]; limits per minute and at once of the keys ada; "
-            "sessions (in its memory)"
-        ),
-        "shared through [store]   cache, limit, rate",
+    store = '[store]\nurl = "redis://127.0.0.1:1/0"\n'
+    assert lines(configured(tmp_path, store))[1:] == [
+        "each worker has its own   breaker of [lm]; sessions (in its memory)",
+        "shared through [store]   runs of POST /runs, budget, cache, limit, rate, limits and quotas of keys",
+    ]
+    assert lines(configured(tmp_path, store + "runs = false\n"))[1:] == [
+        "each worker has its own   breaker of [lm]; sessions (in its memory); runs of POST /runs, which end with it",
+        "shared through [store]   budget, cache, limit, rate, limits and quotas of keys",
     ]
 
 
-def test_nothing_configured_is_nothing_told() -> None:
-    assert lines(ConfigFile(environ={})) == ["workers   4; SIGHUP replaces them one after the other"]
+def test_nothing_configured_is_almost_nothing_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DSPY_LIVE_HOME", str(tmp_path))
+    assert lines(ConfigFile(environ={})) == [
+        "workers   4; SIGHUP replaces them one after the other",
+        "each worker has its own   runs of POST /runs, which end with it",
+        "a Redis or Valkey in [store] url= would share   runs of POST /runs",
+    ]
+
+
+def test_keys_that_were_made_by_the_command_and_the_variable_of_sessions_count_too(tmp_path: Path) -> None:
+    path = tmp_path / "keys.db"
+    with closing(KeyStore(path)) as kept:
+        for name, rate in (("bob", 5.0), ("eve", None), ("old", 5.0)):
+            kept.add(Key(name=name, digest=digest_of(name), requests_per_minute=rate))
+        kept.revoke("old")
+    file = ConfigFile(environ={"DSPY_LIVE_SESSIONS": "memory"})
+    text = told(2, file, max_active=None, sessions=None, store=None, key_store=path)
+    assert "sessions (in its memory); limits per minute and at once of the keys bob; runs" in text
+    store = SharedStore("redis://h")
+    assert "shared through [store]   runs of POST /runs, conversations, limits and quotas" in told(
+        2, file, max_active=None, sessions=None, store=store, key_store=path
+    )

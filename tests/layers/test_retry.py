@@ -8,7 +8,7 @@ from random import Random
 import pytest
 from tests.layers.doors import without_restarts
 
-from dspy_live.core.call import Call
+from dspy_live.core.call import Call, Origin
 from dspy_live.core.errors import (
     BudgetExceeded,
     CircuitOpen,
@@ -142,6 +142,17 @@ async def test_a_door_that_cannot_take_words_back_ends_the_call_before_another_t
     with pytest.raises(StreamBroken, match="can't take words back: LMFailed"):
         await without_restarts(Retry(chance=lambda: 0.0)(script), Call({}))
     assert len(script.attempts) == 1
+
+
+@virtual_time
+async def test_an_lms_own_call_takes_back_its_words_once_and_passes_all_that_follow() -> None:
+    """Its sink is out of the way after the first word: the next try must have one of its own."""
+    said = [TextDelta("a"), TextDelta("b")]
+    script = ScriptedService([*said, DOWN], DOWN, [*said, DOWN], [TextDelta("c"), Completion({})])
+    sink = Recorder()
+    await full(4)(script)(Call({}, origin=Origin(run="r", lm_call=3)), sink)
+    taken_back = Restart("", 0, "LMFailed: another try")
+    assert sink.events == [*said, taken_back, *said, taken_back, TextDelta("c")]
 
 
 @virtual_time

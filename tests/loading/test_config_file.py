@@ -11,6 +11,7 @@ from dspy_live.core.errors import ConfigurationError
 from dspy_live.loading.config.mistakes import ConfigMistakes
 from dspy_live.loading.config.read import ConfigFile, find_config, read_config
 from dspy_live.loading.config.shape import LimitTable
+from dspy_live.loading.config.store import SharedStore, store_of
 
 HASH = "sha256:" + "a" * 64
 
@@ -89,6 +90,11 @@ place = "l.db"
 keep = "90d"
 [store]
 url_env = "REDIS"
+name = "qa"
+on_outage = "refuse"
+timeout = 0.5
+runs = false
+run_bytes = "2 MB"
 [prices."openai/b"]
 input = 1
 output = 2.5
@@ -102,6 +108,7 @@ def test_a_whole_file_is_read(tmp_path: Path) -> None:
     assert config.keys["ada"].day is not None
     assert config.keys["ada"].day.max_cost == 1.5
     assert file.secret(config.store.url, config.store.url_env) == "redis://h"
+    assert store_of(file) == SharedStore("redis://h", "qa", "refuse", 0.5, runs=False, run_bytes=2_000_000)
     assert file.near("x/y") == tmp_path / "x/y"
     assert file.near("/x") == Path("/x")
 
@@ -187,6 +194,15 @@ def test_a_mistake_does_not_make_others(tmp_path: Path) -> None:
         ("[server]\nno_auth = 'yes'\n", 2, 'must be true or false; got "yes"'),
         ("[server]\norigins = ['a', 3]\n", 2, "must be a text that is not empty; got 3"),
         ("server = 3\n", 1, "must be a table; got 3"),
+        ("[store]\nname = 'qa'\n", 1, "it must have url or url_env"),
+        ("[store]\nurl = 'http://h'\n", 2, "it must begin with redis://"),
+        ("[store]\nurl = 'redis://h'\nname = 'a:b'\n", 3, "must be 1 to 64 letters"),
+        ("[store]\nurl = 'redis://h'\non_outage = 'stop'\n", 3, 'must be "alone" or "refuse"; got "stop"'),
+        ("[store]\nurl = 'redis://h'\nrun_bytes = 'much'\n", 3, "'much' is no size"),
+        ("[store]\nurl = 'redis://h'\nrun_bytes = '0'\n", 3, "must be a byte at least; got '0'"),
+        ("[store]\nurl = 'redis://[::1'\n", 2, "its host or its port"),
+        ("[store]\nurl = 'redis://h'\ntimeout = 0\n", 3, "must be a number over 0"),
+        ("[store]\nurl = 'redis://h'\ntimeout = 1e300\n", 3, "at most 3600"),
         ("[prices.x]\ninput = 1\n", 1, "it must have 'output', a number at least 0"),
     ],
 )

@@ -131,6 +131,8 @@ def test_a_dead_workers_counts_stay_and_the_runs_that_it_had_have_failed(tmp_pat
     found = counted(tmp_path, [])
     assert (found["started"], found["succeeded"], found["failed"]) == (6, 4, 2)
     assert "live_requests_active" not in read_dead(tmp_path).metrics
+    failed = series(read_dead(tmp_path).metrics)['live_requests_total{outcome="error",program="a } b"}']
+    assert failed == 1.0, "the run that was under way"
     assert series(read_dead(tmp_path).metrics)["live_seconds_count"] == 3.0
     bury(tmp_path, 3)  # it had told nothing
     assert counted(tmp_path, []) == found

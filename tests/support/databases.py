@@ -58,7 +58,8 @@ def redis_server() -> Iterator[Server]:
 @contextmanager
 def running_redis() -> Iterator[Server]:
     """A Redis or Valkey for as long as the block."""
-    program = shutil.which("redis-server") or shutil.which("valkey-server")
+    named = os.environ.get("REDIS_SERVER", "redis-server")  # another one, such as Valkey's: the same tests hold there
+    program = shutil.which(named) or shutil.which("valkey-server")
     assert program, "no redis-server and no valkey-server: run scripts/install_system.sh"
     folder, port = Path(tempfile.mkdtemp(prefix="dspy-live-redis-")), free_port()
     server = Server(

@@ -17,11 +17,12 @@ from dspy_live.layers.budget import Budget
 from dspy_live.loading.app import serve_services
 from dspy_live.loading.ask_lm import asker_of
 from dspy_live.loading.config.keys import ServerKeys, key_store_path
-from dspy_live.loading.config.layers import LayerMaker, store_url
+from dspy_live.loading.config.layers import LayerMaker
 from dspy_live.loading.config.open import UNNAMED, OpenedProgram, located, named, open_programs
 from dspy_live.loading.config.read import ConfigFile
 from dspy_live.loading.config.sessions import sessions_of
 from dspy_live.loading.config.shape import ProgramTable
+from dspy_live.loading.config.store import store_of
 from dspy_live.loading.descriptors import spare_descriptors
 from dspy_live.server import App, create_app
 from dspy_live.server.transport.serve import serve
@@ -73,7 +74,7 @@ def _serve(
 
 
 def _open_keys(options: ServeOptions, file: ConfigFile) -> ServerKeys:
-    return ServerKeys(file, options.keys, key_store_path(file, options.key_store), store_url(file))
+    return ServerKeys(file, options.keys, key_store_path(file, options.key_store), store_of(file))
 
 
 def has_keys(options: ServeOptions, file: ConfigFile) -> bool:
@@ -123,7 +124,7 @@ def open_served(
         file,
         _of_targets(options, file) if options.targets else _of_file(options, file),
         settings_of(flags, file, simulate=options.sim),
-        LayerMaker(store_url(file), keep),
+        LayerMaker(store_of(file), keep),
         one_lm=options.sim or bool(flags.lm),
     )
     return named(opened)
@@ -187,6 +188,8 @@ def make_app(
     if more.get("ready_lm") is not None:
         more["ask_lm"] = asker_of(program.ready.service for program in programs.values())
     more["sessions"] = sessions_of(more.get("sessions"), file, served.values())
+    shared = store_of(file)
+    more["shared_runs"] = None if shared is None else shared.shared_runs()
     app = create_app(served, api_keys=keys.keys, drain=options.drain, **more)
     if observers.metrics is not None:
         observers.metrics.watch("server", app.runs)

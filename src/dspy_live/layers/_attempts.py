@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from dspy_live.core.call import Call
 from dspy_live.core.events import SPOKEN, Event, Restart, Result, Started
@@ -23,7 +23,7 @@ async def attempts(call: Call, sink: Sink, service: Service, following: Next) ->
     """
     attempt = 1
     while True:
-        spoken = _SpokenCalls(sink, again=attempt > 1)
+        spoken = _SpokenCalls(sink, again=attempt > 1) if call.origin.lm_call == 0 else _SpokenCall(sink)
         try:
             return await service(call, spoken)
         except Exception as exc:
@@ -61,12 +61,40 @@ class _SpokenCalls:
         return self._sink.push(event)
 
     async def take_back(self, reason: str) -> None:
-        """Push a ``Restart`` for each LM call that has said something.
+        await _take_back(self._spoke, self._sink, reason)
 
-        A sink that can't take words back has no room from there on: the call ends here, before anybody is asked again.
-        """
-        room = True
-        for lm_call, predictor in self._spoke.items():
-            room = self._sink.push(Restart(predictor, lm_call, reason)) and room
-        if not room:
-            await self._sink.room()
+
+class _SpokenCall:
+    """The same of one LM call, which says all in one voice: it is out of the way after the first word."""
+
+    # ``push`` is an attribute, so that it can be exchanged for the sink's own.
+    __slots__ = ("_sink", "_spoke", "push", "room")
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._spoke: dict[int, str] = {}
+        self.room = sink.room
+        self.push = self._first
+
+    def _first(self, event: Event) -> bool:
+        room = self._sink.push(event)
+        if type(event) in SPOKEN:
+            self._spoke[event.lm_call] = event.predictor  # type: ignore[union-attr]
+            self.push = self._sink.push
+        return room
+
+    async def take_back(self, reason: str) -> None:
+        self.push = self._sink.push
+        await _take_back(self._spoke, self._sink, reason)
+
+
+async def _take_back(spoke: Mapping[int, str], sink: Sink, reason: str) -> None:
+    """Push a ``Restart`` for each LM call that has said something.
+
+    A sink that can't take words back has no room from there on: the call ends here, before anybody is asked again.
+    """
+    room = True
+    for lm_call, predictor in spoke.items():
+        room = sink.push(Restart(predictor, lm_call, reason)) and room
+    if not room:
+        await sink.room()

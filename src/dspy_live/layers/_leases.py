@@ -25,12 +25,13 @@ _TOLD_AFTER = 0.005
 _KEPT = 86_400
 """Seconds after which the server forgets a limit that nobody uses."""
 
-Answer = Literal["granted", "alone"]
+Answer = Literal["granted", "alone", "full"]
 
 
 class _Waiting(NamedTuple):
     ask: Ask[Answer]
     since: float
+    patient: bool = True
 
 
 class Leases:
@@ -70,11 +71,18 @@ class Leases:
 
         Cancelled meanwhile, it has none.
         """
+        return await self._acquire(patient=True) == "granted"
+
+    async def acquire_now(self) -> Literal["granted", "full", "unreachable"]:
+        """Take a slot where one is free; else none, and no place among those who wait."""
+        return await self._acquire(patient=False)
+
+    async def _acquire(self, *, patient: bool) -> Literal["granted", "full", "unreachable"]:
         if self.outage.down:
             return self._alone()
         ask: Ask[Answer] = Ask()
         with self._lock:
-            self._waiting.append(_Waiting(ask, time.monotonic()))
+            self._waiting.append(_Waiting(ask, time.monotonic(), patient))
         self._line.soon(self)
         try:
             answer = await ask.wait(self._line)
@@ -84,7 +92,7 @@ class Leases:
             else:
                 self._line.soon(self)  # nobody keeps a place for it any more
             raise
-        return True if answer == "granted" else self._alone()
+        return self._alone() if answer is None or answer == "alone" else answer
 
     def release(self) -> None:
         """Give a slot back; the server hears of it at once."""
@@ -92,14 +100,14 @@ class Leases:
             self.held -= 1
         self._line.soon(self, _TOLD_AFTER)
 
-    def _alone(self) -> bool:
+    def _alone(self) -> Literal["granted", "unreachable"]:
         if self.outage.refuses:
             self._line.soon(self)
-            return False
+            return "unreachable"
         with self._lock:
             self.held += 1
         self._line.soon(self, shared.TELL)
-        return True
+        return "granted"
 
     def prepare(self, holder: str) -> Exchange:
         """Tell how many slots this process holds, and ask for those that it waits for."""
@@ -110,7 +118,8 @@ class Leases:
             waited = now - self._sent[0].since if self._sent else 0.0
             life = self._life if now - self._heard < _KEPT / 2 else ""
             args = [holder, life, uuid4().hex, shared.LEASE, shared.SETTLE, _KEPT, self.limit, self.held]
-            return Exchange(LEASES, self._key, [*args, len(self._sent), repr(waited), _KEEPS_PLACE])
+            patient = sum(waiting.patient for waiting in self._sent)
+            return Exchange(LEASES, self._key, [*args, len(self._sent), repr(waited), _KEEPS_PLACE, patient])
 
     def answered(self, answer: list[Any]) -> None:
         """Hand out the slots that came."""
@@ -123,7 +132,10 @@ class Leases:
                     left -= 1
                     self.held += 1
             self._sent = []
-            self._waiting.extendleft(reversed(sent))
+            for waiting in sent:
+                if not waiting.patient:
+                    waiting.ask.answer("full")
+            self._waiting.extendleft(reversed([waiting for waiting in sent if waiting.patient]))
             waits, holds = bool(self._waiting), bool(self.held)
         self.outage.ends()
         if left:

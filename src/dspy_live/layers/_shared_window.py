@@ -141,6 +141,15 @@ class SharedWindow:
         self._line.soon(self, shared.TELL)
         return going
 
+    def took(self, tokens: float) -> None:
+        """Count tokens that were used, and that no call had a turn for."""
+        with self._lock:
+            if self.outage.down:
+                self._backlog.append((time.monotonic(), (0, tokens)))
+            else:
+                self._gone = _plus(self._gone, (0, tokens))
+        self._line.soon(self, shared.TELL)
+
     def settle(self, going: Going, used: float) -> None:
         """The call has used so many tokens, and not as many as it was estimated at."""
         more = used - going.estimate

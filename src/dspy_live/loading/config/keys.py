@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -13,10 +14,12 @@ from dspy_live.layers import SharedBudget
 from dspy_live.layers.budget import Budget
 from dspy_live.loading.config.read import ConfigFile, read_config
 from dspy_live.loading.config.shape import Config, KeyTable, QuotaTable
+from dspy_live.loading.config.store import SharedStore
 from dspy_live.runtime.home import home_file, home_is_given
 from dspy_live.server.keys.bookkeeper import Bookkeeper
 from dspy_live.server.keys.key import PLAIN, Key, Period, Quota
 from dspy_live.server.keys.quota import PeriodBudget
+from dspy_live.server.keys.shared_limits import SharedKeyLimits, SharedPlace
 from dspy_live.server.keys.store import KeyStore
 from dspy_live.server.keys.token import digest_of
 from dspy_live.server.transport.auth import Keys
@@ -52,16 +55,18 @@ class ServerKeys:
         file: the configuration.
         plain: keys by name that the command line gives; they have no limits.
         store: the file of keys, which need not be there: see :func:`key_store_path`.
-        url: a Redis or Valkey where quotas are kept for several servers, or ``None``.
+        shared: a Redis or Valkey where limits and quotas are kept for several servers, or ``None``.
 
     ``keys`` is handed to ``create_app``.
     """
 
-    def __init__(self, file: ConfigFile, plain: Mapping[str, str], store: Path, url: str | None = None) -> None:
+    def __init__(
+        self, file: ConfigFile, plain: Mapping[str, str], store: Path, shared: SharedStore | None = None
+    ) -> None:
         self._file = file
         self._plain = [Key(name=name, digest=digest_of(key), scopes=PLAIN) for name, key in plain.items()]
         self._path = store
-        self._url = url
+        self._shared_store = shared
         self._shared: list[SharedBudget] = []
         self._store: KeyStore | None = None
         self._bookkeeper: Bookkeeper | None = None
@@ -71,7 +76,8 @@ class ServerKeys:
                 found,
                 bookkeeper=self._bookkeeper,
                 required=self._has_stored(),
-                budget=self._shared_budget if url is not None else None,
+                budget=self._shared_budget if shared is not None else None,
+                shared=partial(SharedKeyLimits, _place(shared)) if shared is not None else None,
             )
         except BaseException:
             self.close()
@@ -136,10 +142,16 @@ class ServerKeys:
             self._bookkeeper = Bookkeeper(self._store)
 
     def _shared_budget(self, key: str, period: Period, quota: Quota) -> Budget:
-        assert self._url is not None
-        budget = SharedBudget(self._url, f"key:{key}:{period}", period=period, **quota.limits())
+        store = self._shared_store
+        assert store is not None
+        name = store.named(f"key:{key}:{period}")
+        budget = SharedBudget(store.url, name, period=period, **store.options(), **quota.limits())
         self._shared.append(budget)
         return budget
+
+
+def _place(store: SharedStore) -> SharedPlace:
+    return SharedPlace(store.url, store.named("key"), store.on_outage, store.timeout)
 
 
 def _key(name: str, table: KeyTable, file: ConfigFile) -> Key:

@@ -26,7 +26,6 @@ from dspy_live.layers import (
     SingleFlight,
     per_call,
 )
-from dspy_live.loading.config.read import ConfigFile
 from dspy_live.loading.config.shape import (
     AdaptiveTable,
     BreakerTable,
@@ -38,15 +37,11 @@ from dspy_live.loading.config.shape import (
     RateTable,
     RetryTable,
 )
+from dspy_live.loading.config.store import SharedStore
 from dspy_live.runtime.stores.memory import MemoryStore
 from dspy_live.sansio.limits.backoff import Backoff
 from dspy_live.sansio.quantities import bytes_of
 from dspy_live.server.keys.quota import PeriodBudget
-
-
-def store_url(file: ConfigFile) -> str | None:
-    """Return the address of the Redis or Valkey that the file names, or ``None``."""
-    return file.secret(file.config.store.url, file.config.store.url_env)
 
 
 @dataclass
@@ -54,11 +49,11 @@ class LayerMaker:
     """Makes layers, and says where their state is kept.
 
     Args:
-        url: a Redis or Valkey for what several servers share; ``None`` keeps it in this process.
+        store: a Redis or Valkey for what several servers share; ``None`` keeps it in this process.
         kept: told of each budget that is to be remembered over a restart, or to be closed at the end.
     """
 
-    url: str | None = None
+    store: SharedStore | None = None
     kept: Callable[[Budget], object] = field(default=lambda budget: None)
 
     def program(self, name: str, table: LayersTable) -> list[Layer]:
@@ -90,10 +85,10 @@ class LayerMaker:
 
     def _cache(self, table: bool | CacheTable) -> Store:
         table = CacheTable() if isinstance(table, bool) else table
-        if self.url is not None:
+        if (store := self.store) is not None:
             from dspy_live.runtime.stores.redis import RedisStore
 
-            return RedisStore(self.url, prefix="dspy-live:runs:", ttl=table.seconds)
+            return RedisStore(store.url, prefix=f"{store.prefix}runs:", ttl=table.seconds, timeout=store.timeout)
         size = bytes_of(table.max_bytes) if table.max_bytes is not None else 64_000_000
         return MemoryStore(size, ttl=table.seconds)
 
@@ -105,8 +100,9 @@ class LayerMaker:
         if table.period == "run":
             return per_call(lambda: Budget(name=f"a run of {title}", **more))
         period = None if table.period == "ever" else table.period
-        if self.url is not None:
-            shared = SharedBudget(self.url, f"{owner}:{table.period}", period=period, **more)
+        if (store := self.store) is not None:
+            more |= store.options()
+            shared = SharedBudget(store.url, store.named(f"{owner}:{table.period}"), period=period, **more)
             self.kept(shared)
             return shared
         if period is None:
@@ -116,16 +112,24 @@ class LayerMaker:
         return budget
 
     def _single_flight(self, owner: str) -> Layer:
-        return SingleFlight() if self.url is None else SharedSingleFlight(self.url, owner)
+        store = self.store
+        return (
+            SingleFlight()
+            if store is None
+            else SharedSingleFlight(store.url, store.named(owner), timeout=store.timeout)
+        )
 
     def _rate(self, owner: str, table: RateTable) -> Layer:
         options = msgspec.structs.asdict(table)
-        return Rate(**options) if self.url is None else SharedRate(self.url, owner, **options)
+        if (store := self.store) is not None:
+            return SharedRate(store.url, store.named(owner), **options, **store.options())
+        return Rate(**options)
 
     def _limit(self, owner: str, table: int | LimitTable) -> Layer:
         table = LimitTable(concurrency=table) if isinstance(table, int) else table
-        if self.url is not None:
-            return SharedLimit(self.url, owner, table.concurrency, queue=table.queue, key=_key_of)
+        if (store := self.store) is not None:
+            more = store.options()
+            return SharedLimit(store.url, store.named(owner), table.concurrency, queue=table.queue, key=_key_of, **more)
         return Limit(table.concurrency, queue=table.queue, key=_key_of)
 
 

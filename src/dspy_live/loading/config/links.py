@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dspy_live.core.errors import ConfigurationError
 from dspy_live.loading.config.fit import Found
 from dspy_live.loading.config.mistakes import nearest
-from dspy_live.loading.config.shape import BudgetTable, Config, KeyTable, LayersTable, LMLayersTable, LMTable
+from dspy_live.loading.config.shape import (
+    BudgetTable,
+    Config,
+    KeyTable,
+    LayersTable,
+    LMLayersTable,
+    LMTable,
+    StoreTable,
+)
 from dspy_live.sansio.quantities import bytes_of, seconds_of
+from dspy_live.sansio.redis_address import checked_address
 from dspy_live.server.keys.token import is_digest
 from dspy_live.server.served import is_name
 
 Path = tuple[str | int, ...]
+
+_STORE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 def broken_links(config: Config, environ: Mapping[str, str]) -> Iterator[Found]:
@@ -24,7 +36,7 @@ def broken_links(config: Config, environ: Mapping[str, str]) -> Iterator[Found]:
     yield from _quantities(config)
     yield from _variable(config.ledger.place_env, config.ledger.place, ("ledger", "place"), environ)
     yield from _variable(config.sessions.place_env, config.sessions.place, ("sessions", "place"), environ)
-    yield from _variable(config.store.url_env, config.store.url, ("store", "url"), environ)
+    yield from _store(config.store, environ)
 
 
 def broken_lm(config: Config, environ: Mapping[str, str]) -> Iterator[Found]:
@@ -120,9 +132,26 @@ def _quantities(config: Config) -> Iterator[Found]:
             yield (table, "keep"), exc.message
 
 
+def _store(table: StoreTable, environ: Mapping[str, str]) -> Iterator[Found]:
+    yield from _variable(table.url_env, table.url, ("store", "url"), environ)
+    if table.url is table.url_env is None and table != StoreTable():
+        yield ("store",), 'it must have url or url_env, such as url_env = "REDIS_URL": nothing is shared without'
+    url = table.url if table.url_env is None else environ.get(table.url_env)
+    if url:
+        try:
+            checked_address(url)
+        except ConfigurationError as exc:
+            yield ("store", "url" if table.url_env is None else "url_env"), exc.message
+    if table.name and _STORE_NAME.fullmatch(table.name) is None:
+        yield ("store", "name"), "must be 1 to 64 letters, digits and '_ . -'"
+    if table.run_bytes is not None:
+        yield from _size(table.run_bytes, ("store", "run_bytes"))
+
+
 def _size(value: Any, path: Path) -> Iterator[Found]:
     try:
-        bytes_of(value)
+        if bytes_of(value) < 1:
+            yield path, f"must be a byte at least; got {value!r}"
     except ConfigurationError as exc:
         yield path, exc.message
 

@@ -268,6 +268,11 @@ class StoreTable(Table, frozen=True, kw_only=True):
 
     url: Secret | None = None
     url_env: Text | None = None
+    name: str = ""
+    on_outage: Literal["alone", "refuse"] = "alone"
+    timeout: Annotated[float, Meta(gt=0, le=3600)] = 1.0
+    runs: bool = True
+    run_bytes: Size | None = None
 
 
 class PriceTable(Table, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import hashlib
+import logging
 import threading
 import time
 import weakref
@@ -14,9 +15,12 @@ from uuid import uuid4
 
 from dspy_live.core.errors import ConfigurationError
 from dspy_live.runtime.forks import at_fork
+from dspy_live.runtime.stores.address import connected
 
 if TYPE_CHECKING:
     from redis import Redis
+
+log = logging.getLogger("dspy_live.shared")
 
 T = TypeVar("T")
 
@@ -31,6 +35,8 @@ TELL = 0.05
 """Seconds that what was used may wait for company before it is told."""
 REST = 1.0
 """Seconds for which a server that did not answer is left alone."""
+PING = 5.0
+"""Seconds of silence after which a connection that only listens is tried."""
 _IDLE = 1.0
 _inherited: list[Any] = []
 
@@ -136,6 +142,10 @@ class Line:
         """Let all parties that are due exchange their figures now, in this thread."""
         self._exchange(self._take(float("inf")))
 
+    def connect(self) -> Redis:
+        """Return a client of its own to the same server, which finds out when its connection has died."""
+        return _connect(self._url, self.timeout, health_check_interval=PING)
+
     def run(self, commands: list[list[Any]]) -> list[Any]:
         """Run these commands of the server's, all or none, and wait; raises ``OSError`` when it does not answer."""
         from redis.exceptions import RedisError
@@ -173,7 +183,7 @@ class Line:
             self._exchange_alone(parties)
 
     def _exchange_alone(self, parties: list[Party]) -> None:
-        asked = [(p, e) for p in parties if (e := p.prepare(self.holder)) is not None]
+        asked = [(party, exchange) for party in parties if (exchange := self._prepared(party)) is not None]
         if not asked:
             return
         self._busy_since = time.monotonic()
@@ -189,6 +199,13 @@ class Line:
                 party.failed(answer)
             else:
                 party.answered(answer)
+
+    def _prepared(self, party: Party) -> Exchange | None:
+        try:
+            return party.prepare(self.holder)
+        except Exception:  # a fault of one must not end the thread of all
+            log.exception("%r could not tell what it shares", party)
+            return None
 
     def _execute(self, exchanges: list[Exchange]) -> list[Any]:
         from redis.exceptions import NoScriptError
@@ -282,7 +299,7 @@ def _farewell(line_of: weakref.ref[Line]) -> None:
         line.exchange()
 
 
-def _connect(url: str, timeout: float) -> Redis:
+def _connect(url: str, timeout: float, **options: Any) -> Redis:
     try:
         from redis import Redis
         from redis.backoff import NoBackoff
@@ -294,8 +311,4 @@ def _connect(url: str, timeout: float) -> Redis:
         ) from None
     # An exchange may be repeated, and a connection that has gone bad is found out by using it.
     retry = Retry(NoBackoff(), 1, supported_errors=(Disconnected,))
-    try:
-        client: Redis = Redis.from_url(url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=retry)
-    except ValueError as exc:
-        raise ConfigurationError(f"that is no address of a Redis or Valkey server: {exc}") from None
-    return client
+    return connected(Redis.from_url, url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=retry, **options)

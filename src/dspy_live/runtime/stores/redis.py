@@ -14,6 +14,7 @@ import msgspec
 
 from dspy_live.core.errors import ConfigurationError
 from dspy_live.core.store import StoreStats
+from dspy_live.runtime.stores.address import connected
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -213,11 +214,7 @@ def _connect_sync(url: str, timeout: float) -> Redis:
         raise ConfigurationError(
             "a cache in Redis or Valkey needs the extra 'redis': pip install 'dspy-live[redis]'"
         ) from None
-    try:
-        client: Redis = Redis.from_url(url, socket_timeout=timeout, socket_connect_timeout=timeout)
-    except ValueError as exc:
-        raise ConfigurationError(f"that is no address of a Redis or Valkey server: {exc}") from None
-    return client
+    return connected(Redis.from_url, url, socket_timeout=timeout, socket_connect_timeout=timeout)
 
 
 def _escaped(prefix: str) -> str:

@@ -12,6 +12,7 @@ from dspy_live.server.keys.minute import MINUTE, Minute, TokenMeter
 from dspy_live.server.keys.periods import seconds_left
 from dspy_live.server.keys.quota import QuotaExceeded
 from dspy_live.server.keys.rate_headers import Headers, rate_limit_headers
+from dspy_live.server.keys.shared_limits import Refusal, SharedKeyLimits, SharedRun
 
 
 class Admission:
@@ -28,6 +29,8 @@ class Admission:
         self.requests = Minute(key.requests_per_minute) if key.requests_per_minute is not None else None
         self.tokens = Minute(key.tokens_per_minute) if key.tokens_per_minute is not None else None
         self.budgets = list(budgets)
+        self.shared: SharedKeyLimits | None = None
+        """The same limits over several servers; ``None`` where this one counts alone."""
         self.active = 0
         self._clock = clock
         self.meters: tuple[Meter, ...] = tuple(budget for _, budget in self.budgets)
@@ -52,6 +55,25 @@ class Admission:
 
     def admit(self, program: str) -> None:
         """Count a run in, or raise the error that refuses it: :class:`RateLimited`, :class:`QuotaExceeded`, …"""
+        self._check(program)
+        if self.requests is not None:
+            self.requests.add(1)
+        self.active += 1
+
+    async def admit_shared(self, shared: SharedKeyLimits, program: str) -> SharedRun:
+        """As :meth:`admit`, over all servers; what is full here is full everywhere, and needs no question."""
+        self._check(program)
+        taken = await shared.take()
+        if isinstance(taken, Refusal):
+            raise self._refused(*taken)
+        try:
+            self.admit(program)  # in an outage each server counts alone
+        except BaseException:
+            taken.leave()
+            raise
+        return taken
+
+    def _check(self, program: str) -> None:
         self.check_program(program)
         key = self.key
         if key.concurrency is not None and self.active >= key.concurrency:
@@ -65,9 +87,6 @@ class Admission:
                 budget.check()
             except BudgetExceeded as exc:
                 raise self.spent(period, exc) from None
-        if self.requests is not None:
-            self.requests.add(1)
-        self.active += 1
 
     def leave(self) -> None:
         """Count a run out."""
@@ -95,6 +114,9 @@ class Admission:
 
     def headers(self) -> Headers:
         """Return ``X-RateLimit-…`` of the limit that a client has to keep to: requests, else tokens, else runs."""
+        known = self.shared.left() if self.shared is not None else None
+        if known is not None:
+            return rate_limit_headers(*known)
         for minute in (self.requests, self.tokens):
             if minute is not None:
                 return rate_limit_headers(minute.limit, minute.left(), minute.reset())

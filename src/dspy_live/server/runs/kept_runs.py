@@ -25,16 +25,19 @@ class KeptRuns:
         self._ended: dict[str, int] = {}
         self._bytes = 0
         self._over: dict[str, str] = {}
+        self._names: dict[tuple[str, str], str] = {}
 
     def add(self, run: Resumable) -> None:
         """Keep a run."""
         self._runs[run.id] = run
+        if run.name:
+            self._names[run.key, run.name] = run.id
         if run.ended:
             self.ended(run)
 
     def get(self, run_id: str, key: str) -> Resumable | None:
-        """Return a run of this key, if it is kept."""
-        run = self._runs.get(run_id)
+        """Return a run of this key, if it is kept, by its id or by its client's name: of several, the newest."""
+        run = self._runs.get(run_id) or self._runs.get(self._names.get((key, run_id), ""))
         return run if run is not None and run.key == key else None
 
     def knows(self, run_id: str, key: str) -> bool:
@@ -68,6 +71,8 @@ class KeptRuns:
         """Drop a run's log; only its name is remembered, for some thousand runs."""
         if self._runs.pop(run.id, None) is not None:
             self._bytes -= self._ended.pop(run.id, 0)
+            if self._names.get((run.key, run.name)) == run.id:
+                del self._names[run.key, run.name]
             self._over[run.id] = run.key
             if len(self._over) > self.OVER:
                 del self._over[next(iter(self._over))]

@@ -56,7 +56,7 @@ class RegisteredRun:
         if self._stopped is not None:
             raise self._stopped
         self._registry.check()
-        await self._scope.__aenter__()
+        self._scope.enter()
         self._entered = True
         self._registry.add(self)
         return self
@@ -65,7 +65,7 @@ class RegisteredRun:
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            await self._scope.__aexit__(kind, exc, trace)
+            self._scope.leave(kind, exc)
         except BaseException as error:
             exc = error
             raise
@@ -118,16 +118,17 @@ class RunRegistry:
 
         Raises :class:`NotFound` where there is none; another key's runs are not found.
         """
-        found = self._named(run_id, key)
+        found = self.named(run_id, key)
         if not found:
             raise NotFound(f"no run {run_id!r} is under way")
         return found
 
     def knows(self, run_id: str, key: str) -> bool:
         """True where :meth:`find_all` finds a run."""
-        return bool(self._named(run_id, key))
+        return bool(self.named(run_id, key))
 
-    def _named(self, run_id: str, key: str) -> list[RegisteredRun]:
+    def named(self, run_id: str, key: str) -> list[RegisteredRun]:
+        """As :meth:`find_all`, with an empty list where there is none."""
         ids = (run_id, *self._called.get((key, run_id), ()))
         return [run for one in ids if (run := self._runs.get(one)) is not None and run.key == key]
 

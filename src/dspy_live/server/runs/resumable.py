@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from dspy_live.core.call import Call
@@ -16,6 +17,7 @@ from dspy_live.server.runs.registry import RegisteredRun
 
 if TYPE_CHECKING:
     from dspy_live.server.app import App
+    from dspy_live.server.runs.shared.told_run import ToldRun
     from dspy_live.server.served import ServedProgram
 
 REPLAY_BYTES = 256 << 10
@@ -32,9 +34,12 @@ class Resumable:
     ``app.keep_runs`` seconds, and what nobody has read yet for no less than the grace.
     """
 
-    def __init__(self, app: App, program: ServedProgram, call: Call, key: str) -> None:
+    def __init__(self, app: App, program: ServedProgram, call: Call, key: str, name: str = "") -> None:
         self.id = call.id
         self.key = key
+        self.name = name
+        self.told: ToldRun | None = None
+        """Tells the run to other servers; ``None`` where there are none."""
         self.ended = False
         self.outcome: dict[str, Any] = {"status": "running"}
         self._ended_at = 0.0
@@ -47,6 +52,7 @@ class Resumable:
         self._delivered = 0
         self._room = Room()
         self._readers = 0
+        self._reader_elsewhere = ""
         self._waiting: list[asyncio.Future[None]] = []
         self._kept = False
         self._refusal: BaseException | None = None
@@ -79,23 +85,76 @@ class Resumable:
         """Let go of a run that is over."""
         self._cancel_timer()
         self._app.resumables.forget(self)
+        if self.told is not None and self._app.shared_runs is not None:
+            self._app.shared_runs.forget(self)
 
     @property
     def last(self) -> int:
         """The number of the last frame so far."""
         return self._encoder.seq
 
+    @property
+    def delivered_to(self) -> int:
+        """The number of the last frame that a reader was given."""
+        return self._delivered
+
+    @property
+    def lm_calls(self) -> int:
+        """How many LM calls it has made."""
+        return self._run.totals.lm_calls
+
+    @property
+    def waits(self) -> bool:
+        """True while it waits for its reader."""
+        return not self._room.open
+
+    def kept(self) -> tuple[int, list[bytes]]:
+        """Return the frames that are kept, and the number of the first one."""
+        return self._first, list(self._log)
+
+    def stop(self, error: BaseException) -> None:
+        """End it with this error; nothing happens where it is over."""
+        if not self.ended:
+            self._run.stop(error)
+
+    def resume_after(self, seq: int) -> int:
+        """Return the number to begin after: the given one, or the last so far. Raises :class:`Gone`."""
+        seq = min(seq, self.last)
+        self.after(seq)
+        return seq
+
     def attach(self) -> int:
         """Count a reader in and return its number; the newest one is the one that is served."""
         self._readers += 1
+        self._reader_elsewhere = ""
         self._cancel_timer()
         self._wake()
+        if self.told is not None:
+            self.told.read_here(self._readers)
         return self._readers
+
+    def read_elsewhere(self, reader: str, seq: int) -> None:
+        """Another server has a reader, who has been given the frames up to ``seq``; a new one takes over."""
+        if reader != self._reader_elsewhere:
+            self._reader_elsewhere = reader
+            self._readers += 1
+            self._wake()
+        if not self.ended:
+            self._cancel_timer()
+        self.delivered(min(seq, self.last))
+
+    def left_elsewhere(self) -> None:
+        """The reader at another server has left."""
+        if self._reader_elsewhere:
+            self._reader_elsewhere = ""
+            self._leave_alone()
 
     def detach(self, reader: int) -> None:
         """Count a reader out; if no other has come meanwhile, the run is alone now."""
         if reader == self._readers:
             self._leave_alone()
+            if self.told is not None:
+                self.told.left_here()
 
     def current(self, reader: int) -> bool:
         """True while no newer reader has taken over."""
@@ -128,9 +187,10 @@ class Resumable:
     async def _serve(self, program: ServedProgram, call: Call) -> None:
         encoder = self._encoder
         try:
-            async with self._run:
-                sink = FrameSink(encoder, self._append, self._room.wait, self._run.stop)
-                result = await program.run(call, sink, self._run.totals)
+            with self._app.runs.called(self.name, self.id, self.key) if self.name else nullcontext():
+                async with self._run:
+                    sink = FrameSink(encoder, self._append, self._room.wait, self._run.stop)
+                    result = await program.run(call, sink, self._run.totals)
         except (Exception, Stop) as exc:
             if not (self._kept or self._log):
                 self._refusal = exc
@@ -146,15 +206,21 @@ class Resumable:
         self._append(encoder.end())
         self.ended = True
         self._ended_at = asyncio.get_running_loop().time()
-        if self._alone is not None:
+        if self._alone is not None or self._reader_elsewhere:
             self._leave_alone()
         self._app.resumables.ended(self)
+        if self.told is not None:
+            self.told.now()
 
     def _append(self, frame: bytes) -> bool:
         self._log.append(frame)
         self._bytes += len(frame)
-        if self.last - self._delivered >= UNDELIVERED:
+        if self.told is not None:
+            self.told.add(frame)
+        if self.last - self._delivered >= UNDELIVERED and self._room.open:
             self._room.set(False)
+            if self.told is not None:
+                self.told.now()
         self._wake()
         return self._room.open
 

@@ -7,21 +7,23 @@ from typing import Any
 
 from dspy_live.core.events import Usage
 
-_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
-
 
 class RunTotals:
-    """Adds up a run's usage. Times are seconds on the monotonic clock; ``tokens`` are those given to the client."""
+    """Adds up a run's usage. Times are seconds on the monotonic clock; ``tokens`` are pieces given to the client."""
 
     __slots__ = (
-        "_sums",
         "began",
         "cached_calls",
+        "cached_tokens",
+        "completion_tokens",
         "cost",
         "estimated",
         "first",
         "lm_calls",
+        "prompt_tokens",
+        "reasoning_tokens",
         "tokens",
+        "total_tokens",
         "truncated",
         "unpriced",
     )
@@ -36,26 +38,35 @@ class RunTotals:
         self.estimated = False
         self.truncated = False
         self.cost = 0.0
-        self._sums = [0, 0, 0, 0, 0]
+        self.prompt_tokens = self.completion_tokens = self.total_tokens = 0
+        self.cached_tokens = self.reasoning_tokens = 0
 
     def token(self) -> None:
         """Count a token that the client is given; the first one is timed."""
         if not self.tokens:
-            self.first = time.perf_counter()
+            self.first_token()
         self.tokens += 1
+
+    def first_token(self) -> None:
+        """Note the time, once."""
+        if self.first is None:
+            self.first = time.perf_counter()
 
     def add(self, usage: Usage) -> None:
         """Count one LM call."""
         self.lm_calls += 1
         self.cached_calls += usage.cached
-        self.estimated = self.estimated or usage.estimated
-        self.truncated = self.truncated or usage.truncated
+        self.estimated |= usage.estimated
+        self.truncated |= usage.truncated
         if usage.cost is not None:
             self.cost += usage.cost
         elif not usage.cached:
             self.unpriced += 1
-        for i, name in enumerate(_COUNTS):
-            self._sums[i] += getattr(usage, name)
+        self.prompt_tokens += usage.prompt_tokens
+        self.completion_tokens += usage.completion_tokens
+        self.total_tokens += usage.total_tokens
+        self.cached_tokens += usage.cached_tokens
+        self.reasoning_tokens += usage.reasoning_tokens
 
     @property
     def duration_ms(self) -> float:
@@ -70,7 +81,11 @@ class RunTotals:
     def usage(self) -> dict[str, Any]:
         """Return the sums. ``cost`` is US dollars, ``None`` when the price of a call is unknown."""
         return {
-            **dict(zip(_COUNTS, self._sums, strict=True)),
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.total_tokens,
+            "cached_tokens": self.cached_tokens,
+            "reasoning_tokens": self.reasoning_tokens,
             "cost": None if self.unpriced else round(self.cost, 10),
             "lm_calls": self.lm_calls,
             "cached_calls": self.cached_calls,

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from dspy_live.server.workers.sums import counters_only, merged_texts, summed_counts
+from dspy_live.server.workers.sums import counters_only, lost_runs, merged_texts, summed_counts
 
 DEAD = "dead.counts"
 _LIVE = "worker-*.counts"
@@ -69,7 +69,8 @@ def bury(folder: Path, worker: int) -> None:
     statistics = dict(found.statistics)
     statistics["failed"] = statistics.get("failed", 0) + statistics.get("active", 0)
     sums = summed_counts([dead.statistics, statistics])
-    metrics = merged_texts([("", dead.metrics), ("", counters_only(found.metrics))])
+    texts = (dead.metrics, counters_only(found.metrics), lost_runs(found.metrics))
+    metrics = merged_texts([("", text) for text in texts])
     _replace(folder / DEAD, msgspec.msgpack.encode(DeadCounts([*dead.workers, worker], sums, metrics)))
     path.unlink()
 

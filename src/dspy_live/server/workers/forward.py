@@ -11,8 +11,7 @@ from starlette.types import Message
 
 from dspy_live.core.errors import StreamBroken
 from dspy_live.runtime.scope import Scope
-from dspy_live.server.encoders.json import dumps
-from dspy_live.server.errors import error_object
+from dspy_live.server.runs.last_words import last_words
 from dspy_live.server.transport.disconnect import cancel_on_disconnect
 from dspy_live.server.transport.event_stream import EVENT_STREAM
 from dspy_live.server.transport.http import CLOSE
@@ -51,8 +50,7 @@ async def forward(path: Path, request: Request) -> None:
         error = StreamBroken(_LOST)
         if not events:
             raise error from exc
-        told = dumps(error_object(error, request.params["id"]))
-        await request.write(b"event: error\ndata: %b\n\nevent: done\ndata: [DONE]\n\n" % told, False)
+        await request.write(last_words(error, request.params["id"]), False)
 
 
 async def forward_unheard(path: Path, question: Mapping[str, Any]) -> None:

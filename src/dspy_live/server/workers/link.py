@@ -42,9 +42,12 @@ async def read_frame(reader: asyncio.StreamReader) -> Any:
 
 
 def write_frame(writer: asyncio.StreamWriter, value: Any) -> None:
-    """Write a frame; ``await writer.drain()`` waits for a slow reader."""
+    """Write a frame; ``await writer.drain()`` waits for a slow reader. Raises ``OSError`` where the reader has gone."""
     data = msgspec.msgpack.encode(value)
-    writer.write(_LENGTH.pack(len(data)) + data)
+    try:
+        writer.write(_LENGTH.pack(len(data)) + data)
+    except RuntimeError as exc:  # which is how uvloop says it
+        raise ConnectionResetError("the other worker has gone") from exc
 
 
 @asynccontextmanager

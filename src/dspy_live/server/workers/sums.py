@@ -12,6 +12,7 @@ COUNTED = ("started", "succeeded", "failed", "cancelled", "refused", "tokens", "
 """The statistics that only ever grow."""
 
 _TYPE = re.compile(r"# TYPE (\S+) (\S+)")
+_UNDER_WAY = re.compile(r'(?m)^(?P<prefix>\w+)_requests_active\{(?P<program>program=".*")\} (?P<count>[1-9]\S*)$')
 _OF_ONE = "_layer"
 """Ends the name of gauges that can't be added, such as a limit's size: each worker's has a label instead."""
 
@@ -103,6 +104,17 @@ def merged_texts(texts: Iterable[tuple[str, str]]) -> str:
                 of = sums.setdefault(family, {})
                 of[name] = of.get(name, 0.0) + float(value)
     return "".join(_family(lines, sums[family]) for family, lines in heads.items())
+
+
+def lost_runs(text: str) -> str:
+    """Return a text in which the runs under way of another text are runs that have failed: their worker has died."""
+    lost = ""
+    for match in _UNDER_WAY.finditer(text):
+        name = f"{match['prefix']}_requests_total"
+        if not lost:
+            lost = f"# HELP {name} Runs that have ended, by outcome.\n# TYPE {name} counter\n"
+        lost += f'{name}{{outcome="error",{match["program"]}}} {match["count"]}\n'
+    return lost
 
 
 def counters_only(text: str) -> str:
