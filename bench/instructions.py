@@ -19,12 +19,17 @@ from types import FrameType
 from typing import Any
 
 import dspy
+import uvicorn
+from uvicorn.server import ServerState
 
 from dspy_live import LM, Runtime, asyncify, create_app
 from dspy_live.core.call import Call
 from dspy_live.core.events import Completion, TextDelta
 from dspy_live.core.sink import Sink
 from dspy_live.runtime.books.account import Account
+from dspy_live.runtime.http.connection import Connection
+from dspy_live.runtime.http.pool import HttpPool, Route
+from dspy_live.server.transport.protocol import Protocol
 
 KEPT = Path(__file__).with_name("instructions.json")
 VERSION = ".".join(platform.python_version_tuple()[:2])
@@ -58,6 +63,8 @@ def works() -> dict[str, Work]:
         "asyncify, a call": lambda: call(**QUESTION),
         "POST /predict, a request": lambda: request(app, "/predict"),
         f"POST /predict/stream, a request of {TOKENS} tokens": lambda: request(app, "/predict/stream"),
+        "POST /predict over a kept connection": Client(app).ask,
+        "a request to an LM over a kept connection": Asker().ask,
     }
 
 
@@ -85,6 +92,76 @@ async def request(app: Any, path: str) -> bytes:
 
     await app(scope, receive, send)
     return b"".join(parts)
+
+
+class Wire(asyncio.Transport):
+    """A transport without a socket: it keeps what is written, and answers it with ``reply`` where it has one."""
+
+    def __init__(self, reply: bytes = b"", to: Callable[[bytes], object] = len) -> None:
+        super().__init__()
+        self.written = b""
+        self._reply, self._to = reply, to
+
+    def write(self, data: Any) -> None:
+        """Keep what is written."""
+        self.written += data
+        if self._reply:
+            asyncio.get_running_loop().call_soon(self._to, self._reply)
+
+    def is_closing(self) -> bool:
+        """It never is."""
+        return False
+
+    def get_write_buffer_size(self) -> int:
+        """All is written."""
+        return 0
+
+    def abort(self) -> None:
+        """There is nothing to close."""
+
+
+class Client:
+    """Sends requests to an application over one connection of the server, without a socket."""
+
+    def __init__(self, app: Any) -> None:
+        config = uvicorn.Config(app.entry, interface="asgi3", http=Protocol, lifespan="off", log_config=None)
+        self._state = ServerState()
+        self._protocol = Protocol(config, self._state, {})
+        self._wire = Wire()
+        self._protocol.connection_made(self._wire)
+        body = json.dumps(QUESTION).encode()
+        head = (
+            b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        )
+        self._request = head % len(body) + body
+
+    async def ask(self) -> None:
+        """Send one request and wait for the reply."""
+        self._wire.written = b""
+        self._protocol.data_received(self._request)
+        await asyncio.wait(list(self._state.tasks))
+        assert self._wire.written.startswith(b"HTTP/1.1 200 OK"), self._wire.written
+
+
+class Asker:
+    """Sends requests to an LM's server over one connection of the pool, without a socket."""
+
+    def __init__(self) -> None:
+        self._pool = HttpPool(proxies={})
+        self._pool._connect = self._connect  # type: ignore[method-assign]
+
+    async def _connect(self, route: Route, limit: float | None) -> Connection:
+        connection = Connection(self._pool._lost, route)
+        reply = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
+        connection.connection_made(Wire(reply, connection.data_received))
+        return connection
+
+    async def ask(self) -> None:
+        """Send one request and read the reply."""
+        headers = {"Authorization": "Bearer x", "Content-Type": "application/json"}
+        async with self._pool.exchange("POST", "http://127.0.0.1:1/v1/chat/completions", headers, b"{}") as exchange:
+            await exchange.headers_received()
+            assert await exchange.read() == b"{}"
 
 
 async def count(work: Work, times: int = 5) -> int:

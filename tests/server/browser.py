@@ -92,7 +92,7 @@ class Page:
         self.click(selector)
         self.call("Input.insertText", text=text)
 
-    def press(self, key: str, *, ctrl: bool = False) -> None:
+    def press(self, key: str, *, ctrl: bool = False, shift: bool = False) -> None:
         code = {"Enter": 13, "Escape": 27, "Tab": 9}[key]
         for kind in ("keyDown", "keyUp"):
             self.call(
@@ -101,7 +101,7 @@ class Page:
                 key=key,
                 code=key,
                 windowsVirtualKeyCode=code,
-                modifiers=2 if ctrl else 0,
+                modifiers=(2 if ctrl else 0) | (8 if shift else 0),
                 **({"text": "\r"} if key == "Enter" and kind == "keyDown" else {}),
             )
 

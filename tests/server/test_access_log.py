@@ -127,3 +127,42 @@ def test_a_request_that_is_not_chosen_has_no_line(lines: Lines, rate: float) -> 
 def test_a_rate_that_is_no_share_is_refused(rate: float) -> None:
     with pytest.raises(ConfigurationError, match="rate"):
         create_app(qa(), access_log=rate)
+
+
+class Kept(logging.Handler):
+    """Keeps records as a user's own handler gets them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+class Own(logging.LogRecord):
+    """A record of the user's own."""
+
+
+def test_a_users_own_handler_gets_records_such_as_the_logging_package_makes(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, access = Kept(), logging.getLogger("dspy_live.access")
+    access.addHandler(kept)
+    try:
+        with serving(qa(), access_log=1.0) as live:
+            http.post(live.url + "/predict", json=QUESTION)
+            until(lambda: len(kept.records) == 1)
+            monkeypatch.setattr(logging, "_logRecordFactory", Own)
+            http.post(live.url + "/predict", json=QUESTION)
+            until(lambda: len(kept.records) == 2)
+    finally:
+        access.removeHandler(kept)
+        access.setLevel(logging.NOTSET)
+    ours, usual = kept.records
+    assert type(usual) is Own
+    assert vars(ours).keys() == vars(usual).keys()
+    assert ours.getMessage().startswith("POST /predict 200 in ")
+    same = ("name", "levelname", "levelno", "filename", "module", "process", "thread", "msg", "funcName")
+    assert [getattr(ours, name) for name in same] == [getattr(usual, name) for name in same]
+    assert ours.created <= usual.created
+    assert 0 <= ours.msecs < 1000
+    assert ours.relativeCreated <= usual.relativeCreated

@@ -84,6 +84,64 @@ def test_a_stream_shows_as_it_comes_and_can_be_cancelled(quiet_tab: Page, guide:
     page.wait("document.querySelector('#post_predict_stream .try-status').textContent.startsWith('Cancelled')")
 
 
+def frame(page: Page, text: str) -> None:
+    """Send a frame from the form of the WebSockets."""
+    page.evaluate(f"(document.querySelector('#ws-frame').value = {text!r})")
+    page.evaluate("document.querySelector('#ws-try button[type=submit]').click()")
+
+
+FRAMES = "document.querySelector('#ws-try .frames').textContent"
+STATUS = "#ws-try .try-status"
+
+
+def test_a_websocket_is_opened_and_its_frames_are_shown(quiet_tab: Page, guide: Live) -> None:
+    page = quiet_tab
+    open_docs(page, guide)
+    page.evaluate("document.querySelector('#ws-try button[type=submit]').click()")  # the example as it stands
+    page.wait(f'{FRAMES}.includes(\'"event":"done"\')')
+    assert page.text(STATUS) == "Connected"
+    assert page.evaluate("document.querySelector('#ws-try .frames p').dataset.side") == "sent"
+    assert '"answer":"The <b>Danube</b> & the Wien"' in page.evaluate(FRAMES)
+    frame(page, '{"type": "start", "id": 2, "inputs": {"question": "endless", "style": "short"}, "credit": 3}')
+    page.wait(f'{FRAMES}.includes(\'"id":2,"event":"token"\')')
+    frame(page, '{"type": "cancel", "id": 2}')
+    page.wait(f'{FRAMES}.includes(\'"type":"cancelled"\')')
+    page.evaluate("document.querySelector('#ws-try button.primary + button').click()")
+    page.wait(f"document.querySelector('{STATUS}').textContent.startsWith('Closed: 1005')")
+    assert page.evaluate("document.querySelector('#ws-try button.primary + button').disabled") is True
+
+
+def test_a_websocket_of_a_program_shows_why_it_was_closed(quiet_tab: Page, guide: Live) -> None:
+    page = quiet_tab
+    open_docs(page, guide)
+    page.evaluate("(document.querySelector('#ws-path').value = '/programs/talk/ws')")
+    page.evaluate("document.querySelector('#ws-path').dispatchEvent(new Event('change'))")
+    assert '"history"' in page.evaluate("document.querySelector('#ws-frame').value")
+    frame(page, "a question in plain text, which this program does not take alone")
+    page.wait(f"document.querySelector('{STATUS}').textContent.startsWith('Closed: 4422 invalid_input')")
+    assert page.evaluate(f"document.querySelector('{STATUS}').dataset.ok") == "false"
+    has_no_barrier(page)
+
+
+def test_a_websocket_gets_the_key(quiet_tab: Page) -> None:
+    page = quiet_tab
+    with serving(qa(), api_keys=["open-sesame"]) as live:
+        page.goto(live.url + "/docs")
+        page.wait("document.querySelector('#key-dialog').open")
+        page.type("#key", "open-sesame")
+        page.press("Enter")
+        page.wait(READY)
+        frame(page, "Why?")
+        page.wait(f"{FRAMES}.includes('[DONE]')")
+        assert "You asked: Why?" in page.evaluate(FRAMES).replace("received: ", "")
+        page.evaluate("sessionStorage.clear()")
+        page.evaluate("document.querySelector('#ws-path').dispatchEvent(new Event('change'))")
+        frame(page, "Why?")
+        page.wait(f"document.querySelector('{STATUS}').textContent === 'The server refused the connection'")
+        page.goto("about:blank")
+    page.errors.clear()
+
+
 def test_it_asks_for_a_key_and_sends_it(quiet_tab: Page) -> None:
     page = quiet_tab
     with serving(qa(), api_keys=["open-sesame"]) as live:

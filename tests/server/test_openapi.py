@@ -195,3 +195,8 @@ def test_the_websocket_is_described(doc: JSONObject) -> None:
     for each in doc["x-websockets"].values():
         Draft202012Validator.check_schema(each["receives"])
         Draft202012Validator.check_schema(each["sends"])
+        frames = Draft202012Validator({**each["receives"], "components": doc["components"]})
+        for example in each["examples"].values():
+            frames.validate(example["value"])
+    talk = doc["x-websockets"]["/programs/talk/ws"]["examples"]["start"]["value"]["inputs"]
+    assert set(talk) == {"history", "question"}

@@ -41,7 +41,7 @@ def test_the_steps_are_a_timeline_with_tools_and_folded_reasoning(quiet_tab: Pag
     assert page.evaluate("document.querySelector('#steps').open") is True
     tools = page.evaluate("[...document.querySelectorAll('#steps [data-kind=tool]')].map(e => e.innerText)")
     assert len(tools) == 2, "a call and its result are one step"
-    assert re.search(r"search\s+41 ms\s+Arguments\s+q: Which\?\s+limit: 3\s+Result\s+0: Danube", tools[0]), tools[0]
+    assert re.search(r"search\s+41 ms\s+Arguments\s+q: Which\?\s+limit: 3\s+Result\s+Danube", tools[0]), tools[0]
     assert re.search(r"weather.*Arguments\s+at: Linz\s+Error\s+no station", tools[1], re.DOTALL), tools[1]
     inner = page.evaluate("document.querySelector('#steps [data-kind=\"LM call\"]').textContent")
     for words in ("inner", "thought", "An inner thought", "fake/model: 7 + 5 tokens, $0.0010"):

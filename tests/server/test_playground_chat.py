@@ -38,6 +38,7 @@ def test_a_conversation_survives_a_reload_and_ends_on_request(quiet_tab: Page, g
     say(page, "Where does it rise?")
     page.call("Page.reload")
     page.wait("document.querySelectorAll('.bubble').length === 2")
+    page.wait("document.querySelector('#live').childElementCount")  # the page does not grow any more
     page.click("#anew")
     page.wait("!document.querySelector('.bubble')")
     say(page, "Another one")
@@ -57,3 +58,28 @@ def test_the_turns_can_be_changed_in_the_form(quiet_tab: Page, guide: Live) -> N
     page.wait("document.querySelector('.output .value').textContent.includes('Really?')")
     history = scripted(guide.app.programs["talk"]).calls[-1].inputs["history"]
     assert history.messages == [{"question": "Where does it rise?", "answer": "In Donaueschingen."}]
+
+
+def test_enter_sends_and_shift_enter_begins_a_line(quiet_tab: Page, guide: Live) -> None:
+    page = quiet_tab
+    open_program(page, guide, "talk")
+    assert page.text("#run").split() == ["Send", "⏎"]
+    assert page.evaluate("document.querySelector('.output').getBoundingClientRect().height") == 0, "nothing to show yet"
+    page.type("#in-question", "First line")
+    page.press("Enter", shift=True)
+    page.call("Input.insertText", text="Second line")
+    assert page.evaluate("document.querySelector('#in-question').value") == "First line\nSecond line"
+    page.press("Enter")
+    page.wait(f"{DONE} && document.querySelector('#in-question').value === ''")
+    assert page.text(".output .value").endswith("Second line")
+    page.evaluate("document.querySelector('input[value=form]').click()")
+    assert page.text("#run").split() == ["Run", "Ctrl", "⏎"]
+
+
+def test_a_run_of_a_chat_goes_by_what_was_asked_last(quiet_tab: Page, guide: Live) -> None:
+    page = quiet_tab
+    open_program(page, guide, "talk")
+    say(page, "Where does it rise?")
+    say(page, "And where does it end?")
+    titles = page.evaluate("[...document.querySelectorAll('.past-title')].map(e => e.textContent)")
+    assert titles == ["And where does it end?", "Where does it rise?"]

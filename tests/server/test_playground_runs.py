@@ -116,6 +116,14 @@ def test_a_snippet_runs_as_it_is_shown(quiet_tab: Page, language: str, tmp_path:
         assert "open-sesame" not in text
 
 
+def test_code_before_the_form_is_filled_names_what_is_needed(quiet_tab: Page, guide: Live) -> None:
+    page = quiet_tab
+    open_program(page, guide)
+    page.click("#snippets")
+    assert """-d '{"question":"…","style":"short","k":3}'""" in snippet(page, "curl")
+    page.press("Escape")
+
+
 def run_snippet(language: str, text: str, folder: Path) -> subprocess.CompletedProcess[str]:
     if language == "curl":
         command = ["bash", "-c", text]

@@ -65,6 +65,10 @@ def _chat(page: Page, live: Live) -> None:
         page.wait("!document.querySelector('#run').disabled")
 
 
+def _silent(page: Page, live: Live) -> None:
+    open_program(page, live, "talk")
+
+
 def _history(page: Page, live: Live) -> None:
     _chat(page, live)
     page.evaluate("document.querySelector('input[value=form]').click()")
@@ -95,7 +99,7 @@ def _link(page: Page, live: Live) -> None:
 
 
 STATES: list[Callable[[Page, Live], None]] = [
-    _empty, _done, _streaming, _wrong, _failed, _nested, _chat, _history, _past, _compared, _code, _link,
+    _empty, _done, _streaming, _wrong, _failed, _nested, _silent, _chat, _history, _past, _compared, _code, _link,
 ]  # fmt: skip
 
 

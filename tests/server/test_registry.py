@@ -157,10 +157,12 @@ class Stream:
 @virtual_time
 async def test_each_stream_is_asked_twice_per_interval_and_the_timer_stops_with_the_last_one() -> None:
     pulse, first, second = Pulse(10.0), Stream(), Stream()
-    with pulse.of(first):
-        await asyncio.sleep(11)
-        with pulse.of(second):
-            await asyncio.sleep(10)
-        await asyncio.sleep(5)
+    pulse.add(first)
+    await asyncio.sleep(11)
+    pulse.add(second)
+    await asyncio.sleep(10)
+    pulse.remove(second)
+    await asyncio.sleep(5)
+    pulse.remove(first)
     assert (first.beats, second.beats) == (5, 2)
     assert pulse._timer is None

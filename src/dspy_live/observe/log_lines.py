@@ -17,7 +17,8 @@ from dspy_live.observe.redact import redact
 from dspy_live.runtime.log_context import current_log_context
 
 Event = MutableMapping[str, Any]
-Quick = Callable[[logging.LogRecord, str, Mapping[str, Any]], str]
+Quick = Callable[[logging.LogRecord, str, Mapping[str, Any], str], str]
+"""Renders a record from its message, its fields, and their values with spaces between."""
 
 
 def formatter(*, as_json: bool, colours: bool, hider: PromptHider | None) -> logging.Formatter:
@@ -55,22 +56,24 @@ class _Redacting(structlog.stdlib.ProcessorFormatter):
     def format(self, record: logging.LogRecord) -> str:
         if self._quick is not None and getattr(record, PLAIN, False):
             message, fields = getattr(record, OURS)
-            texts = "\n".join([value for value in fields.values() if type(value) is str])
-            if redact(texts) == texts:
-                return self._quick(record, message, fields)
+            values = " ".join(map(str, fields.values()))
+            if redact(values) == values:
+                return self._quick(record, message, fields, values)
         # The last step, on the finished line: nothing that a processor or a traceback adds escapes it.
         return redact(super().format(record))
 
 
-def _quick_json(record: logging.LogRecord, message: str, fields: Mapping[str, Any]) -> str:
+def _quick_json(record: logging.LogRecord, message: str, fields: Mapping[str, Any], _: str) -> str:
     head = {"timestamp": _time_of(record), "level": record.levelname.lower(), "logger": record.name, "event": message}
     return _dumps({**head, **fields})
 
 
-def _quick_text(record: logging.LogRecord, message: str, fields: Mapping[str, Any]) -> str:
-    level = record.levelname.lower()
-    pairs = " ".join([f"{name}={_shown(value)}" for name, value in fields.items()])
-    return f"{_time_of(record)} [{level:<9}] {message} [{record.name}] {pairs}"
+def _quick_text(record: logging.LogRecord, message: str, fields: Mapping[str, Any], values: str) -> str:
+    if values.isprintable() and values.count(" ") == len(fields) - 1 and '"' not in values:
+        pairs = map("%s=%s".__mod__, fields.items())
+    else:
+        pairs = map(_shown, fields.items())
+    return f"{_time_of(record)} [{record.levelname.lower():<9}] {message} [{record.name}] {' '.join(pairs)}"
 
 
 def _time_of(record: logging.LogRecord) -> str:
@@ -78,11 +81,12 @@ def _time_of(record: logging.LogRecord) -> str:
     return moment.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
-def _shown(value: Any) -> str:
-    """A value in a line for people: text that could be taken for more than one value, or one line, is quoted."""
+def _shown(field: tuple[str, Any]) -> str:
+    """A field in a line for people: text that could be taken for more than one value, or one line, is quoted."""
+    name, value = field
     if type(value) is not str or (value.isprintable() and " " not in value and '"' not in value):
-        return str(value)
-    return repr(value)
+        return f"{name}={value}"
+    return f"{name}={value!r}"
 
 
 def _fields_of_the_record(_: Any, __: str, event: Event) -> Event:

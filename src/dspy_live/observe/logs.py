@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
@@ -153,9 +153,16 @@ class _Console(logging.StreamHandler[TextIO]):
 
     def emit(self, record: logging.LogRecord) -> None:
         tqdm = getattr(sys.modules.get("tqdm"), "tqdm", None)
-        bars = getattr(tqdm, "_instances", None)
-        with tqdm.external_write_mode(self.stream) if tqdm and bars else nullcontext():
+        if not getattr(tqdm, "_instances", None):
             super().emit(record)
+            return
+        with tqdm.external_write_mode(self.stream):  # type: ignore[union-attr]
+            super().emit(record)
+
+    def flush(self) -> None:
+        """Standard error writes each line itself."""
+        if not getattr(self.stream, "line_buffering", False):
+            super().flush()
 
 
 class _WriteFailure:

@@ -224,9 +224,9 @@ class Metrics:
 
 
 def _observe(of: dict[str, Histogram], name: str, seconds: float) -> str:
-    name = series(of, name, MAX_SERIES)
     histogram = of.get(name)
     if histogram is None:
+        name = series(of, name, MAX_SERIES)
         histogram = of.setdefault(name, Histogram())
     histogram.add(seconds)
     return name

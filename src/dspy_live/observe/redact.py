@@ -95,6 +95,8 @@ def redact(text: str) -> str:
     stays one. A key without a name or a known shape is not recognised.
     """
     lowered = text.lower()
+    if _ANY_WORD.search(lowered) is None:
+        return text
     for words, pattern, replace in _STEPS:
         if any(word in lowered for word in words):
             text = pattern.sub(replace, text)
@@ -154,3 +156,4 @@ _STEPS: list[tuple[Sequence[str], re.Pattern[str], Callable[[re.Match[str]], str
     (("://",), _LOGIN, _hide_rest),
     (_SHAPED, _SHAPES, lambda _: HIDDEN),
 ]
+_ANY_WORD = re.compile("|".join(sorted({re.escape(word) for words, _, _ in _STEPS for word in words})))

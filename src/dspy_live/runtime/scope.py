@@ -1,4 +1,4 @@
-"""Until when work may go on and why it was stopped: ``asyncio.timeout`` with a reason; and waiting for a real end."""
+"""Ending work for a reason, as ``asyncio.timeout`` ends it for the time; and waiting for a real end."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ class Scope:
 
     A cancellation that somebody else sent goes through untouched, and so does an exception that the code inside
     raises. A scope that was failed never ends well, even when the code inside swallowed the cancellation. On the loop's
-    thread only. It is used once.
+    thread only. It is used once. It is what ``asyncio.timeout`` does, without the clock.
     """
 
-    __slots__ = ("_loop", "_timeout", "error")
+    __slots__ = ("_before", "_cancelling", "_loop", "_sent", "_task", "error")
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._timeout = asyncio.timeout(None)
+        self._task: asyncio.Task[Any] | None = None
+        self._before = 0
+        self._cancelling: asyncio.Handle | None = None
+        self._sent = False
         self.error: BaseException | None = None
         """Why it was failed, or ``None``."""
 
@@ -32,26 +35,45 @@ class Scope:
             return False
         self.error = error
         # Never Task.cancel() here: inside a step of the guarded task itself it would come out past the scope.
-        self._timeout.reschedule(self._loop.time())
+        self._cancelling = self._loop.call_soon(self._cancel)
         return True
 
+    def _cancel(self) -> None:
+        self._cancelling = None
+        if self._task is not None:
+            self._sent = True
+            self._task.cancel()
+
+    def enter(self) -> None:
+        """What ``async with`` does at its beginning, as a plain call."""
+        task = self._task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a scope guards a task; it was entered outside of any")
+        self._before = task.cancelling()
+
+    def leave(self, kind: type[BaseException] | None, exc: BaseException | None) -> None:
+        """What ``async with`` does at its end, as a plain call: raises the reason of a failure."""
+        failed = self.error
+        task, self._task = self._task, None  # which may hold this scope
+        if failed is None:
+            self.error = _OVER  # a straggler's fail() must not touch a task that has left
+            return
+        if self._cancelling is not None:
+            self._cancelling.cancel()
+        ours = self._sent and task is not None and task.uncancel() <= self._before
+        if ours and kind is asyncio.CancelledError:
+            raise failed from failed.__cause__ or exc
+        if kind is None:
+            raise failed
+
     async def __aenter__(self) -> Scope:
-        await self._timeout.__aenter__()
+        self.enter()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        failed = self.error
-        if failed is None:
-            self.error = _OVER  # a straggler's fail() must not touch a timeout that was left
-        try:
-            await self._timeout.__aexit__(kind, exc, trace)
-        except TimeoutError:
-            assert failed is not None
-            raise failed from failed.__cause__ or exc
-        if failed is not None and kind is None:
-            raise failed
+        self.leave(kind, exc)
 
 
 _OVER = Cancelled("the scope was left")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dspy_live.core.errors import ConfigurationError, NotFound, Stop
 from dspy_live.core.service import Layer
@@ -45,12 +46,12 @@ from dspy_live.server.transport.proxies import TOLD_PREFIX, Proxies, below_prefi
 from dspy_live.server.transport.routing import Route, Router
 
 if TYPE_CHECKING:
+    from dspy_live.server.runs.shared.shared_runs import SharedRuns
     from dspy_live.server.workers.siblings import Siblings
 
-CLIENT_RUN_ID = b"x-client-run-id"
-"""A header with a client's own name for its run, to stop it by: the reply with the run's id may come at its end."""
 MAX_BODY = 10_000_000
 KEEP_RUNS = 300.0
+_UNNAMED = nullcontext()
 _WEBSOCKET = re.compile(r"(?:/programs/(?P<program>[^/]+))?/ws")
 
 
@@ -117,6 +118,7 @@ class App:
         root_path: str = "",
         proxies: Sequence[str] = (),
         keep_runs: float = KEEP_RUNS,
+        shared_runs: SharedRuns | None = None,
     ) -> None:
         self.programs = programs
         self.default = next(iter(programs.values()))
@@ -125,6 +127,8 @@ class App:
         self.runs = runs
         self.keep_runs = keep_runs
         self.resumables = KeptRuns()
+        self.shared_runs = shared_runs
+        """The runs of several servers; ``None`` where this one shares none."""
         self.openapi: dict[str, Any] | None = None
         self.max_body = max_body
         self.body_timeout = body_timeout
@@ -147,25 +151,23 @@ class App:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
-        await (self._serve if self.proxies is None else self.proxies)(scope, receive, send)
+        await self.entry(scope, receive, send)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    @property
+    def entry(self) -> ASGIApp:
+        """What :meth:`__call__` calls, for a server that knows this application: it saves each request a frame."""
+        return self._serve if self.proxies is None else self.proxies
+
+    def _serve(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if self.root_path and scope["type"] != "lifespan" and not scope.get(TOLD_PREFIX):
             scope = below_prefix(scope, self.root_path)
         if scope["type"] == "http":
-            request = Request(self, scope, receive, send)
-            try:
-                await self._http(request)
-            finally:
-                if self.access_log is not None:
-                    self.access_log.request(request)
-        elif scope["type"] == "websocket":
-            born = time.perf_counter()
-            status, key = await self._websocket(scope, receive, send)
-            if self.access_log is not None:
-                self.access_log.socket(scope, status, key, born)
-        elif scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
+            if self.shared_runs is not None:
+                self.shared_runs.begin(self)  # mounted in another app, it is not told of a beginning
+            return self._http(Request(self, scope, receive, send), self.access_log)
+        if scope["type"] == "websocket":
+            return self._websocket(scope, receive, send)
+        return self._lifespan(receive, send)
 
     @property
     def layers(self) -> list[Layer]:
@@ -184,7 +186,7 @@ class App:
         """Take no new runs and wait for the running ones: ``seconds``, by default the app's own ``drain``."""
         await self.runs.drain(self.drain_seconds if seconds is None else seconds)
 
-    async def _http(self, request: Request) -> None:
+    async def _http(self, request: Request, access_log: AccessLog | None) -> None:
         scope = request.scope
         try:
             refusal = self._check_origin(request)
@@ -200,7 +202,9 @@ class App:
                 if refusal is not None:
                     raise refusal
                 request.key = self.keys.check(scope, query=route.query_key, wants=route.wants)
-            await self._handle(request, route)
+            if not (route.of_run and self.siblings is not None and await self.siblings.serve(request)):
+                with self._called(request):
+                    await route.handler(request)
         except ClientGone:
             return
         except (Exception, Stop) as exc:
@@ -208,20 +212,18 @@ class App:
             if request.began:
                 raise
             await request.reply_error(error)
+        finally:
+            if access_log is not None:
+                access_log.request(request)
 
     async def serve_forwarded(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve an HTTP request that another worker has taken; that one logs it."""
-        await self._http(Request(self, scope, receive, send))
+        await self._http(Request(self, scope, receive, send), None)
 
-    async def _handle(self, request: Request, route: Route) -> None:
-        if route.of_run and self.siblings is not None and await self.siblings.serve(request):
-            return
-        name = request.header(CLIENT_RUN_ID) if request.scope["method"] == "POST" else None
-        if name is None:
-            await route.handler(request)
-            return
-        with self.runs.called(name, request.run_id, request.key):
-            await route.handler(request)
+    def _called(self, request: Request) -> AbstractContextManager[None]:
+        """Let a run be found by its client's own name for it."""
+        name = request.header(runs.CLIENT_RUN_ID) if request.scope["method"] == "POST" else None
+        return _UNNAMED if name is None else self.runs.called(name, request.run_id, request.key)
 
     def _check_origin(self, request: Request) -> Forbidden | None:
         # Open routes give nothing of anybody's, and the page at / must be able to start and to say what is wrong.
@@ -231,18 +233,27 @@ class App:
             return exc
         return None
 
-    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> tuple[int, str]:
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        born = time.perf_counter()
         match = _WEBSOCKET.fullmatch(route_path(scope))
         if match is None:
             await receive()
-            return await websocket.reject(scope, send, NotFound("the WebSocket is at /ws and at /programs/NAME/ws")), ""
-        return await websocket.websocket(self, scope, receive, send, match["program"])
+            wrong = NotFound("the WebSocket is at /ws and at /programs/NAME/ws")
+            status, key = await websocket.reject(scope, send, wrong), ""
+        else:
+            status, key = await websocket.websocket(self, scope, receive, send, match["program"])
+        if self.access_log is not None:
+            self.access_log.socket(scope, status, key, born)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
+        if self.shared_runs is not None:
+            self.shared_runs.begin(self)
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await self.drain(0.0)
+        if self.shared_runs is not None:
+            await self.shared_runs.aclose()
         await self.sessions.store.aclose()
         await self.runs.lm.close()
         await send({"type": "lifespan.shutdown.complete"})
@@ -282,6 +293,7 @@ def create_app(
     keep_runs: float = KEEP_RUNS,
     ready_lm: float | None = None,
     ask_lm: Callable[[], Awaitable[object]] | None = None,
+    shared_runs: SharedRuns | None = None,
 ) -> App:
     """Return the ASGI application that serves ``programs``.
 
@@ -316,6 +328,8 @@ def create_app(
         ready_lm: readiness depends on the LM, which is asked at most this often, in seconds, when readiness is asked
             for. ``None``: readiness tells what the last runs have shown, and does not depend on it.
         ask_lm: returns where the LM is there and raises where it is not; needed with ``ready_lm``.
+        shared_runs: where runs of ``POST /runs`` are told, so that other servers find them: a
+            :class:`~dspy_live.server.runs.shared.shared_runs.SharedRuns`. ``None``: this process has them for itself.
 
     Raises :class:`~dspy_live.core.errors.ConfigurationError` for values that can't work.
     """
@@ -355,4 +369,5 @@ def create_app(
         root_path=root_path,
         proxies=forwarded_allow_ips,
         keep_runs=keep_runs,
+        shared_runs=shared_runs,
     )

@@ -13,7 +13,11 @@ from hypothesis import strategies as st
 from dspy_live.runtime.http import decode
 from dspy_live.runtime.http.connection import Connection
 from dspy_live.runtime.http.decode import PIECE, decoder_for
+from dspy_live.runtime.http.pool import Route
 from dspy_live.runtime.http.silence import Silence, Timeouts
+from dspy_live.runtime.http.tls import TlsOptions
+
+ROUTE = Route("http", "lm.example", 80, None, TlsOptions())
 
 
 class Wire:
@@ -53,7 +57,7 @@ class Notes:
 def test_framing_in_reads_of_its_own_never_adds_up_to_a_fault() -> None:
     """Some servers write a chunk's size, the chunk and its line end one by one; that is no huge head."""
     wire: Any = Wire()
-    connection, notes = Connection(lambda connection: None), Notes()
+    connection, notes = Connection(lambda connection: None, ROUTE), Notes()
     connection.connection_made(wire)
     connection.start(notes, b"", b"")
     connection.data_received(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
@@ -73,7 +77,7 @@ REPLIES = [
 
 def told(*pieces: bytes, end: bool = True) -> Notes:
     wire: Any = Wire()
-    connection, notes = Connection(lambda connection: None), Notes()
+    connection, notes = Connection(lambda connection: None, ROUTE), Notes()
     connection.connection_made(wire)
     connection.start(notes, b"", b"")
     for piece in pieces:

@@ -389,3 +389,19 @@ async def test_a_loops_pool_is_made_again_after_it_was_closed() -> None:
 def test_there_is_no_pool_without_a_loop() -> None:
     with pytest.raises(RuntimeError, match="no running event loop"):
         pool_for_running_loop()
+
+
+async def test_each_request_has_its_own_headers_and_length_however_many_heads_are_remembered(
+    pool: HttpPool, peer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dspy_live.runtime.http.pool._MOST_REMEMBERED", 3)
+    one = await peer(reply(b"x"))
+    sent = [(f"/{n % 5}", {"X-Number": str(n % 4)}, b"b" * (n % 7)) for n in range(40)]
+    for path, headers, body in sent:
+        async with pool.exchange("POST", one.url + path, headers, body) as ex:
+            assert await ex.read() == b"x"
+    for (path, headers, body), request in zip(sent, one.requests, strict=True):
+        assert request.line == f"POST /v1/chat{path} HTTP/1.1"
+        assert request.headers["x-number"] == headers["X-Number"]
+        assert (request.headers["content-length"], request.body) == (str(len(body)), body)
+    assert one.connections == 1

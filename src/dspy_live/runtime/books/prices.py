@@ -51,6 +51,8 @@ class Price(msgspec.Struct, frozen=True):
         for tokens, higher in self.above:
             if usage.prompt_tokens > tokens:
                 price = higher
+        if not (usage.cached_tokens or usage.cache_write_tokens or usage.reasoning_tokens):
+            return (usage.prompt_tokens * price.input + usage.completion_tokens * price.output) / _MILLION
         fresh = usage.prompt_tokens - usage.cached_tokens - usage.cache_write_tokens
         said = usage.completion_tokens - usage.reasoning_tokens
         cached = price.input if price.cached_input is None else price.cached_input

@@ -57,9 +57,11 @@ class Totals(msgspec.Struct):
         self.total_tokens += usage.total_tokens
         self.prompt_tokens += usage.prompt_tokens
         self.completion_tokens += usage.completion_tokens
-        self.cached_tokens += usage.cached_tokens
-        self.cache_write_tokens += usage.cache_write_tokens
-        self.reasoning_tokens += usage.reasoning_tokens
+        if usage.cached_tokens or usage.cache_write_tokens:
+            self.cached_tokens += usage.cached_tokens
+            self.cache_write_tokens += usage.cache_write_tokens
+        if usage.reasoning_tokens:
+            self.reasoning_tokens += usage.reasoning_tokens
         if usage.estimated:
             self.estimated_calls += 1
             self.estimated_tokens += usage.total_tokens

@@ -15,16 +15,27 @@ class Condition:
 
     async def wait(self) -> None:
         """Wait for the next :meth:`notify`. Cancelling one of the waiting tasks leaves the others."""
-        future = asyncio.get_running_loop().create_future()
-        self._futures.append(future)
+        future = self.promise()
         try:
             await future
         finally:
-            if future in self._futures:
-                self._futures.remove(future)
+            self.forget(future)
+
+    def promise(self) -> asyncio.Future[None]:
+        """Return what the next :meth:`notify` fulfils; who has awaited it says :meth:`forget`."""
+        future = asyncio.get_running_loop().create_future()
+        self._futures.append(future)
+        return future
+
+    def forget(self, future: asyncio.Future[None]) -> None:
+        """Nobody waits for it any more."""
+        if future in self._futures:
+            self._futures.remove(future)
 
     def notify(self) -> None:
         """Wake all tasks that wait now."""
+        if not self._futures:
+            return
         for future in self._futures:
             if not future.done():
                 future.set_result(None)

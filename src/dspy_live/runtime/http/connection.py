@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable
-from typing import Protocol
+from itertools import chain
+from typing import TYPE_CHECKING, Protocol
 
 import httptools
+
+if TYPE_CHECKING:
+    from dspy_live.runtime.http.pool import Route
 
 HEAD_LIMIT = 64 * 1024
 """Most bytes of a reply's head, and of anything that is not body, that we take: a real head has about 1 KB."""
@@ -31,14 +35,41 @@ class Connection(asyncio.Protocol):
     ``on_lost`` is called once, when the socket is gone, whichever side closed it.
     """
 
-    def __init__(self, on_lost: Callable[[Connection], None]) -> None:
+    __slots__ = (
+        "__weakref__",
+        "_complete",
+        "_fault",
+        "_feed",
+        "_headed",
+        "_headers",
+        "_middle",
+        "_on_lost",
+        "_other",
+        "_parser",
+        "_parts",
+        "_raw",
+        "_received",
+        "_status",
+        "_trailers",
+        "_until_eof",
+        "expires",
+        "keep_alive",
+        "keep_alive_hint",
+        "on_body",
+        "reader",
+        "route",
+        "served",
+        "transport",
+    )
+
+    def __init__(self, on_lost: Callable[[Connection], None], route: Route) -> None:
         self.transport: asyncio.Transport | None = None
         self.reader: Reader | None = None
         self.keep_alive = False
         self.keep_alive_hint: float | None = None
         self.expires = 0.0
         self.served = 0  # exchanges that ended well
-        self.route: object = None
+        self.route = route
         self._on_lost = on_lost
         self._parts: list[bytes] = []
         # The parser looks this up by name. A list's own method costs no Python frame per chunk.
@@ -48,10 +79,11 @@ class Connection(asyncio.Protocol):
         self._reset()
 
     def _reset(self) -> None:
+        self._raw: list[tuple[bytes, bytes]] = []  # headers, until the head is complete
         self._headers: dict[str, str] = {}
         self._status = 0
         self._other = 0  # bytes since the last piece of body
-        self._head_size = 0
+        self._trailers = 0
         self._headed = False
         self._complete = False
         self._until_eof = False
@@ -83,6 +115,11 @@ class Connection(asyncio.Protocol):
             and not transport.is_closing()
             and transport.get_write_buffer_size() == 0
         )
+
+    @property
+    def closing(self) -> bool:
+        """True when the socket is gone, or goes."""
+        return self.transport is None or self.transport.is_closing()
 
     def abort(self) -> None:
         """Close the socket at once and tell the reader nothing."""
@@ -151,27 +188,24 @@ class Connection(asyncio.Protocol):
             raise ValueError("more than one reply to one request")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._head_size += len(name) + len(value) + 4
-        if self._head_size > HEAD_LIMIT:
+        if not self._headed:
+            self._raw.append((name, value))
+            return
+        self._trailers += len(name) + len(value) + 4  # nobody asks for them
+        if self._trailers > HEAD_LIMIT:
             self._too_large()
-        elif not self._headed:
-            key = name.decode("latin-1").lower()
-            text = value.decode("latin-1")
-            old = self._headers.get(key)
-            self._headers[key] = text if old is None else f"{old}, {text}"
 
     def on_headers_complete(self) -> None:
         if self._complete:
             return
+        raw, self._raw = self._raw, []
         status = self._parser.get_status_code()
         if status == 101:
             self._fault = "it switched to another protocol, which nobody had asked for"
-        elif 100 <= status < 200:
-            self._headers = {}
-            return
-        self._status = status
-        self._headed = True
-        self._read_framing(status)
+        elif not 100 <= status < 200:
+            self._status = status
+            self._headed = True
+            self._read_framing(status, _as_text(raw))
 
     def on_message_complete(self) -> None:
         if self._headed:
@@ -180,13 +214,13 @@ class Connection(asyncio.Protocol):
 
     # The slow path: the head, the end, and all that is wrong
 
-    def _read_framing(self, status: int) -> None:
-        headers = self._headers
+    def _read_framing(self, status: int, headers: dict[str, str]) -> None:
+        self._headers = headers
         coding = headers.get("transfer-encoding", "").strip().lower()
         if coding not in ("", "chunked", "identity"):
             self._fault = f"it uses the transfer coding {coding[:40]!r}, which we do not take"
         self.keep_alive = self._parser.should_keep_alive()
-        self.keep_alive_hint = _timeout_of(headers.get("keep-alive", ""))
+        self.keep_alive_hint = _timeout_of(headers["keep-alive"]) if "keep-alive" in headers else None
         self._until_eof = coding != "chunked" and "content-length" not in headers and status not in _BODYLESS
 
     def _turn(self, size: int) -> None:
@@ -198,6 +232,8 @@ class Connection(asyncio.Protocol):
         self._received = self._received or size > 0
         if self._headed and self._status:
             status, self._status = self._status, 0
+            if self._other + size > HEAD_LIMIT and sum(map(len, chain(*self._headers.items()))) > HEAD_LIMIT:
+                self._too_large()
             if not self._fault:
                 reader.begin(status, self._headers)
         if self._parts:
@@ -235,7 +271,22 @@ class Connection(asyncio.Protocol):
         reader.malformed(self._fault)
 
     def _too_large(self) -> None:
+        self._middle = False
         self._fault = f"its reply's head is larger than {HEAD_LIMIT // 1024} KB"
+
+
+def _as_text(raw: list[tuple[bytes, bytes]]) -> dict[str, str]:
+    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in raw}
+    return headers if len(headers) == len(raw) else _joined(raw)
+
+
+def _joined(raw: list[tuple[bytes, bytes]]) -> dict[str, str]:
+    """As :func:`_as_text`, where some are repeated."""
+    headers: dict[str, str] = {}
+    for name, value in raw:
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        headers[key] = f"{headers[key]}, {text}" if key in headers else text
+    return headers
 
 
 def _timeout_of(keep_alive: str) -> float | None:

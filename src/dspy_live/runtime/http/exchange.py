@@ -41,6 +41,28 @@ class Exchange:
         reused: true when the request went out on a kept connection.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_body",
+        "_changed",
+        "_complete",
+        "_connection",
+        "_ended",
+        "_error",
+        "_head",
+        "_headed",
+        "_inbox",
+        "_loop",
+        "_pool",
+        "_route",
+        "_silence",
+        "_stale",
+        "_timeouts",
+        "headers",
+        "reused",
+        "status",
+    )
+
     def __init__(
         self,
         pool: HttpPool,
@@ -134,13 +156,19 @@ class Exchange:
 
         Between the two no task wakes, however many pieces come. Raises as :meth:`done`.
         """
-        await self.headers_received()
+        if not self._headed or self._error is not None:
+            await self.headers_received()
         while not self._complete:
             if self._error is not None:
                 raise self._error
             if self._inbox.paused:
                 return False
-            await self._changed.wait()
+            # As Condition.wait does it, without a frame of its own: thousands of streams wait here.
+            news = self._changed.promise()
+            try:
+                await news
+            finally:
+                self._changed.forget(news)
         return True
 
     async def done(self) -> None:
@@ -165,7 +193,12 @@ class Exchange:
             truncate: return the first ``limit`` bytes of a longer body instead, and close the socket;
                 a body that is cut then gives what had come. For error bodies.
         """
-        await self.headers_received()
+        if not self._headed or self._error is not None:
+            await self.headers_received()
+        if self._ended and self._error is None and self._inbox.whole and self._inbox.size <= limit:
+            body = self._inbox.take()
+            self._settle()
+            return body
         parts: list[bytes] = []
         size = 0
 
@@ -186,7 +219,14 @@ class Exchange:
 
     async def __aenter__(self) -> Exchange:
         self._loop = asyncio.get_running_loop()
-        self._send(await self._pool._acquire(self, self._route, self._timeouts.connect))
+        connection = self._pool._begin(self, self._route)
+        if connection is None:
+            try:
+                connection = await self._pool._connect(self._route, self._timeouts.connect)
+            except BaseException:
+                self._pool._left(self)
+                raise
+        self._send(connection)
         return self
 
     async def __aexit__(
@@ -206,14 +246,17 @@ class Exchange:
         self.headers = headers
         self._headed = True
         self._head = self._body = b""  # nothing will be sent again
-        coding = headers.get("content-encoding", "").strip().lower()
         if status in _REDIRECTS and "location" in headers:
             self._fail(Redirected(self.address, status, headers["location"].partition("?")[0][:200]))
-        elif coding not in ("", "identity"):
+        elif "content-encoding" in headers:
+            self._decode(headers["content-encoding"].strip().lower())
+        self._changed.notify()
+
+    def _decode(self, coding: str) -> None:
+        if coding not in ("", "identity"):
             self._inbox.decoder = decoder_for(coding)
             if self._inbox.decoder is None:
                 self._fail(ProtocolError(self.address, f"its reply is encoded as {coding[:40]!r}", received=True))
-        self._changed.notify()
 
     def received(self, data: bytes) -> None:
         """A piece of the body, as it was on the wire but for its framing."""
@@ -221,6 +264,9 @@ class Exchange:
             self._silence.heard()
         inbox = self._inbox
         try:
+            if inbox.decoder is None and inbox.sink is not None:
+                inbox.sink(data)
+                return
             inbox.receive(data)
         except BaseException as exc:
             self._fail_with(exc)
@@ -235,7 +281,7 @@ class Exchange:
         if connection is not None:
             if self._inbox.stopped:
                 connection.resume()
-            self._pool._release(self._route, connection)
+            self._pool._release(connection)
         self._settle()
         self._changed.notify()
 

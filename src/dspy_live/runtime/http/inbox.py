@@ -18,9 +18,10 @@ class Inbox:
         decoder: for a compressed body.
         paused: set by the reader: nothing more is handed on that was not there already.
         full: nobody takes the pieces and enough of them wait.
+        size: bytes that wait.
     """
 
-    __slots__ = ("_pending", "_size", "decoder", "full", "paused", "sink")
+    __slots__ = ("_pending", "decoder", "full", "paused", "sink", "size")
 
     def __init__(self, sink: Callable[[bytes], None] | None) -> None:
         self.sink = sink
@@ -28,7 +29,7 @@ class Inbox:
         self.paused = False
         self.full = False
         self._pending: list[bytes] = []
-        self._size = 0
+        self.size = 0
 
     @property
     def stopped(self) -> bool:
@@ -39,6 +40,18 @@ class Inbox:
     def empty(self) -> bool:
         """True when all that has come was handed on."""
         return not self._pending and (self.decoder is None or self.decoder.empty)
+
+    @property
+    def whole(self) -> bool:
+        """True when what waits is all that has come, and needs no decoding."""
+        return self.sink is None and self.decoder is None
+
+    def take(self) -> bytes:
+        """Return what waits, all in one."""
+        pending = self._pending
+        data = pending[0] if len(pending) == 1 else b"".join(pending)
+        self.clear()
+        return data
 
     def receive(self, data: bytes) -> None:
         """Take a piece from the socket. Raises what the sink raises, and :class:`DecodeError`."""
@@ -54,8 +67,7 @@ class Inbox:
         """Give what waits to a new sink, which gets all that follows. Raises as :meth:`receive`."""
         self.sink = sink
         self.full = False
-        waiting = b"".join(self._pending)
-        self.clear()
+        waiting = self.take()
         if waiting:
             sink(waiting)
 
@@ -77,9 +89,9 @@ class Inbox:
     def clear(self) -> None:
         """Forget what waits."""
         self._pending.clear()
-        self._size = 0
+        self.size = 0
 
     def _keep(self, data: bytes) -> None:
         self._pending.append(data)
-        self._size += len(data)
-        self.full = self._size >= PENDING_LIMIT
+        self.size += len(data)
+        self.full = self.size >= PENDING_LIMIT

@@ -19,17 +19,23 @@ from dspy_live.runtime.http.tls import TlsOptions
 _DEFAULT_TIMEOUTS = Timeouts()
 _DEFAULT_TLS = TlsOptions()
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+_BODYLESS = ("GET", "DELETE")
+_MOST_REMEMBERED = 512
+"""Heads of requests that are remembered: one for each address and set of headers, as each LM has its own."""
 
 
-@dataclass(frozen=True, slots=True)
 class Route:
-    """The target, proxy and TLS options of a connection; two requests with equal routes may share one."""
+    """Where connections go: by which proxy, with which TLS options; and those of them that are unused now."""
 
-    scheme: str
-    host: str
-    port: int
-    proxy: Proxy | None
-    tls: TlsOptions
+    __slots__ = ("host", "idle", "port", "proxy", "scheme", "tls")
+
+    def __init__(self, scheme: str, host: str, port: int, proxy: Proxy | None, tls: TlsOptions) -> None:
+        self.scheme = scheme
+        self.host = host
+        self.port = port
+        self.proxy = proxy
+        self.tls = tls
+        self.idle: dict[Connection, None] = {}
 
     @property
     def address(self) -> str:
@@ -73,7 +79,8 @@ class HttpPool:
         self._keep = keep
         self._proxies = Proxies(proxies)
         self._connector = Connector()
-        self._idle: dict[Route, dict[Connection, None]] = {}
+        self._routes: dict[tuple[object, ...], Route] = {}
+        self._heads: dict[tuple[object, ...], tuple[Route, bytes]] = {}
         self._open: set[Connection] = set()
         self._exchanges: set[Exchange] = set()
         self._sweeper: asyncio.TimerHandle | None = None
@@ -106,14 +113,36 @@ class HttpPool:
 
         Raises ``ValueError`` for a URL or header that cannot be sent.
         """
+        key = (method, url, tls, *(headers or {}).items())
+        route, head = self._heads.get(key) or self._new_head(key, method, url, headers or {}, tls)
+        if body or method not in _BODYLESS:
+            head += b"Content-Length: %d\r\n\r\n" % len(body)
+        else:
+            head += b"\r\n"
+        return Exchange(self, route, head, body, timeouts, on_body)
+
+    def _new_head(
+        self, key: tuple[object, ...], method: str, url: str, headers: Mapping[str, str], tls: TlsOptions
+    ) -> tuple[Route, bytes]:
         if method not in _METHODS:
             raise ValueError(f"method must be one of {', '.join(_METHODS)}; got {method!r}")
         target = parse_target(url)
         proxy = self._proxies.proxy_for(target)
         plain = proxy is not None and target.scheme == "http"
         extra = f"Proxy-Authorization: {proxy.auth}\r\n" if plain and proxy is not None and proxy.auth else ""
-        head = request_head(method, target, headers or {}, len(body), absolute=plain, extra=extra)
-        return Exchange(self, _route(target, proxy, tls), head, body, timeouts, on_body)
+        head = request_head(method, target, headers, absolute=plain, extra=extra)
+        if len(self._heads) >= _MOST_REMEMBERED:
+            self._heads.clear()
+        found = self._heads[key] = self._route(target, proxy, tls), head
+        return found
+
+    def _route(self, target: Target, proxy: Proxy | None, tls: TlsOptions) -> Route:
+        tls = tls if target.scheme == "https" else _DEFAULT_TLS
+        key = (target.scheme, target.host, target.port, proxy, tls)
+        route = self._routes.get(key)
+        if route is None:
+            route = self._routes[key] = Route(*key)
+        return route
 
     @property
     def closed(self) -> bool:
@@ -124,7 +153,7 @@ class HttpPool:
         """Return counts; cheap."""
         return PoolStatistics(
             open=len(self._open),
-            idle=sum(len(kept) for kept in self._idle.values()),
+            idle=sum(len(route.idle) for route in self._routes.values()),
             exchanges=len(self._exchanges),
             connects=self._connects,
             reuses=self._reuses,
@@ -143,7 +172,6 @@ class HttpPool:
             self._sweeper = None
         for exchange in list(self._exchanges):
             exchange._fail(PoolClosed(exchange.address, "the connection pool was closed"))
-        self._idle.clear()
         for connection in list(self._open):
             connection.abort()
         if self._open:
@@ -152,28 +180,23 @@ class HttpPool:
 
     # For the exchange
 
-    async def _acquire(self, exchange: Exchange, route: Route, connect: float | None) -> Connection:
-        if self._loop() is not asyncio.get_running_loop():
+    def _begin(self, exchange: Exchange, route: Route) -> Connection | None:
+        """Count the exchange in, and return a kept connection, or ``None`` where there is none."""
+        if self._loop() is not exchange._loop:
             raise RuntimeError("this pool belongs to another event loop; use pool_for_running_loop()")
         if self._closed:
             raise PoolClosed(route.address, "the connection pool is closed")
         self._exchanges.add(exchange)
         self._total += 1
-        kept = self._idle.get(route)
-        while kept:
-            connection, _ = kept.popitem()
-            if connection.reusable:
+        while route.idle:
+            connection, _ = route.idle.popitem()
+            if not connection.closing:
                 self._reuses += 1
                 return connection
-            connection.abort()
-        try:
-            return await self._connect(route, connect)
-        except BaseException:
-            self._exchanges.discard(exchange)
-            raise
+        return None
 
     async def _connect(self, route: Route, limit: float | None) -> Connection:
-        connection = Connection(self._lost)
+        connection = Connection(self._lost, route)
         await self._connector.connect(route, connection, limit)
         if self._closed:
             connection.abort()
@@ -182,7 +205,7 @@ class HttpPool:
         self._open.add(connection)
         return connection
 
-    def _release(self, route: Route, connection: Connection) -> None:
+    def _release(self, connection: Connection) -> None:
         keep = self._keep
         if connection.keep_alive_hint is not None:
             # A second less than the server promises, so that its close and our next request rarely meet.
@@ -192,9 +215,8 @@ class HttpPool:
             return
         loop = asyncio.get_running_loop()
         connection.served += 1
-        connection.route = route
         connection.expires = loop.time() + keep
-        self._idle.setdefault(route, {})[connection] = None
+        connection.route.idle[connection] = None
         if self._sweeper is None:
             self._sweeper = loop.call_later(min(keep, 1.0), self._sweep)
 
@@ -208,9 +230,7 @@ class HttpPool:
 
     def _lost(self, connection: Connection) -> None:
         self._open.discard(connection)
-        kept = self._idle.get(connection.route)  # type: ignore[call-overload]
-        if kept is not None:
-            kept.pop(connection, None)
+        connection.route.idle.pop(connection, None)
         if not self._open and self._emptied is not None and not self._emptied.done():
             self._emptied.set_result(None)
 
@@ -220,17 +240,13 @@ class HttpPool:
         loop = asyncio.get_running_loop()
         now = loop.time()
         soonest: float | None = None
-        for route, kept in list(self._idle.items()):
-            for connection in [c for c in kept if c.expires <= now]:
-                del kept[connection]
+        for key, route in list(self._routes.items()):
+            for connection in [c for c in route.idle if c.expires <= now]:
+                del route.idle[connection]
                 connection.abort()
-            if not kept:
-                del self._idle[route]
-            for connection in kept:
+            for connection in route.idle:
                 soonest = connection.expires if soonest is None else min(soonest, connection.expires)
+            if not route.idle and len(self._routes) > _MOST_REMEMBERED:
+                del self._routes[key]
         if soonest is not None:
             self._sweeper = loop.call_later(max(soonest - now, 0.05), self._sweep)
-
-
-def _route(target: Target, proxy: Proxy | None, tls: TlsOptions) -> Route:
-    return Route(target.scheme, target.host, target.port, proxy, tls if target.scheme == "https" else _DEFAULT_TLS)

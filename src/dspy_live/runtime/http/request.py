@@ -61,13 +61,13 @@ def basic_auth(user: str | None, password: str | None) -> str:
 
 
 def request_head(
-    method: str, target: Target, headers: Mapping[str, str], length: int, *, absolute: bool = False, extra: str = ""
+    method: str, target: Target, headers: Mapping[str, str], *, absolute: bool = False, extra: str = ""
 ) -> bytes:
-    """Return the request line and headers, with the blank line.
+    """Return the request line and headers, without ``Content-Length`` and the blank line.
 
     ``absolute`` writes the whole URL into the request line, as a plain HTTP proxy wants it;
-    ``extra`` is finished header lines. ``Host``, ``Content-Length``, ``Accept-Encoding`` and
-    ``User-Agent`` are added where ``headers`` has none. Raises ``ValueError`` for a header that
+    ``extra`` is finished header lines. ``Host``, ``Accept-Encoding`` and ``User-Agent`` are added
+    where ``headers`` has none. Raises ``ValueError`` for a header that
     cannot be written safely, naming it but not its value.
     """
     seen = set()
@@ -91,10 +91,8 @@ def request_head(
         lines.append("Accept-Encoding: identity\r\n")
     if "user-agent" not in seen:
         lines.append("User-Agent: dspy-live\r\n")
-    if length or method not in ("GET", "DELETE"):
-        lines.append(f"Content-Length: {length}\r\n")
     address = f"{target.scheme}://{target.authority}{target.path}" if absolute else target.path
-    text = f"{method} {address} HTTP/1.1\r\n{''.join(lines)}{extra}\r\n"
+    text = f"{method} {address} HTTP/1.1\r\n{''.join(lines)}{extra}"
     try:
         return text.encode("latin-1")
     except UnicodeEncodeError:

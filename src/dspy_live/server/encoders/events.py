@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from orjson import dumps as to_json
+
 from dspy_live.core.errors import LiveError
 from dspy_live.core.events import Event, Predicted, Token, Usage
 from dspy_live.server.encoders.json import dumps, text
@@ -39,13 +41,17 @@ class Encoder:
     def encode(self, event: Event) -> bytes:
         """Return the frame of one event, and count what it brings."""
         if type(event) is Token:
-            self.seq += 1
-            self.totals.token()
+            seq = self.seq = self.seq + 1
+            self.totals.tokens += 1
             key = (event.field, event.predictor, event.lm_call)
-            parts = self._tokens.get(key) or self._token_parts(key)
+            before, middle, after = self._tokens.get(key) or self._token_parts(key)
+            try:
+                said = to_json(event.text)
+            except TypeError:  # half of a surrogate pair
+                said = text(event.text)
             if event.last:
-                return b'%b%d%b%b,"last":true%b' % (parts[0], self.seq, parts[1], text(event.text), parts[2])
-            return b"%b%d%b%b%b" % (parts[0], self.seq, parts[1], text(event.text), parts[2])
+                return b'%b%d%b%b,"last":true%b' % (before, seq, middle, said, after)
+            return b"%b%d%b%b%b" % (before, seq, middle, said, after)
         if type(event) is Usage:
             self.totals.add(event)
         name, data = payload(event)
@@ -70,6 +76,7 @@ class Encoder:
         return b"%b%d%b%b%b" % (self._before % name.encode(), self.seq, self._middle, data, self._after)
 
     def _token_parts(self, key: tuple[str, str, int]) -> tuple[bytes, bytes, bytes]:
+        self.totals.first_token()
         field, predictor, lm_call = key
         parts = (
             self._before % b"token",

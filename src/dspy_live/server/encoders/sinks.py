@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from dspy_live.core.events import SPOKEN, Event, Usage
 from dspy_live.core.sink import Discard, Sink
@@ -63,6 +63,41 @@ class FrameSink:
             self._stop(exc)
             return True
         return self._write(frame)
+
+
+class Out(Protocol):
+    """Takes frames; an event stream."""
+
+    write: Callable[[bytes], bool]
+    """Takes a frame; False asks to pause. It may be another one after the first frame."""
+    room: WaitForRoom
+    """Waits until a frame may be written."""
+
+
+class StreamSink:
+    """Writes the frame of each event to an event stream.
+
+    Args:
+        encoder: makes the frames.
+        out: takes them.
+        stop: ends the run, with what the encoder raised.
+    """
+
+    __slots__ = ("_encode", "_out", "_stop", "room")
+
+    def __init__(self, encoder: Encoder, out: Out, stop: Callable[[Exception], object]) -> None:
+        self._encode = encoder.encode
+        self._out = out
+        self._stop = stop
+        self.room = out.room
+
+    def push(self, event: Event) -> bool:
+        try:
+            frame = self._encode(event)
+        except Exception as exc:
+            self._stop(exc)
+            return True
+        return self._out.write(frame)
 
 
 class TextSink:

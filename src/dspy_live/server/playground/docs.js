@@ -2,6 +2,7 @@
 
 import { getJson } from "./api.js";
 import { operationNode } from "./docs_operation.js";
+import { trySocket } from "./docs_socket.js";
 import { byId, el } from "./dom.js";
 import { askKey, withKey } from "./key.js";
 import { inline } from "./markdown_inline.js";
@@ -31,7 +32,10 @@ function grouped(doc) {
   return [...groups];
 }
 
-const named = (node) => [".method", ".path"].map((part) => el("span", {}, `${node.querySelector(part).textContent} `));
+const text = (node, part) => node.querySelector(part).textContent;
+const named = (node) => [el("span", { class: "verb" }, `${text(node, ".method")} `), el("span", {}, ...breakable(text(node, ".path")))];
+// A long path breaks before a slash, and not within a word.
+const breakable = (path) => path.split(/(?=\/)/).flatMap((part) => [el("wbr"), part]);
 const slug = (tag) => `group-${tag.replace(/\W+/g, "-")}`;
 const section = (tag, nodes) => el("section", { "aria-labelledby": slug(tag) }, el("h2", { id: slug(tag) }, tag), ...nodes);
 
@@ -48,6 +52,8 @@ function sockets(doc) {
     "div",
     { class: "inside" },
     el("p", {}, ...inline(about.description)),
+    el("h3", {}, "Try it"),
+    trySocket(all),
     el("h3", {}, "What you send"),
     ...schemaTree(doc, about.receives),
     el("h3", {}, "What you get"),

@@ -99,6 +99,11 @@ async function tell(show) {
   }
 }
 
+// In a chat Enter alone sends, and Shift Enter begins a line; not while an input method is composing a word.
+function sendsChat({ key, shiftKey, isComposing, target }) {
+  return key === "Enter" && !shiftKey && !isComposing && page.chats && target.matches("#inputs textarea:not([data-json])");
+}
+
 byId("start-late").remove();
 setUpTheme();
 setUpSnippets();
@@ -116,6 +121,7 @@ addEventListener("hashchange", open);
 document.addEventListener("keydown", (event) => {
   if (document.querySelector("dialog[open]")) return;
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) runner.start();
+  else if (sendsChat(event)) (event.preventDefault(), runner.start());
   if (event.key === "Escape") runner.cancel();
 });
 

@@ -96,6 +96,7 @@ export class OutputCard {
 
   #buttons() {
     this.flip.disabled = this.copier.disabled = !this.filled;
+    this.node.toggleAttribute("data-empty", !this.filled);
   }
 
   #flip() {

@@ -87,6 +87,9 @@ export class ProgramPage {
     byId("page").dataset.mode = this.chats ? "chat" : "form";
     byId("ask-title").textContent = this.chats ? "Your turn" : "Inputs";
     byId("answer-title").textContent = this.chats ? "Conversation" : "Outputs";
+    byId("run").firstChild.data = this.chats ? "Send " : "Run ";
+    byId("run").querySelector("kbd").textContent = this.chats ? "⏎" : "Ctrl ⏎";
+    byId("nothing").textContent = this.chats ? "Nothing was said yet." : "Nothing has run yet. Fill in the inputs and press Run.";
     if (this.chats) byId("answer").after(byId("ask"));
     else byId("answer").before(byId("ask"));
     byId("conversation").hidden = !this.chats;

@@ -38,10 +38,14 @@ export function titleOf(inputs, most) {
   return text.length > most ? `${text.slice(0, most - 1)}…` : text;
 }
 
+const isConversation = (value) => Array.isArray(value?.messages);
+
 function firstText(value) {
   if (typeof value === "string") return value.trim() || null;
   if (value === null || typeof value !== "object") return null;
-  for (const each of Object.values(value)) {
+  const parts = Object.values(value);
+  const turns = parts.filter(isConversation); // what was said before tells less than what is asked now
+  for (const each of [...parts.filter((part) => !turns.includes(part)), ...turns]) {
     const found = firstText(each);
     if (found) return found;
   }

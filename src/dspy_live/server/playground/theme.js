@@ -1,10 +1,10 @@
 // Light, dark, or as the system has it.
 
-import { byId } from "./dom.js";
+import { byId, el } from "./dom.js";
 
 const KEY = "dspy-live-theme";
 const ORDER = ["system", "light", "dark"];
-const SIGNS = { system: "◐ System", light: "☀ Light", dark: "☾ Dark" };
+const SIGNS = { system: ["◐", "System"], light: ["☀", "Light"], dark: ["☾", "Dark"] };
 
 export function setUpTheme() {
   let theme = localStorage.getItem(KEY) ?? "system";
@@ -12,7 +12,8 @@ export function setUpTheme() {
   const show = () => {
     if (theme === "system") delete document.documentElement.dataset.theme;
     else document.documentElement.dataset.theme = theme;
-    button.textContent = SIGNS[theme];
+    const [sign, name] = SIGNS[theme];
+    button.replaceChildren(sign, el("span", { class: "sign-name" }, ` ${name}`));
     button.setAttribute("aria-label", `Colour theme: ${theme}. Change it`);
   };
   button.addEventListener("click", () => {

@@ -1,7 +1,7 @@
 // What happened on the way to the outputs: LM calls with their reasoning, tools with arguments and results, in order.
 
 import { count, el, money, seconds } from "./dom.js";
-import { treeOf } from "./value_view.js";
+import { treeOf, valueView } from "./value_view.js";
 
 export class Timeline {
   #panel;
@@ -131,6 +131,10 @@ export class Timeline {
 function labelled(name, value) {
   const empty = value === undefined || value === null || (typeof value === "object" && !Object.keys(value).length);
   if (empty) return [];
-  const shown = typeof value === "object" ? el("div", { class: "tree" }, treeOf(value, 1)) : el("div", { class: "words" }, String(value));
-  return [el("div", { class: "pair" }, el("span", { class: "key" }, name), shown)];
+  return [el("div", { class: "pair" }, el("span", { class: "key" }, name), shownValue(value))];
+}
+
+function shownValue(value) {
+  if (Array.isArray(value)) return valueView(value);
+  return typeof value === "object" ? el("div", { class: "tree" }, treeOf(value, 1)) : el("div", { class: "words" }, String(value));
 }

@@ -11,6 +11,7 @@ export function textWidget(shape, { id, name, required, row }) {
   const input = el("textarea", { id, rows: row ? 1 : 3 });
   const read = (mode) => {
     if (input.value !== "") return input.value;
+    if (mode === "snippet" && required) return "…"; // code without it would be refused
     return required ? unfit(mode, `${name} is needed.`, input) : undefined;
   };
   return simple(input, read, (value) => (input.value = typeof value === "string" ? value : (JSON.stringify(value) ?? "")));

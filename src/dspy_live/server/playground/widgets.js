@@ -2,7 +2,7 @@
 //
 // A widget is {node, labelled, read(mode), write(value), focus()}. `labelled` is the element that a <label> may point to,
 // or null where the widget is a group of controls; `extra`, if any, stands beside the label. `read` returns undefined for what was left empty; in the mode "send" it
-// throws a Problem for what does not fit, in "draft" and "snippet" it never throws and leaves the content of files out.
+// throws a Problem for what does not fit, in "draft" and "snippet" it never throws and leaves the content of files out; a snippet has "…" for a needed text.
 // `write(undefined)` empties it.
 
 import { audioWidget, fileWidget, imageWidget } from "./widget_file.js";

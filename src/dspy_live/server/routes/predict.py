@@ -9,7 +9,7 @@ from dspy_live.core.events import Predicted
 from dspy_live.server.encoders.json import dumps
 from dspy_live.server.encoders.sinks import UsageSink
 from dspy_live.server.routes.inputs import make_call
-from dspy_live.server.routes.stream import stream_call
+from dspy_live.server.routes.stream import predict_stream
 from dspy_live.server.runs.registry import RegisteredRun
 from dspy_live.server.runs.totals import RunTotals
 from dspy_live.server.served import ServedProgram
@@ -25,7 +25,7 @@ async def predict(request: Request) -> None:
     wants_events = accept is not None and "text/event-stream" in accept
     call = make_call(request, program, await request.json(), stream=wants_events)
     if call.stream:
-        await stream_call(request, program, call)
+        await predict_stream(request, program, call)
         return
     prediction, totals = await run_call(request, program, call)
     duration = totals.duration_ms

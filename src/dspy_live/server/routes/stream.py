@@ -5,7 +5,7 @@ from __future__ import annotations
 from dspy_live.core.call import Call
 from dspy_live.core.errors import Stop
 from dspy_live.server.encoders.events import sse
-from dspy_live.server.encoders.sinks import FrameSink
+from dspy_live.server.encoders.sinks import StreamSink
 from dspy_live.server.errors import ClientGone, public_error
 from dspy_live.server.routes.inputs import make_call
 from dspy_live.server.runs.registry import RegisteredRun
@@ -14,27 +14,23 @@ from dspy_live.server.transport.event_stream import event_stream
 from dspy_live.server.transport.http import Request
 
 
-async def predict_stream(request: Request) -> None:
-    """Run the program and stream its events."""
-    request.with_run = True
-    program = request.app.program(request)
-    await stream_call(request, program, make_call(request, program, await request.json(), stream=True))
-
-
-async def stream_call(request: Request, program: ServedProgram, call: Call) -> None:
-    """Stream one call; the program runs in the request's own task.
+async def predict_stream(request: Request, program: ServedProgram | None = None, call: Call | None = None) -> None:
+    """Run the program and stream its events; it runs in the request's own task.
 
     An error before the first event is an HTTP error; after it, one ``error`` event. When the client
-    leaves, the call is cancelled at once.
+    leaves, the call is cancelled at once. ``program`` and ``call`` are given where the request was read already.
     """
+    if program is None or call is None:
+        request.with_run = True
+        program = request.app.program(request)
+        call = make_call(request, program, await request.json(), stream=True)
     run = RegisteredRun(request.app.runs, call.id, request.key)
     request.totals = run.totals
     encoder = sse(call.id, run.totals)
     with event_stream(request, run.stop) as stream:
         try:
             async with run:
-                sink = FrameSink(encoder, stream.write, stream.room, run.stop)
-                result = await program.run(call, sink, run.totals)
+                result = await program.run(call, StreamSink(encoder, stream, run.stop), run.totals)
         except ClientGone:
             raise
         except (Exception, Stop) as exc:

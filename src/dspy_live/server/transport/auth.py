@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import parse_qs
 
 from starlette.types import Scope
@@ -22,6 +22,7 @@ from dspy_live.server.keys.admission import Admission
 from dspy_live.server.keys.key import PLAIN, Key, KeyScope, Period, Quota
 from dspy_live.server.keys.quota import PeriodBudget
 from dspy_live.server.keys.rate_headers import Headers
+from dspy_live.server.keys.shared_limits import SharedKeyLimits
 from dspy_live.server.keys.token import digest_of
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class Keys:
         required: ask for a key although there is none now.
         budget: makes the budget of a key's name, a period and a quota; one of this process by default.
         clock: the time in Unix seconds, for quotas.
+        shared: makes the limits of a key that several servers share, from those before; by default each counts for
+            itself.
     """
 
     kind: ClassVar[str] = "keys"
@@ -58,7 +61,9 @@ class Keys:
         required: bool = False,
         budget: Callable[[str, Period, Quota], Budget] | None = None,
         clock: Callable[[], float] = time.time,
+        shared: Callable[[Key, SharedKeyLimits | None], SharedKeyLimits] | None = None,
     ) -> None:
+        self._make_shared = shared
         self._make_budget = budget if budget is not None else partial(_make_budget, clock)
         self._bookkeeper = bookkeeper
         self._clock = clock
@@ -152,26 +157,35 @@ class Keys:
     def __call__(self, service: Service) -> Service:
         """Wrap a program's service, as a layer: a run is counted, or refused, by the limits of ``call.key``."""
 
-        async def admitted(call: Call, sink: Sink) -> Result:
+        def admitted(call: Call, sink: Sink) -> Coroutine[Any, Any, Result]:
             if not self._required:
-                return await service(call, sink)
+                return service(call, sink)
             admission = self._admissions.get(call.key)
             if admission is None:
                 raise Unauthorized("this API key is not known here any more")
-            if not admission.key.limited:
-                return await service(call, sink)
-            admission.admit(call.program)
-            if admission.meters:
-                call = call.but(meters=(*call.meters, *admission.meters))
-            try:
-                return await service(call, sink)
-            except BudgetExceeded as exc:
-                raise admission.error(exc) from exc.__cause__
-            finally:
-                # The key may have other limits by now; this run is one of those that they count.
-                self._admissions.get(call.key, admission).leave()
+            return self._limited(admission, service, call, sink) if admission.key.limited else service(call, sink)
 
         return admitted
+
+    async def _limited(self, admission: Admission, service: Service, call: Call, sink: Sink) -> Result:
+        meters, shared = admission.meters, admission.shared
+        taken = None
+        if shared is None:
+            admission.admit(call.program)
+        else:
+            taken = await admission.admit_shared(shared, call.program)
+            meters = (*meters, taken)
+        if meters:
+            call = call.but(meters=(*call.meters, *meters))
+        try:
+            return await service(call, sink)
+        except BudgetExceeded as exc:
+            raise admission.error(exc) from exc.__cause__
+        finally:
+            if taken is not None:
+                taken.leave()
+            # The key may have other limits by now; this run is one of those that they count.
+            self._admissions.get(call.key, admission).leave()
 
     def _budget(self, key: Key, period: Period, quota: Quota, before: Budget | None) -> Budget:
         """Return the budget of a quota: the one before where its limits are the same, else one that goes on with it."""
@@ -189,6 +203,8 @@ class Keys:
             kept = next((b for p, b in before.budgets if p == period), None) if before is not None else None
             budgets.append((period, self._budget(key, period, quota, kept)))
         admission = Admission(key, budgets, self._clock)
+        if self._make_shared is not None and SharedKeyLimits.wanted(key):
+            admission.shared = self._make_shared(key, before.shared if before is not None else None)
         if self._bookkeeper is not None:
             self._bookkeeper.restore(admission, minutes=before is None)
         if before is not None:

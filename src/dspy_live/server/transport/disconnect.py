@@ -3,28 +3,55 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import Any
 
 from starlette.types import Receive
 
 from dspy_live.server.errors import ClientGone
+from dspy_live.server.transport.exchange import Exchange
+
+Stop = Callable[[ClientGone], object]
 
 
-@contextmanager
-def cancel_on_disconnect(receive: Receive, stop: Callable[[ClientGone], object]) -> Iterator[None]:
+def cancel_on_disconnect(receive: Receive, stop: Stop) -> Watch:
     """While inside, call ``stop`` with a :class:`ClientGone` as soon as the client has closed its connection.
 
-    One task per request, which sleeps until then.
+    A connection of ours makes the call itself; anywhere else a task sleeps until ASGI's ``receive`` tells.
     """
-    task = asyncio.get_running_loop().create_task(_wait(receive, stop))
-    try:
-        yield
-    finally:
-        task.cancel()
+    return Watch(receive, stop)
 
 
-async def _wait(receive: Receive, stop: Callable[[ClientGone], object]) -> None:
+class Watch:
+    """What :func:`cancel_on_disconnect` returns, for ``with``."""
+
+    __slots__ = ("_before", "_exchange", "_receive", "_stop", "_task")
+
+    def __init__(self, receive: Receive, stop: Stop) -> None:
+        exchange: Any = getattr(receive, "__self__", None)
+        self._exchange: Exchange | None = exchange if isinstance(exchange, Exchange) else None
+        self._receive = receive
+        self._stop = stop
+        self._before: Stop | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            self._task = asyncio.get_running_loop().create_task(_wait(self._receive, self._stop))
+        elif exchange.gone:
+            self._stop(ClientGone("the client closed its connection"))
+        else:
+            self._before, exchange.on_gone = exchange.on_gone, self._stop
+
+    def __exit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        elif self._exchange is not None:
+            self._exchange.on_gone = self._before
+
+
+async def _wait(receive: Receive, stop: Stop) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     stop(ClientGone("the client closed its connection"))

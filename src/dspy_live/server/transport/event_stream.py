@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from dspy_live.server.errors import ClientGone
 from dspy_live.server.transport.disconnect import cancel_on_disconnect
+from dspy_live.server.transport.exchange import Exchange
 from dspy_live.server.transport.http import Headers, Request
-from dspy_live.server.transport.writer import Writer
+from dspy_live.server.transport.writer import BodyWriter
 
 EVENT_STREAM: Headers = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -20,64 +20,69 @@ HEARTBEAT = b": keep-alive\n\n"
 
 
 class EventStream:
-    """Writes an event stream from plain calls. A silent one has heartbeats, which stand between whole pieces.
+    """Replies with an event stream, written from plain calls. A silent one has heartbeats, between whole pieces.
 
-    The head goes out before the first piece, with the time until then; a failure before it can still be an HTTP error.
+    Used as ``with event_stream(…) as stream:``. The head goes out before the first piece, with the time until then; a
+    failure before it can still be an HTTP error. On a connection of ours a piece goes to its transport in the call.
 
     Args:
         request: what it is the reply to.
-        lost: called with a :class:`ClientGone` when a write fails.
+        stop: called with a :class:`ClientGone` when its client has gone.
         opening: what stands before the first piece.
     """
 
-    __slots__ = ("_opening", "_request", "_silent", "_writer", "room")
+    __slots__ = ("_body", "_opening", "_request", "_sent_before", "_watch", "room", "write")
 
-    def __init__(self, request: Request, lost: Callable[[ClientGone], object], opening: bytes = b"") -> None:
+    def __init__(self, request: Request, stop: Callable[[ClientGone], object], opening: bytes = b"") -> None:
         self._request = request
         self._opening = opening
-        self._silent = True
-        self._writer = Writer(request.send_raw, lost)
-        self.room = self._writer.room
+        self._watch = cancel_on_disconnect(request.receive, stop)
+        self._body: Exchange | BodyWriter = request.exchange or BodyWriter(request.send_raw, stop)
+        self._sent_before = 0
+        self.room = self._body.room
+        self.write: Callable[[bytes], bool] = self._first
+        """Writes a piece. False asks to pause until ``room()``. It is another one once the head is out."""
 
-    def write(self, piece: bytes) -> bool:
-        """Write a piece. False asks to pause until ``room()``."""
-        self._silent = False
+    def __enter__(self) -> EventStream:
+        self._request.app.pulse.add(self)
+        self._watch.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Drop what is not written yet."""
+        self._request.app.pulse.remove(self)
+        self._watch.__exit__()
+        self._body.close()
+        self._request.sent += self._body.sent
+        self.write = self._body.write  # in place of a method of its own, which would hold it
+
+    def _first(self, piece: bytes) -> bool:
         if not self._request.began:
             self.open()
-        self._request.sent += len(piece)
-        return self._writer.write({"type": "http.response.body", "body": piece, "more_body": True})
+        return self._body.write(piece)
 
     def open(self) -> None:
         """Write the head."""
         timing = (b"server-timing", b"start;dur=%.3f" % ((time.perf_counter() - self._request.born) * 1000))
-        self._writer.write(self._request.head(200, [*EVENT_STREAM, timing]))
+        self._body.begin(200, self._request.head(200, [*EVENT_STREAM, timing]))
+        self.write = self._body.write
         if self._opening:
             self.write(self._opening)
 
     def beat(self) -> None:
         """Write a heartbeat where nothing was written since the last call and nothing waits to be."""
-        if self._silent and self._writer.idle:
+        if self._body.sent == self._sent_before and self._body.idle:
             self.write(HEARTBEAT)
-        self._silent = True
+        self._sent_before = self._body.sent
 
     async def end(self, piece: bytes = b"") -> None:
-        """Write the last piece and wait until the client has been sent all."""
+        """Write the last piece and wait until it is the transport's, which may wait for the client."""
         if not self._request.began:
             self.open()
-        self._request.sent += len(piece)
-        await self._writer.end({"type": "http.response.body", "body": piece, "more_body": False})
-
-    def close(self) -> None:
-        """Drop what is not written yet."""
-        self._writer.close()
+        self._body.end(piece)
+        await self._body.flushed()
 
 
-@contextmanager
-def event_stream(request: Request, stop: Callable[[ClientGone], object], opening: bytes = b"") -> Iterator[EventStream]:
+def event_stream(request: Request, stop: Callable[[ClientGone], object], opening: bytes = b"") -> EventStream:
     """Reply to ``request`` with an event stream; ``stop`` is called when its client has gone."""
-    stream = EventStream(request, stop, opening)
-    try:
-        with request.app.pulse.of(stream), cancel_on_disconnect(request.receive, stop):
-            yield stream
-    finally:
-        stream.close()
+    return EventStream(request, stop, opening)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Protocol
 
 
@@ -26,19 +24,18 @@ class Pulse:
         self._streams: set[Beating] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    @contextmanager
-    def of(self, stream: Beating) -> Iterator[None]:
-        """While inside, ask ``stream`` for heartbeats."""
+    def add(self, stream: Beating) -> None:
+        """Ask ``stream`` for heartbeats from now on."""
         self._streams.add(stream)
         if self._timer is None:
             self._wait()
-        try:
-            yield
-        finally:
-            self._streams.discard(stream)
-            if not self._streams and self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
+
+    def remove(self, stream: Beating) -> None:
+        """Ask it no more."""
+        self._streams.discard(stream)
+        if not self._streams and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _wait(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(self.interval / 2, self._beat)

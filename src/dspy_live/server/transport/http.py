@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from dspy_live.core.call import new_id
 from dspy_live.core.errors import LiveError, TooLarge
 from dspy_live.server.encoders.json import dumps
 from dspy_live.server.errors import BadRequest, ClientGone, RequestTimeout, error_headers, error_object, error_status
+from dspy_live.server.transport.exchange import CLOSE as CLOSE
+from dspy_live.server.transport.exchange import exchange_of
 
 if TYPE_CHECKING:
     from dspy_live.server.app import App
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 Headers = list[tuple[bytes, bytes]]
 ErrorObject = Callable[[LiveError, str | None], dict[str, Any]]
 JSON: tuple[bytes, bytes] = (b"content-type", b"application/json")
-CLOSE: tuple[bytes, bytes] = (b"connection", b"close")
 
 
 class Request:
@@ -31,15 +32,18 @@ class Request:
     ``run_id`` is the id of the run that it becomes, if it becomes one; ``began`` is true once the
     reply's head has been sent, from when on an error can't change the status any more. ``status``, ``sent`` (bytes of
     the body), ``program`` and ``totals`` are for the access log. ``reply_headers`` are a route's own, for whatever the
-    reply becomes.
+    reply becomes. ``exchange`` is the connection's own side of it, where nothing stands between: plain calls then do
+    what ASGI's two functions do.
     """
 
     __slots__ = (
+        "_headers",
         "app",
         "began",
         "born",
         "cors",
         "error_object",
+        "exchange",
         "key",
         "params",
         "program",
@@ -59,6 +63,8 @@ class Request:
         self.scope = scope
         self.receive = receive
         self.send_raw = send
+        self.exchange = exchange_of(receive, send)
+        self._headers: dict[bytes, bytes] | None = None
         self.params: dict[str, str] = {}
         self.run_id = new_id()
         self.with_run = False
@@ -74,11 +80,12 @@ class Request:
         self.error_object: ErrorObject = error_object
 
     def header(self, name: bytes) -> str | None:
-        """Return a header's value (the name in lower case), or ``None``."""
-        for key, value in self.scope["headers"]:
-            if key == name:
-                return str(value, "latin-1")
-        return None
+        """Return a header's value (the name in lower case), the first of several, or ``None``."""
+        headers = self._headers
+        if headers is None:
+            headers = self._headers = dict(reversed(list(self.scope["headers"])))
+        value = headers.get(name)
+        return None if value is None else str(value, "latin-1")
 
     async def body(self) -> bytes:
         """Read the body.
@@ -89,8 +96,11 @@ class Request:
         if (coding := self.header(b"content-encoding")) not in (None, "", "identity"):
             raise BadRequest(f"the body is compressed ({coding[:40]}); this server takes it as it is only")
         limit = self.app.max_body
-        if int(self._length() or 0) > limit:
+        body = self.exchange.whole_body() if self.exchange is not None else None
+        if len(body or b"") > limit or (body is None and int(self._length() or 0) > limit):
             raise TooLarge(f"the body is over the limit of {limit} bytes")
+        if body is not None:
+            return body
         try:
             async with asyncio.timeout(self.app.body_timeout):
                 return await self._read(limit)
@@ -117,24 +127,25 @@ class Request:
         """Read the body as a JSON object."""
         return parse_object(await self.body(), "the body")
 
-    def head(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> Message:
-        """Return the reply's head, which the caller sends now."""
+    def head(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+        """Return the headers of the reply, which the caller sends now."""
         self.began = True
         self.status = status
+        self._headers = None  # a stream may last for hours
         head = [*self.app.common_headers, *headers]
         if self.with_run:
             head.append((b"x-run-id", self.run_id.encode()))
         head += self.reply_headers
-        if self.with_run and self.key:
-            head += self.app.keys.headers(self.key) if status != 429 else ()
+        if self.with_run and self.key and status != 429:
+            head += self.app.keys.headers(self.key)
         head += self.cors
         if self.app.runs.leaving and self.scope.get("http_version", "1.1").startswith("1"):
             head.append(CLOSE)
-        return {"type": "http.response.start", "status": status, "headers": head}
+        return head
 
     async def start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Send the reply's head."""
-        await self.send_raw(self.head(status, headers))
+        await self.send_raw({"type": "http.response.start", "status": status, "headers": self.head(status, headers)})
 
     async def reply_empty(self, status: int, *headers: tuple[bytes, bytes]) -> None:
         """Send a reply without a body."""
@@ -148,8 +159,15 @@ class Request:
 
     async def reply(self, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
         """Send a whole reply."""
-        await self.start(status, [(b"content-length", b"%d" % len(body)), *headers])
-        await self.write(body, False)
+        exchange = self.exchange
+        if exchange is None:
+            await self.start(status, [(b"content-length", b"%d" % len(body)), *headers])
+            await self.write(body, False)
+            return
+        if not exchange.idle:
+            await exchange.room()
+        self.sent += len(body)
+        exchange.reply(status, self.head(status, headers), body)
 
     async def reply_json(self, value: Any, status: int = 200, *headers: tuple[bytes, bytes]) -> None:
         """Send a value as JSON."""
@@ -158,14 +176,14 @@ class Request:
     async def reply_error(self, error: LiveError) -> None:
         """Send an error as JSON; after one about the body the connection is closed."""
         body = dumps(self.error_object(error, self.run_id if self.with_run else None))
-        headers = [(b"content-length", b"%d" % len(body)), JSON, *error_headers(error)]
+        headers = [JSON, *error_headers(error)]
         if self.with_run:
             headers.append((b"server-timing", b"run;dur=%.3f" % ((time.perf_counter() - self.born) * 1000)))
         if not isinstance(error, (TooLarge, RequestTimeout)):
-            await self.start(error_status(error), headers)
-            await self.write(body, False)
+            await self.reply(error_status(error), body, *headers)
             return
-        await self.start(error_status(error), [*headers, CLOSE])
+        length = (b"content-length", b"%d" % len(body))
+        await self.start(error_status(error), [length, *headers, CLOSE])
         await self.write(body)
         await self._linger()
         await self.write(b"", False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
+from functools import lru_cache
 from urllib.parse import SplitResult, urlsplit
 
 from starlette.types import Scope
@@ -64,20 +65,15 @@ class Origins:
         A request without ``Origin`` does not come from a page of another site and passes, unless the page has made its
         own name point here.
         """
-        origin = host = site = b""
-        for name, value in scope["headers"]:
-            if name == b"origin":
-                origin = value
-            elif name == b"host":
-                host = value
-            elif name == b"sec-fetch-site":
-                site = value
-        asked = _split("//" + host.decode("latin-1").lower())
+        headers = dict(scope["headers"])
+        host: bytes = headers.get(b"host", b"")
         if self.local_only and not self._any:
-            self._check_host(asked)
+            self._check_host(_dns_name(host))
+        origin: bytes | None = headers.get(b"origin")
         if not origin:
             return []
         text = origin.decode("latin-1").lower()
+        asked = _split_host(host)
         if self._any or text in self._allowed:
             return [
                 (b"access-control-allow-origin", origin),
@@ -86,7 +82,7 @@ class Origins:
             ]
         # A browser says itself whether a page asks its own origin, whatever a proxy has made of the Host; no page can
         # write this header. Older browsers, and those that got the page over plain HTTP, send none.
-        if site == b"same-origin" or _same(_split(text), asked):
+        if headers.get(b"sec-fetch-site") == b"same-origin" or _same(_split(text), asked):
             return []
         raise Forbidden(
             f"pages of {text[:200]} may not ask this server, which was asked as {asked.netloc[:200]!r}: allow them "
@@ -94,9 +90,8 @@ class Origins:
             f"the proxy with {self._option_name('forwarded_allow_ips', 'ADDRESS')} and let it send X-Forwarded-Host"
         )
 
-    def _check_host(self, asked: SplitResult) -> None:
-        name = asked.hostname or ""
-        if name in self._names or not _is_name(name):
+    def _check_host(self, name: str) -> None:
+        if not name or name in self._names:
             return
         raise Forbidden(
             f"this server takes requests of its own machine, and was asked as {name[:200]!r}: behind a proxy, name the "
@@ -132,11 +127,18 @@ def _port(parts: SplitResult) -> int | None:
         return -1
 
 
-def _is_name(host: str) -> bool:
-    if host in ("", "localhost") or host.endswith(".localhost"):
-        return False
+def _split_host(host: bytes) -> SplitResult:
+    return _split("//" + host.decode("latin-1").lower())
+
+
+@lru_cache(maxsize=512)
+def _dns_name(host: bytes) -> str:
+    """Return the name in a ``Host`` that DNS can let point anywhere; empty for an address and for localhost."""
+    name = _split_host(host).hostname or ""
+    if name in ("", "localhost") or name.endswith(".localhost"):
+        return ""
     try:
-        ipaddress.ip_address(host)
+        ipaddress.ip_address(name)
     except ValueError:
-        return True
-    return False
+        return name
+    return ""

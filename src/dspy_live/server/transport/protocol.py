@@ -1,163 +1,223 @@
-"""The connection of a client that may mean no good: a request's head has a largest size, and a longest time to come."""
+"""The connection of a client that may mean no good: a request's head has a largest size, and a longest time to come.
+
+It is what uvicorn makes for each client (``uvicorn.Config(http=Protocol)``), in place of its own: a stream's route has
+the connection's transport, and no message, task or timer stands between.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
+from urllib.parse import unquote
 
 import httptools
-from uvicorn._types import ASGISendEvent
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+import uvicorn
+from starlette.types import Scope
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
+from uvicorn.server import ServerState
 
-from dspy_live.server.encoders.json import dumps
-
-MOST_HEAD = 65_536
-"""Bytes of a request's line and headers: four times what browsers and balancers send at most."""
+from dspy_live.server.transport.connection import Connection
+from dspy_live.server.transport.exchange import Exchange
+from dspy_live.server.transport.heads import MOST_HEAD as MOST_HEAD
+from dspy_live.server.transport.heads import HeadTooLarge, refusal, size_of, wants_websocket, without_upgrade, written
 
 HEAD_SECONDS = 30.0
 """Seconds for a request's head to come, from the connection's start or from the head's first byte."""
 
 
-class HeadTooLarge(Exception):
-    """The request's line and headers are over :data:`MOST_HEAD` bytes."""
+_ASGI = {"version": "3.0", "spec_version": "2.3"}
 
 
-class Http10Cycle(RequestResponseCycle):
-    """uvicorn's reply over HTTP/1.0, which knows no chunks: a body without a length ends with the connection."""
-
-    async def send(self, message: ASGISendEvent) -> None:
-        """Send a message without the framing of HTTP/1.1."""
-        if message["type"] == "http.response.start":
-            self._without_length = not any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
-            if self._without_length:
-                self.chunked_encoding = False
-        elif message["type"] == "http.response.body" and self._without_length:
-            self.expected_content_length = len(message.get("body", b""))  # uvicorn holds each piece against it
-        await super().send(message)
-
-
-class Protocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1, with bounds on the head; bodies have theirs in the application."""
+class Protocol(Connection):
+    """Reads a server's connection: bytes to heads and bodies, and to an :class:`Exchange` for each."""
 
     head_seconds = HEAD_SECONDS
-    _in_head = True
-    _head = 0
-    _head_timer: asyncio.TimerHandle | None = None
+
+    __slots__ = (
+        "_app_state",
+        "_client",
+        "_feed",
+        "_head",
+        "_headers",
+        "_in_head",
+        "_parser",
+        "_piece",
+        "_scheme",
+        "_server",
+        "_url",
+    )
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, _loop)
+        self._app_state = app_state
+        self._in_head = True
+        self._head = self._piece = 0
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._new_parser()
+
+    def _new_parser(self) -> None:
+        self._parser = httptools.HttpRequestParser(self)
+        # Bytes after a request that asked for the connection's end must not spoil the reply to it.
+        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._feed = self._parser.feed_data
 
     @property
     def awaits_head(self) -> bool:
         """True while a request is to be expected: the connection is new, or a request's head has come in part."""
-        return self._in_head and not self.transport.is_closing()
+        return self._in_head and not self._transport.is_closing()
+
+    # asyncio.Protocol
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for the first request's head."""
         super().connection_made(transport)
-        self._start_timer()
+        self._server = get_local_addr(transport)
+        self._client = get_remote_addr(transport)
+        self._scheme = "https" if is_ssl(transport) else "http"
+        self._shared.heads.start(self, self.head_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop waiting."""
-        self._stop_timer()
+        """Let go of the parser, which holds this connection: the two would wait for the garbage collector."""
         super().connection_lost(exc)
+        del self._parser, self._feed
+
+    def eof_received(self) -> None:
+        """The client has closed its side, and with it the connection."""
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came; a head that goes on is bounded."""
+        self._shared.unused.stop(self)
+        self._piece = len(data)
+        try:
+            self._feed(data)
+        except httptools.HttpParserError:
+            self._refuse_bytes()
+            return
+        except httptools.HttpParserUpgrade as exc:
+            self._upgrade(data[exc.args[0] :])
+            return
+        if self._in_head and not self._transport.is_closing():
+            self._head += len(data)
+            if self._head > MOST_HEAD:
+                self._refuse_bytes()
+            elif self not in self._shared.heads:
+                self._shared.heads.start(self, self.head_seconds)
+
+    # Callbacks of the parser
 
     def on_message_begin(self) -> None:
         """A head begins."""
         self._in_head, self._head = True, 0
-        super().on_message_begin()
+        self._url = b""
+        self._headers = []
+
+    def on_url(self, url: bytes) -> None:
+        """A piece of the request's address."""
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header; trailers, which come after the list was handed on, are dropped."""
+        if self._in_head:
+            self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        """A head has come."""
-        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MOST_HEAD:
+        """A head has come: let the application answer, after the requests that came before."""
+        if self._head + self._piece > MOST_HEAD and size_of(self._url, self._headers) > MOST_HEAD:
             raise HeadTooLarge
-        if self._stays_http():
+        parser = self._parser
+        upgrades = parser.should_upgrade()
+        if upgrades and not self._should_upgrade():
             return
         self._in_head = False
-        self._stop_timer()
-        super().on_headers_complete()
-        if self.parser.get_http_version() == "1.0":
-            self.cycle.__class__ = Http10Cycle
+        self._shared.heads.stop(self)
+        if not upgrades:
+            version = parser.get_http_version()
+            scope = self._scope(version)
+            self._ask(Exchange(self, scope, version != "1.0" and parser.should_keep_alive()))
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of a body."""
+        if self._exchange is not None:
+            self._exchange.feed(body)
 
     def on_message_complete(self) -> None:
         """A body has come to its end."""
-        if not self._stays_http():
-            super().on_message_complete()
+        if self._exchange is not None and not self._parser.should_upgrade():
+            self._exchange.feed_end()
 
-    def data_received(self, data: bytes) -> None:
-        """Take what came; a head that goes on is bounded."""
-        self._unset_keepalive_if_required()
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserError:
-            self.send_400_response("")
-            return
-        except httptools.HttpParserUpgrade as exc:
-            if self._should_upgrade():
-                self.handle_websocket_upgrade()
-            elif self.parser.get_method() == b"CONNECT":  # which is another protocol whatever its headers say
-                self.send_400_response("")
-            else:
-                self._ask_again_without_upgrade(data[exc.args[0] :])
-            return
-        if not self._in_head or self.transport.is_closing():
-            return
-        self._head += len(data)
-        if self._head > MOST_HEAD:
-            self.send_400_response("")
-        elif self._head_timer is None:
-            self._start_timer()
+    def _scope(self, version: str) -> Scope:
+        url = httptools.parse_url(self._url)
+        path = url.path.decode("ascii")
+        root = self._config.root_path
+        return {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": version,
+            "server": self._server,
+            "client": self._client,
+            "scheme": self._scheme,
+            "method": self._parser.get_method().decode("ascii"),
+            "root_path": root,
+            "path": root + (unquote(path) if "%" in path else path),
+            "raw_path": root.encode("ascii") + url.path,
+            "query_string": url.query or b"",
+            "headers": self._headers,
+            "state": self._app_state.copy(),
+        }
+
+    # Other protocols, and what is none.
 
     def _should_upgrade(self) -> bool:
         # A WebSocket begins with GET. What asks for one in another way is answered as if it had not asked.
-        return self.parser.get_method() == b"GET" and super()._should_upgrade()
+        takes = self._parser.get_method() == b"GET" and self._config.ws_protocol_class is not None
+        return takes and wants_websocket(self._headers)
 
-    def _stays_http(self) -> bool:
-        return bool(self.parser.should_upgrade()) and not self._should_upgrade()
+    def _upgrade(self, rest: bytes) -> None:
+        method, version = self._parser.get_method(), self._parser.get_http_version()
+        if self._should_upgrade():
+            self._speak_websocket(written(method, self._url, version, self._headers))
+        elif method == b"CONNECT":  # which is another protocol whatever its headers say
+            self._refuse_bytes()
+        else:
+            # Java's clients ask for HTTP/2 with their first request, whatever it is. The parser reads no body after
+            # such a head (https://github.com/Kludex/uvicorn/issues/2722): a new one is given the head without the wish.
+            self._new_parser()
+            self.data_received(written(method, self._url, version, without_upgrade(self._headers)) + rest)
 
-    def _ask_again_without_upgrade(self, rest: bytes) -> None:
-        # Java's clients ask for HTTP/2 with their first request, whatever it is. The parser reads no body after such
-        # a head (https://github.com/Kludex/uvicorn/issues/2722), so a new one is given the head without the wish.
-        lines = [self.parser.get_method() + b" " + self.url + b" HTTP/" + self.parser.get_http_version().encode()]
-        for name, value in self.headers:
-            if name == b"connection":
-                value = b", ".join(one for one in value.split(b",") if one.strip().lower() != b"upgrade")
-            if name != b"upgrade":
-                lines.append(name + b": " + value)
-        self.parser = httptools.HttpRequestParser(self)
-        self.data_received(b"\r\n".join([*lines, b"", b""]) + rest)
+    def _speak_websocket(self, head: bytes) -> None:
+        make: Any = self._config.ws_protocol_class
+        protocol = make(config=self._config, server_state=self._state, app_state=self._app_state)
+        self._leave()
+        del self._parser, self._feed
+        protocol.connection_made(self._transport)
+        protocol.data_received(head)
+        self._transport.set_protocol(protocol)
 
-    def send_400_response(self, msg: str) -> None:
+    def _refuse_bytes(self) -> None:
         """Say in JSON what is wrong with the request, and hang up."""
-        self._stop_timer()
-        come = len(self.url or b"") + sum(map(_size, self.headers or ()))
-        large = self._in_head and max(self._head, come) > MOST_HEAD
-        if large:
+        if self._in_head and max(self._head, size_of(self._url, self._headers)) > MOST_HEAD:
             self._refuse("431 Request Header Fields Too Large", "too_large", f"the head is over {MOST_HEAD} bytes")
         else:
             self._refuse("400 Bad Request", "bad_request", "this is no valid HTTP/1.1 request")
 
     def _refuse(self, status: str, kind: str, message: str) -> None:
-        body = dumps({"error": {"type": kind, "message": message, "run_id": None}})
-        head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-        self.transport.write(head.encode() + b"connection: close\r\n\r\n" + body)
-        self.transport.close()
+        self._shared.heads.stop(self)
+        self._transport.write(refusal(status, kind, message))
+        self._transport.close()
 
-    def _start_timer(self) -> None:
-        self._head_timer = self.loop.call_later(self.head_seconds, self._give_up)
-
-    def _stop_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-
-    def _give_up(self) -> None:
-        self._head_timer = None
-        if self._in_head and not self.transport.is_closing():
+    def give_up(self) -> None:
+        """The time for a head is over."""
+        if self._in_head and not self._transport.is_closing():
             if self._head:
                 self._refuse(
                     "408 Request Timeout", "request_timeout", f"the head did not come in {self.head_seconds:g} s"
                 )
             else:
-                self.transport.close()
-
-
-def _size(header: tuple[bytes, bytes]) -> int:
-    return len(header[0]) + len(header[1]) + 4
+                self._transport.close()

@@ -58,6 +58,9 @@ class Router:
 
     def find(self, method: str, path: str) -> tuple[Route, dict[str, str]]:
         """Return the route and its path parameters; raise :class:`NotFound` or :class:`MethodNotAllowed`."""
+        exact = self._exact.get(path)
+        if exact is not None and method in exact:
+            return exact[method], {}
         allowed: set[str] = set()
         for methods, params in self._matches(path):
             route = methods.get("GET" if method == "HEAD" else method)

@@ -68,7 +68,8 @@ class LiveServer(uvicorn.Server):
     ) -> None:
         super().__init__(
             uvicorn.Config(
-                app,
+                live.entry if app is live else app,
+                interface="asgi3",
                 http=Protocol,
                 ws=WebSocketProtocol,
                 loop="uvloop",

@@ -21,7 +21,8 @@ log = logging.getLogger("dspy_live.server")
 MOST_WAITING = 64
 """Messages that may wait for a ``send`` that is not uvicorn's own before the source is asked to pause."""
 
-_OF_UVICORN = {
+_AT_ONCE = {
+    "dspy_live.server.transport.exchange.Exchange",
     "uvicorn.protocols.http.httptools_impl.RequestResponseCycle",
     "uvicorn.protocols.http.h11_impl.RequestResponseCycle",
     "uvicorn.protocols.websockets.websockets_sansio_impl.WebSocketsSansIOProtocol",
@@ -32,7 +33,7 @@ server never needs it."""
 
 @cache
 def _writes_at_once(kind: type) -> bool:
-    return any(f"{base.__module__}.{base.__qualname__}" in _OF_UVICORN for base in kind.__mro__)
+    return any(f"{base.__module__}.{base.__qualname__}" in _AT_ONCE for base in kind.__mro__)
 
 
 class Writer:
@@ -139,6 +140,43 @@ class Writer:
         gone = ClientGone("the client closed its connection")
         gone.__cause__ = exc
         self._lost(gone)
+
+
+class BodyWriter:
+    """Writes the body of a reply through ASGI's ``send``, as our own ``Exchange`` does without it."""
+
+    __slots__ = ("_last", "_writer", "close", "room", "sent")
+
+    def __init__(self, send: Send, lost: Callable[[ClientGone], object]) -> None:
+        self._writer = Writer(send, lost)
+        self._last: tuple[Message, ...] = ()
+        self.sent = 0
+        """Bytes of the body so far."""
+        self.room = self._writer.room
+        self.close = self._writer.close
+
+    @property
+    def idle(self) -> bool:
+        """True while nothing waits to be written."""
+        return self._writer.idle
+
+    def begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Write the head."""
+        self._writer.write({"type": "http.response.start", "status": status, "headers": headers})
+
+    def write(self, piece: bytes) -> bool:
+        """Write a piece. False asks to pause until :meth:`room`."""
+        self.sent += len(piece)
+        return self._writer.write({"type": "http.response.body", "body": piece, "more_body": True})
+
+    def end(self, piece: bytes = b"") -> None:
+        """Let ``piece`` be the last one, which :meth:`flushed` writes."""
+        self.sent += len(piece)
+        self._last = ({"type": "http.response.body", "body": piece, "more_body": False},)
+
+    async def flushed(self) -> None:
+        """Write what is left and wait until the client has been sent all."""
+        await self._writer.end(*self._last)
 
 
 @types.coroutine

@@ -1,0 +1,201 @@
+"""A client's connection: requests are answered one after the other, and what waits for time has one timer for all."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+from uvicorn.server import ServerState
+
+from dspy_live.runtime.scope import Room
+from dspy_live.server.transport.exchange import Exchange
+from dspy_live.server.transport.patience import Patience
+
+MOST_QUEUED = 16
+"""Requests of one client that wait for the one before them; then its socket is not read, and its leaving not seen."""
+
+
+class Shared:
+    """What all connections of a server share: the timers of their waiting, and the ``Date`` of their replies."""
+
+    __slots__ = ("_dated", "_lines", "heads", "unused")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.heads: Patience[Connection] = Patience(loop, lambda connection: connection.give_up())
+        self.unused: Patience[Connection] = Patience(loop, lambda connection: connection.close())
+        self._dated: Any = None
+        self._lines = b""
+
+    def lines(self, state: ServerState) -> bytes:
+        """Return the header lines that uvicorn renews every second."""
+        if state.default_headers is not self._dated:
+            self._dated = state.default_headers
+            self._lines = b"".join(b"%b: %b\r\n" % header for header in self._dated)
+        return self._lines
+
+
+_shared: weakref.WeakKeyDictionary[ServerState, Shared] = weakref.WeakKeyDictionary()
+
+
+class Connection(asyncio.Protocol):
+    r"""What :class:`Exchange`\ s need of a connection, which :class:`~.protocol.Protocol` reads; uvicorn makes it."""
+
+    __slots__ = (
+        "__weakref__",
+        "_answered",
+        "_config",
+        "_exchange",
+        "_loop",
+        "_queued",
+        "_reading_paused",
+        "_room",
+        "_shared",
+        "_state",
+        "_transport",
+        "write",
+        "writing_paused",
+    )
+
+    def __init__(
+        self, config: uvicorn.Config, server_state: ServerState, loop: asyncio.AbstractEventLoop | None
+    ) -> None:
+        if not config.loaded:
+            config.load()
+        self._config = config
+        self._state = server_state
+        self._loop = loop or asyncio.get_event_loop()
+        shared = _shared.get(server_state)
+        if shared is None:
+            shared = _shared[server_state] = Shared(self._loop)
+        self._shared = shared
+        self._transport: asyncio.Transport
+        self.write: Callable[[bytes], None]
+        """The transport's own."""
+        self._exchange: Exchange | None = None  # of the last request that has come
+        self._answered: Exchange | None = None  # the one that is, or was, answered
+        self._queued: deque[Exchange] | None = None
+        self._room: Room | None = None
+        self._reading_paused = False
+        self.writing_paused = False
+        """True while the client reads too slowly."""
+
+    def connection_made(self, transport: Any) -> None:
+        """The connection is there."""
+        self._transport = transport
+        self.write = transport.write
+        self._state.connections.add(self)  # type: ignore[arg-type]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the requests under way that their client has gone."""
+        self._leave()
+        for exchange in (self._answered, *(self._queued or ())):
+            if exchange is not None:
+                exchange.lost()
+        self.resume_writing()
+
+    def _leave(self) -> None:
+        self._state.connections.discard(self)
+        self._shared.heads.stop(self)
+        self._shared.unused.stop(self)
+
+    def shutdown(self) -> None:
+        """Close when the reply that is under way is complete; now, if none is."""
+        exchange = self._exchange
+        if exchange is None or exchange.complete:
+            self._transport.close()
+        else:
+            exchange.keep_alive = False
+
+    def pause_writing(self) -> None:
+        """The client reads too slowly."""
+        self.writing_paused = True
+        if self._room is not None:
+            self._room.set(False)
+
+    def resume_writing(self) -> None:
+        """The client takes more."""
+        self.writing_paused = False
+        if self._room is not None:
+            self._room.set(True)
+
+    def give_up(self) -> None:
+        """The time for a request is over."""
+        self._transport.close()
+
+    # Requests, in their order.
+
+    def _ask(self, exchange: Exchange) -> None:
+        before, self._exchange = self._exchange, exchange
+        if before is None or before.complete:
+            self._begin(exchange)
+        else:
+            self._queued = self._queued or deque()
+            self._queued.append(exchange)
+            if self._crowded:
+                self.pause_reading()
+
+    @property
+    def _crowded(self) -> bool:
+        return self._queued is not None and len(self._queued) >= MOST_QUEUED
+
+    def _begin(self, exchange: Exchange) -> None:
+        self._answered = exchange
+        exchange.task = self._loop.create_task(exchange.run(self._config.loaded_app))
+        self._state.tasks.add(exchange.task)
+
+    # For an exchange.
+
+    @property
+    def is_closing(self) -> bool:
+        """True where nothing more can be written."""
+        return self._transport.is_closing()
+
+    def close(self) -> None:
+        """Close the connection when all is written."""
+        self._transport.close()
+
+    def common_lines(self) -> bytes:
+        """Return the header lines of every reply."""
+        return self._shared.lines(self._state)
+
+    async def writable(self) -> None:
+        """Wait until the client takes more, or is gone."""
+        if self.writing_paused:
+            if self._room is None:
+                self._room = Room()
+                self._room.set(False)
+            await self._room.wait()
+
+    def pause_reading(self) -> None:
+        """Read no more for now."""
+        if not self._reading_paused and not self._transport.is_closing():
+            self._reading_paused = True
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read on, where not too many requests wait."""
+        if self._reading_paused and not self._crowded and not self._transport.is_closing():
+            self._reading_paused = False
+            self._transport.resume_reading()
+
+    def replied(self, exchange: Exchange) -> None:
+        """A reply is complete: begin with the next request, or wait for it."""
+        self._state.total_requests += 1
+        if not exchange.keep_alive:
+            self._transport.close()
+        if self._transport.is_closing():
+            return
+        if self._queued:
+            self._begin(self._queued.popleft())
+        else:
+            self._shared.unused.start(self, self._config.timeout_keep_alive)
+        self.resume_reading()
+
+    def left(self, exchange: Exchange) -> None:
+        """The application has ended with a request."""
+        if exchange.task is not None:
+            self._state.tasks.discard(exchange.task)
