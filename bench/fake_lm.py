@@ -1,6 +1,6 @@
 """An LM server for benchmarks: no thought, exact pace, and it notes when its clients leave.
 
-    python bench/fake_lm.py --port 9200 [--delay 0.5] [--chunks 100] [--interval 0.02]
+    python bench/fake_lm.py --port 9200 [--delay 0.5] [--chunks 100] [--interval 0.02] [--at-once 1]
 
 It answers any chat completion in ChatAdapter's format. ``GET /stats`` tells what it sent and who left when, on the
 clock that all processes of a machine share.
@@ -93,8 +93,9 @@ class Pacer:
 class Server:
     """What all connections share."""
 
-    def __init__(self, delay: float, chunks: int, interval: float) -> None:
+    def __init__(self, delay: float, chunks: int, interval: float, at_once: int = 1) -> None:
         self.delay = delay
+        self.at_once = at_once
         self.interval = interval
         self.replies = Replies(chunks)
         self.pacer = Pacer(self) if interval else None
@@ -175,9 +176,10 @@ class Connection(asyncio.Protocol):
         server = self.server
         words = server.replies.words
         if self.place < len(words):
-            self.transport.write(words[self.place])
-            self.place += 1
-            server.chunks += 1
+            now = words[self.place : self.place + server.at_once]
+            self.transport.write(b"".join(now) if len(now) > 1 else now[0])
+            self.place += len(now)
+            server.chunks += len(now)
         else:
             self.place = -1
             assert server.pacer
@@ -199,9 +201,10 @@ def main() -> None:
     parser.add_argument("--delay", type=float, default=0.0, help="seconds before a reply that does not stream")
     parser.add_argument("--chunks", type=int, default=100)
     parser.add_argument("--interval", type=float, default=0.0, help="seconds between chunks; 0 sends them in one burst")
+    parser.add_argument("--at-once", type=int, default=1, help="chunks that are sent together after each interval")
     args = parser.parse_args()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(args.port, Server(args.delay, args.chunks, args.interval)))
+        runner.run(serve(args.port, Server(args.delay, args.chunks, args.interval, args.at_once)))
 
 
 if __name__ == "__main__":

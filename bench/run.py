@@ -34,7 +34,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from report import plot, table
 from systems import HERE, LM_PORT, SYSTEMS, System, system_at
@@ -77,14 +77,20 @@ def scenario(name: str, seconds: float) -> Scenario:
 
 
 @contextmanager
-def process(words: list[str], core: int, port: int, environ: dict[str, str] | None = None) -> Iterator[int]:
-    """Run Python on one core until the block ends; gives its process id once its port answers."""
+def process(
+    words: list[str], core: int, port: int, environ: dict[str, str] | None = None, log: IO[bytes] | None = None
+) -> Iterator[int]:
+    """Run Python on one core until the block ends; gives its process id once its port answers.
+
+    ``log`` takes what it writes to its standard error.
+    """
     cores = sorted(os.sched_getaffinity(0))
     chosen = {cores[min(core, len(cores) - 1)]}
     started = subprocess.Popen(
         [sys.executable, *words],
         env={**os.environ, **(environ or {})},
         stdout=subprocess.DEVNULL,
+        stderr=log,
         preexec_fn=lambda: os.sched_setaffinity(0, chosen),
     )
     try:

@@ -1,20 +1,22 @@
 #!/usr/bin/env bash
-# Install the programs that the tests drive: a browser, Node, a Redis or Valkey server, a PostgreSQL server, nginx, HAProxy,
+# Install the programs that the tests drive: a browser, Node, a Redis or Valkey server, a PostgreSQL server, nginx, HAProxy, ip,
 # and the shells zsh and fish.
 # Does nothing when they are there.
 set -euo pipefail
 
 missing=()
 have() { command -v "$1" >/dev/null 2>&1; }
-have_balancer() { have "$1" || [ -x "/usr/sbin/$1" ]; }
+have_in_sbin() { have "$1" || [ -x "/usr/sbin/$1" ]; }
 have_postgres() { have postgres || compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null; }
 
 have chromium || have chromium-browser || have google-chrome || missing+=(chromium)
 have node || missing+=(nodejs)
 have redis-server || have valkey-server || missing+=(redis)
 have_postgres || missing+=(postgresql)
-have_balancer nginx || missing+=(nginx)
-have_balancer haproxy || missing+=(haproxy)
+have_in_sbin nginx || missing+=(nginx)
+have_in_sbin haproxy || missing+=(haproxy)
+# Tests over several hosts make network namespaces.
+[ "$(uname)" != Linux ] || have_in_sbin ip || missing+=(iproute2)
 have zsh || missing+=(zsh)
 have fish || missing+=(fish)
 [ "$(uname)" != Linux ] || have systemd-analyze || missing+=(systemd)
