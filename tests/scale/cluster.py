@@ -1,4 +1,4 @@
-"""Ray in an environment of its own: a cluster that lives as long as a block, and commands on it."""
+"""Ray in an environment of its own: a server with a cluster of its own, a cluster that stands, commands on either."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-PATIENCE = 240.0
+PATIENCE = 300.0
 """Seconds after which what has not begun on a busy machine will not."""
-
+LOG_LINES = 40
 # Ray gives a node 30 s to start; a busy machine may need that more than once, as dspy-live's own start knows.
 _CLUSTER = """
-import json, sys
+import sys
 import ray
 for left in (2, 1, 0):
     try:
-        ray.init(address="local", num_cpus=6, include_dashboard=False, object_store_memory=200_000_000)
+        ray.init(address="local", num_cpus=4, include_dashboard=False, object_store_memory=80_000_000)
         break
     except Exception:
         ray.shutdown()
         if not left:
             raise
-print(json.dumps(ray.get_runtime_context().gcs_address), flush=True)
+print(ray.get_runtime_context().gcs_address, flush=True)
 sys.stdin.read()
 ray.shutdown()
 """
@@ -50,52 +50,29 @@ def python() -> str:
     return made.stdout.strip()
 
 
-@contextmanager
-def cluster() -> Iterator[dict[str, str]]:
-    """Run a cluster; gives the environment of commands that are to use it. It ends with the block."""
-    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
-    environ = {
-        **os.environ,
-        "RAY_TMPDIR": folder,
-        "RAY_AUTH_MODE": "disabled",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "DSPY_LIVE_HOME": f"{folder}/home",
-    }
-    process = subprocess.Popen(
-        [python(), "-c", _CLUSTER],
-        env=environ,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdin is not None
-    try:
-        yield {**environ, "RAY_ADDRESS": json.loads(_line(process.stdout))}
-    finally:
-        process.stdin.close()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(60)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 class Serving:
-    """``dspy-live serve … --on ray`` with the words given. As a context manager it has ended with the block."""
+    """``dspy-live serve … --on ray`` with the words given: on a cluster of its own, unless ``RAY_ADDRESS`` is set.
 
-    def __init__(self, environ: dict[str, str], words: Sequence[str]) -> None:
+    As a context manager it has ended with the block, and its cluster with it.
+
+    Args:
+        environ: its environment.
+        words: the command's words.
+        folder: where it is started.
+    """
+
+    def __init__(self, environ: Mapping[str, str], words: Sequence[str], folder: Path = HERE) -> None:
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed at the end of the block
+        self._home = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
+        self._environ = {**environ, "RAY_TMPDIR": environ.get("RAY_TMPDIR", self._home)}
         self.process = subprocess.Popen(
             [python(), "-m", "dspy_live", "serve", *words, "--on", "ray"],
-            cwd=HERE,
-            env=environ,
+            cwd=folder,
+            env=self._environ,
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
+            start_new_session=True,
         )
 
     def __enter__(self) -> Serving:
@@ -111,19 +88,84 @@ class Serving:
         if self.process.poll() is None:
             self.process.terminate()
         try:
-            self.process.wait(60)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            raise
+            self.process.wait(PATIENCE)
         finally:
+            end_session(self.process.pid)
             self._log.close()
             assert self.process.stdout is not None
             self.process.stdout.close()
+            shutil.rmtree(self._home, ignore_errors=True)
+
+    @functools.cached_property
+    def on_cluster(self) -> dict[str, str]:
+        """The environment of commands that run on the same cluster. To be asked for once the server has begun."""
+        assert self.process.stdout is not None
+        line = next(line for line in self.process.stdout if "RAY_ADDRESS=" in line)
+        return {**self._environ, "RAY_ADDRESS": line.split("RAY_ADDRESS=")[1].split()[0]}
 
     def log(self) -> str:
         """Return what it has written to stderr."""
         self._log.seek(0)
         return self._log.read()
+
+    def tail(self) -> str:
+        """Return the last lines of its log and of Ray Serve's, for a test that has failed."""
+        logs = sorted(Path(self._environ["RAY_TMPDIR"]).glob("ray/session_2*/logs/serve/*.log"))
+        texts = [self.log(), *(path.read_text(errors="replace") for path in logs)]
+        return "\n---\n".join("\n".join(text.splitlines()[-LOG_LINES:]) for text in texts)
+
+
+@contextmanager
+def cluster(environ: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """Run a cluster of 4 CPUs and a small store; gives the environment of commands that are to use it."""
+    home = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
+    own = {**environ, "RAY_TMPDIR": home}
+    words = [python(), "-c", _CLUSTER]
+    process = subprocess.Popen(
+        words, env=own, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdin is not None
+    try:
+        address = _line(process.stdout).strip()
+        assert address, "the cluster did not start"
+        yield {**own, "RAY_ADDRESS": address}
+    finally:
+        process.stdin.close()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(60)
+        end_session(process.pid)
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def end_session(leader: int) -> None:
+    """Kill what is left of a session: workers of Ray have process groups of their own."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            if int(stat.read_text().rpartition(")")[2].split()[3]) == leader:
+                os.kill(int(stat.parent.name), signal.SIGKILL)
+
+
+def batch(
+    environ: Mapping[str, str], folder: Path, source: str, *words: str, program: str = "programs.py:program"
+) -> subprocess.CompletedProcess[str]:
+    """Run ``dspy-live batch`` with a program of :mod:`tests.scale.programs`, to its end."""
+    return subprocess.run(
+        [python(), "-m", "dspy_live", "batch", source, "--program", str(HERE / program), "--quiet", *words],
+        cwd=folder,
+        env=dict(environ),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+def json_lines(path: Path) -> list[dict[str, Any]]:
+    """Read a file of JSON Lines."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def _line(pipe: IO[str] | None) -> str:

@@ -10,9 +10,11 @@ import pytest
 from tests.cli.conftest import Commands, live  # noqa: F401  (a fixture)
 
 from dspy_live.cli.on_ray.autoscaling import ACTIVE, RunsPerReplica
+from dspy_live.cli.on_ray.cluster import pass_on
 from dspy_live.cli.on_ray.replicas import replicas_of
 from dspy_live.cli.on_ray.row_ranges import read_range, row_ranges
 from dspy_live.core.errors import ConfigurationError
+from dspy_live.loading.config.read import read_config
 
 
 def test_commands_name_the_extra(live: Commands) -> None:  # noqa: F811
@@ -68,3 +70,14 @@ def test_files_that_no_worker_can_read_are_refused(tmp_path: Path) -> None:
     for name in ("-", "rows.csv", str(tmp_path / "missing.jsonl")):
         with pytest.raises(ConfigurationError):
             list(row_ranges(name, 10))
+
+
+def test_a_cluster_gets_the_variables_that_the_configuration_names(tmp_path: Path) -> None:
+    """A replica reads the same file, and finds the secrets where it says; what else is set here stays here."""
+    text = '[store]\nurl_env = "REDIS_HERE"\n\n[lms.small]\nmodel = "openai/x"\napi_key_env = "SMALL"\n'
+    (tmp_path / "serve.toml").write_text(text)
+    environ = {"REDIS_HERE": "redis://h", "SMALL": "s", "DSPY_LIVE_LM": "openai/x", "X_API_KEY": "k", "HOME": "/h"}
+    file = read_config(tmp_path / "serve.toml", environ)
+    assert pass_on(environ, file) == {}
+    given = pass_on({**environ, "RAY_ADDRESS": "h:1"}, file)["runtime_env"]["env_vars"]
+    assert given == {name: value for name, value in environ.items() if name != "HOME"}

@@ -6,12 +6,14 @@ its range back: Ray starts another one, and what was not written yet is asked ag
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import astuple
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 
 ROWS_PER_SLOT = 4
 """Rows of a range for each row that runs at once: the end of a range leaves slots idle, and its loss asks it again."""
+WINDOW = 4096
+"""Ranges that Ray Data gets at once. It keeps a block for each of them and plans with all, so that a longer file is run
+in several goes; each starts its workers anew."""
 
 
 def rows_on_ray(
@@ -89,8 +94,9 @@ def batch_on_ray(
     from dspy_live.programs.run.program import program_fingerprint
     from dspy_live.runtime.checkpoint import Checkpoint
 
-    ranges = list(row_ranges(source, concurrency * ROWS_PER_SLOT))
-    if not ranges:
+    ranges = row_ranges(source, concurrency * ROWS_PER_SLOT)
+    parts = list(islice(ranges, WINDOW))
+    if not parts:
         return
     with ExitStack() as opened:
         kept = None
@@ -100,8 +106,10 @@ def batch_on_ray(
         work = BatchWork(target, flags, str(Path.cwd()), concurrency)
         opened.enter_context(ray_cluster(workers.most))
         opened.enter_context(_exit_at_sigterm())  # after Ray's start, which sets a handler of its own
-        for line in _lines(work, workers, [_text(part, done) for part in ranges]):
-            take(*_item(orjson.loads(line), kept))
+        while parts:
+            for line in _lines(work, workers, [_text(part, done) for part in parts]):
+                take(*_item(orjson.loads(line), kept))
+            parts = list(islice(ranges, WINDOW))
 
 
 @contextmanager
@@ -125,6 +133,14 @@ def _lines(work: BatchWork, workers: Replicas, parts: list[str]) -> Iterator[byt
     import ray
     from ray.data import ActorPoolStrategy, DataContext
 
+    from dspy_live.loading.config.read import read_config
+
+    config = work.flags.config
+    file = None if config is None else read_config(config, for_server=False)
+
+    # --quiet is for scripts, and our own line says what there was to do; warnings and errors are told.
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # that there is no bar
     context = DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
@@ -136,7 +152,7 @@ def _lines(work: BatchWork, workers: Replicas, parts: list[str]) -> Iterator[byt
         batch_size=1,
         compute=ActorPoolStrategy(min_size=workers.least, max_size=workers.most, max_tasks_in_flight_per_actor=2),
         num_cpus=1,
-        **pass_on(os.environ),
+        **pass_on(os.environ, file),
     )
     for batch in answered.iter_batches(batch_size=None, prefetch_batches=1):
         yield from batch["line"]

@@ -28,6 +28,10 @@ MOST_REQUESTS = 100_000
 """Requests that Ray gives to one replica at once. Ray's own default of 5 would keep the others waiting unseen;
 ``--max-active`` is the limit, and refuses with 503 what goes beyond it."""
 
+SURGE = 25
+"""Percent of the replicas, and at least one, that are started in the place of old ones before those go: a full cluster
+needs room for so many."""
+
 
 class Replica:
     """The ASGI application of one replica.
@@ -44,7 +48,7 @@ class Replica:
         from dspy_live.cli.observers import observe
         from dspy_live.cli.server_process import make_app, open_served
         from dspy_live.loading.config.keys import ServerKeys, key_store_path
-        from dspy_live.loading.config.layers import store_url
+        from dspy_live.loading.config.store import store_of
         from dspy_live.loading.lm_settings import load_dotenv
         from dspy_live.server.transport.address import is_loopback
 
@@ -56,7 +60,7 @@ class Replica:
         with ExitStack() as opened:
             file = options.file()
             store = key_store_path(file, options.key_store)
-            keys = opened.enter_context(closing(ServerKeys(file, options.keys, store, store_url(file))))
+            keys = opened.enter_context(closing(ServerKeys(file, options.keys, store, store_of(file))))
             programs = open_served(options, file, keys.keep)
             observers = opened.enter_context(closing(observe(options.observe, file)))
             self.live = make_app(programs, options, file, observers, keys)
@@ -90,6 +94,8 @@ class Replica:
         with self._opened:
             await self.live.drain(self._drain)
             await self._siblings.__aexit__()
+            if self.live.shared_runs is not None:
+                await self.live.shared_runs.aclose()
             await self.live.sessions.store.aclose()
             await self.live.runs.lm.close()
 
@@ -105,7 +111,7 @@ def deployment(
         folder: where it was started.
         together: where the replicas of a machine answer each other.
         began: when the server began, by ``time.monotonic()``.
-        actor: further options of their actors.
+        actor: the options of their actors.
     """
     from ray import serve
     from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
@@ -154,8 +160,8 @@ def deployment(
         graceful_shutdown_wait_loop_s=0.2,
         health_check_period_s=5.0,
         max_constructor_retry_count=2,
-        max_surge_percent=100,  # a replica goes when the one in its place is there
-        ray_actor_options={"num_cpus": 1, **actor},
+        max_surge_percent=SURGE,
+        ray_actor_options=actor,
         logging_config={"log_level": "WARNING", "enable_access_log": False},
         **how_many,
     )
