@@ -12,13 +12,17 @@ from types import ModuleType
 import pytest
 
 from dspy_live.assistant import retrieval
-from dspy_live.assistant.guides import ALIASES, find_guide, guides, parse
+from dspy_live.assistant.guides import ALIASES, Guide, find_guide, guides, parse
 from dspy_live.assistant.retrieval import Index, index
-from dspy_live.assistant.terms import terms
+from dspy_live.assistant.terms import Vocabulary, terms
 from dspy_live.core.errors import NotFound
 
-SECTIONS = Path(retrieval.__file__).with_name("aliases.toml")
-QUESTIONS = Path(__file__).with_name("user_questions.toml")
+DEVELOPED = Path(__file__).with_name("user_questions.toml")
+HELD_OUT = Path(__file__).with_name("held_out.toml")
+
+
+def data(name: str) -> str:
+    return Path(retrieval.__file__).with_name(name).read_text("utf-8")
 
 
 def script() -> ModuleType:
@@ -33,50 +37,44 @@ def script() -> ModuleType:
     return module
 
 
-def test_nine_in_ten_questions_have_their_section_among_the_first_two() -> None:
-    shares = script().measure()
-    assert shares.asked >= 80
-    assert shares.section >= 0.9 * shares.asked, shares.misses
+def test_the_questions_that_the_search_was_developed_with_find_their_sections() -> None:
+    shares = script().measure(DEVELOPED)
+    assert shares.asked >= 300
+    assert shares.section >= 0.97 * shares.asked, shares.misses
     assert shares.guide >= 0.95 * shares.asked, shares.misses
     assert shares.answered >= 0.95 * shares.asked, shares.misses
+    assert shares.foreign >= 80
+    assert shares.refused >= 0.9 * shares.foreign, shares.misses
 
 
-def test_questions_that_were_kept_unseen_do_as_well() -> None:
-    shares = script().measure(unseen=True)
-    assert shares.asked >= 24
-    assert shares.section >= 0.9 * shares.asked, shares.misses
-    assert shares.guide >= 0.9 * shares.asked, shares.misses
+def test_questions_that_nothing_was_tuned_on_find_their_sections() -> None:
+    shares = script().measure(HELD_OUT)
+    assert shares.asked >= 150
+    assert shares.section >= 0.93 * shares.asked
+    assert shares.guide >= 0.92 * shares.asked
+    assert shares.answered >= 0.93 * shares.asked
+    assert shares.foreign >= 38
+    assert shares.refused >= 0.9 * shares.foreign
 
 
-def test_nine_in_ten_foreign_questions_are_not_covered() -> None:
-    asked, answered = script().refused_foreign()
-    assert asked >= 30
-    assert len(answered) <= 0.1 * asked, answered
+def there() -> dict[str, list[str]]:
+    return {guide.name: [passage.heading for passage in guide.passages] for guide in guides()}
 
 
-def test_long_and_odd_wordings_find_their_page() -> None:
-    wordings, first, two = script().pages_of_held_out()
-    assert wordings >= 290
-    assert first >= 0.9
-    assert two >= 0.95
+def test_every_section_that_has_other_phrases_is_in_the_guides() -> None:
+    pages = there()
+    named = [(page, heading) for page, words in tomllib.loads(data("aliases.toml")).items() for heading in words]
+    gone = [(page, heading) for page, heading in named if heading not in [*pages.get(page, []), "*"]]
+    assert not gone, {heading: difflib.get_close_matches(heading, pages.get(page, []), 1, 0) for page, heading in gone}
+    assert set(ALIASES.values()) <= set(pages)
 
 
-def test_every_section_that_has_other_words_is_in_the_guides() -> None:
-    there = {guide.name: [passage.heading for passage in guide.passages] for guide in guides()}
-    for page, sections in tomllib.loads(SECTIONS.read_text("utf-8")).items():
-        for heading, words in sections.items():
-            near = difflib.get_close_matches(heading, there.get(page, []), n=1, cutoff=0)
-            assert heading in there.get(page, []), f"aliases.toml: {page} has no section {heading!r}; nearest: {near}"
-            assert set(words) <= {"aliases", "asked"}
-    assert set(ALIASES.values()) <= set(there)
-
-
-def test_every_section_that_a_question_names_is_in_the_guides() -> None:
-    there = {passage.place for guide in guides() for passage in guide.passages}
-    for question in tomllib.loads(QUESTIONS.read_text("utf-8"))["question"]:
-        for place in question["sections"]:
-            near = difflib.get_close_matches(place, there, n=1, cutoff=0)
-            assert place in there, f"user_questions.toml: there is no section {place!r}; nearest: {near}"
+@pytest.mark.parametrize("file", [DEVELOPED, HELD_OUT], ids=lambda file: file.stem)
+def test_every_section_that_a_question_names_is_in_the_guides(file: Path) -> None:
+    places = {f"{page}: {heading}" for page, headings in there().items() for heading in headings}
+    questions = tomllib.loads(file.read_text("utf-8"))["questions"]
+    gone = {place for wanted in questions.values() for place in wanted} - places
+    assert not gone, {place: difflib.get_close_matches(place, places, n=1, cutoff=0) for place in gone}
 
 
 HOUSE = parse(
@@ -84,32 +82,132 @@ HOUSE = parse(
     "# House\n\nNothing.\n\n## One\n\nThis is all.\n\n```python\nboiler = 1\n```\n\n"
     "## Two\n\nThe boiler is red.\n\n## Boiler\n\nTurn it on.\n",
 )
+GARDEN = parse("garden", "# Garden\n\nNothing.\n\n## Trees\n\nThe oak is old.\n\n## Water\n\nA tap.\n")
+
+
+def small(*pages: Guide, aliases: retrieval.Aliases | None = None, words: Vocabulary | None = None) -> Index:
+    return Index([*pages, GARDEN], aliases, words or Vocabulary(filler=frozenset({"where", "is", "the", "of", "a"})))
 
 
 def headings(index: Index, question: str) -> list[str]:
     return [hit.passage.heading for hit in index.search(question)]
 
 
-def test_a_term_counts_most_in_the_heading_and_least_in_code() -> None:
-    assert headings(Index([HOUSE]), "where is the boiler?") == ["Boiler", "Two", "One"]
+def test_a_word_counts_most_in_the_heading_and_least_in_code() -> None:
+    assert headings(small(HOUSE), "where is the boiler?") == ["Boiler", "Two", "One"]
 
 
-def test_a_section_is_found_by_its_other_words() -> None:
-    aliases = {"house": {"Two": {"aliases": "furnace, heating appliance", "asked": "warm"}}}
-    assert headings(Index([HOUSE]), "heating appliance") == []
-    assert headings(Index([HOUSE], aliases), "heating appliances") == ["Two"]
-    assert headings(Index([HOUSE], aliases), "is it warm?") == ["Two"]
+def test_a_section_is_found_by_its_other_phrases() -> None:
+    aliases = {"house": {"Two": "furnace, heating appliance", "*": "chimney"}}
+    assert headings(small(HOUSE), "heating appliance") == []
+    assert headings(small(HOUSE, aliases=aliases), "heating appliances") == ["Two"]
+    assert set(headings(small(HOUSE, aliases=aliases), "chimney")) == {"House", "One", "Two", "Boiler"}
+
+
+def test_a_word_stands_for_those_that_people_use_for_it() -> None:
+    words = Vocabulary(same={"furnac": frozenset({"boiler"})})
+    assert headings(small(HOUSE), "furnace") == []
+    assert headings(small(HOUSE, words=words), "furnace") == ["Boiler", "Two", "One"]
+
+
+def test_a_page_about_one_thing_comes_first_only_where_the_question_names_it() -> None:
+    other = parse("castle", "# Castle\n\nNothing.\n\n## Boiler\n\nTurn it on.\n")
+    words = Vocabulary(only={"house": frozenset({"hous"})})
+    index = small(HOUSE, other, words=words)
+    assert index.search("boiler")[0].passage.page == "castle"
+    assert index.search("boiler of a house")[0].passage.page == "house"
+
+
+def test_a_page_about_a_thing_comes_first_where_the_question_names_it() -> None:
+    castle = parse("castle", "# Castle\n\nNothing.\n\n## Boiler\n\nThe boiler is a large boiler.\n")
+    assert small(HOUSE, castle).search("boiler of the manor")[0].passage.page == "castle"
+    words = Vocabulary(filler=frozenset({"the", "of"}), named={"house": frozenset({"manor"})})
+    assert small(HOUSE, castle, words=words).search("boiler of the manor")[0].passage.page == "house"
+    assert index().search("nginx websocket")[0].passage.place == "nginx: Behind nginx"
+
+
+def test_the_name_of_a_page_alone_asks_for_its_opening() -> None:
+    openings = {"batch": "Batches", "streaming": "Streaming", "docker": "With Docker", "rust": "Rust"}
+    for name, opening in openings.items():
+        assert index().search(f"how do I use {name}?")[0].passage.place == f"{name}: {opening}"
+
+
+def test_a_phrase_may_go_on_in_the_next_line() -> None:
+    aliases = {"house": {"One": "cold\nwater, red lamp", "Two": "cold lamp, red water"}}
+    assert headings(small(HOUSE, aliases=aliases), "cold water")[0] == "One"
+
+
+def test_several_phrases_that_are_a_little_alike_tell_something_too() -> None:
+    aliases = {"house": {"One": "red lamp", "Two": "red pipe, red tap, red pump"}}
+    (first, second, *_) = small(HOUSE, aliases=aliases).search("red brick")
+    assert [first.passage.heading, second.passage.heading] == ["Two", "One"]
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "How do I fine-tune a model on my own data?",
+        "which LoRA rank should I use for training",
+        "how do I write unit tests in Java",
+        "unit tests in another language",
+        "write a handler in Go",
+        "async await deadlock in C#",
+    ],
+)
+def test_what_belongs_to_another_field_or_language_is_refused(question: str) -> None:
+    assert not any(hit.answers for hit in index().search(question)[:1])
+
+
+@pytest.mark.parametrize(
+    ("question", "page"),
+    [
+        ("call my program from Java", "serving"),
+        ("write an axum handler in Rust", "rust"),
+        ("TypeScript client for a chat", "front-ends"),
+        ("stop a run with curl", "serving"),
+        ("how many tokens did it use", "usage"),
+        ("what does a fine-tuned model cost", "models"),
+    ],
+)
+def test_words_like_those_of_another_field_are_answered(question: str, page: str) -> None:
+    (hit, *_) = index().search(question)
+    assert hit.answers
+    assert hit.passage.page == page
+
+
+def test_an_amount_says_nothing_about_a_section() -> None:
+    assert index().search("stop my agent after 10k")[0] == index().search("stop my agent after")[0]
 
 
 def test_forms_of_a_word_are_one() -> None:
     page = parse("x", "# X\n\nNothing.\n\n## One\n\nIt retries.\n\n## Two\n\nIt streams.\n")
-    assert headings(Index([page]), "retrying a retry") == ["One"]
-    assert headings(Index([page]), "streaming") == ["Two"]
+    assert headings(small(page), "retrying a retry") == ["One"]
+    assert headings(small(page), "streaming") == ["Two"]
+
+
+def test_a_name_is_found_however_it_is_written() -> None:
+    page = parse("x", "# X\n\nNothing.\n\n## One\n\nSet `max_tokens`.\n\n## Two\n\nUse a `StreamListener`.\n")
+    assert headings(small(page), "maxtokens") == ["One"]
+    assert headings(small(page), "max tokens")[0] == "One"
+    assert headings(small(page), "listener of a stream") == ["Two"]
+
+
+def test_a_word_with_a_wrong_letter_is_the_one_that_was_meant() -> None:
+    assert headings(small(HOUSE), "where is the boileer?") == ["Boiler", "Two", "One"]
+    assert headings(small(HOUSE), "where is the boiling?") == []
+    assert index().search("websockt chat")[0].passage.page == "websocket"
 
 
 def test_a_section_with_all_words_goes_before_one_that_repeats_a_few() -> None:
     page = parse("x", "# X\n\nNothing.\n\n## One\n\nPump pump pump pump.\n\n## Two\n\nThe pump of the long red pipe.\n")
-    assert headings(Index([page]), "pump of a pipe")[0] == "Two"
+    assert headings(small(page), "the long red pipe of a pump")[0] == "Two"
+
+
+def test_the_phrase_that_is_most_like_the_question_decides() -> None:
+    aliases = {"house": {"One": "cold water, red lamp", "Two": "cold lamp, red water"}}
+    index = small(HOUSE, aliases=aliases)
+    assert headings(index, "red lamp")[0] == "One"
+    assert headings(index, "cold lamp")[0] == "Two"
 
 
 def test_a_section_that_speaks_of_a_part_of_the_question_is_no_answer() -> None:
@@ -117,7 +215,21 @@ def test_a_section_that_speaks_of_a_part_of_the_question_is_no_answer() -> None:
     assert not hit.answers
     (hit, *_) = index().search("How do I stream only one field?")
     assert hit.answers
-    assert hit.coverage == 1.0
+
+
+def test_a_section_is_found_by_its_own_place() -> None:
+    for place in ("usage: Budgets", "rust: Limits", "serving: limits"):
+        (hit, *_) = index().search(place)
+        assert hit.passage.place.lower() == place.lower()
+        assert hit.named
+
+
+def test_an_error_message_finds_its_section_whatever_stands_in_its_gaps() -> None:
+    message = "ProviderError: no API key for openai/gpt-4o: set OPENAI_API_KEY, or pass api_key= to the LM"
+    (hit, *others) = index().search(message)
+    assert hit.passage.heading == "`no API key for …: set …, or pass api_key= to the LM`"
+    assert hit.passage not in [other.passage for other in others]
+    assert not index().search("no API key for a demo")[0].named
 
 
 def test_a_question_of_unknown_words_finds_nothing() -> None:
@@ -128,8 +240,8 @@ def test_a_question_of_unknown_words_finds_nothing() -> None:
 
 
 def test_terms_are_words_without_filler_and_long_numbers() -> None:
-    assert terms("How do I handle a 429 for drop_oldest, and 500000 rows? Handle!") == [
-        "handle",
+    assert terms("How do I answer a 429 for drop_oldest, and 500000 rows? Answer!") == [
+        "answer",
         "429",
         "drop_oldest",
         "rows",

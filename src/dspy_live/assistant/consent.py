@@ -29,8 +29,8 @@ def may_run(folder: Path, ask: Ask) -> bool | None:
     if known is not None:
         return known
     said = ask(
-        f"Run the code of {folder} against the simulated LM, now and after later conversions? "
-        "Nothing is shown that was not run."
+        f"A conversion is shown only after it has run. May code from {folder} run here, with the simulated LM "
+        "and without network? The answer is remembered for this folder."
     )
     if said is not None:
         remember(folder, said)

@@ -66,7 +66,22 @@ ALIASES: dict[str, str] = {
     "openai": "serving",
     "session": "sessions",
     "history": "sessions",
-    "jupyter": "streaming",
+    "jupyter": "interfaces",
+    "notebook": "interfaces",
+    "notebooks": "interfaces",
+    "streamlit": "interfaces",
+    "gradio": "interfaces",
+    "langchain": "interfaces",
+    "ollama": "models",
+    "vllm": "models",
+    "optimised": "programs",
+    "optimized": "programs",
+    "evaluation": "programs",
+    "images": "programs",
+    "alternatives": "comparison",
+    "workers": "scale",
+    "ray": "scale",
+    "install": "troubleshooting",
     "errors": "troubleshooting",
 }
 """Other words for a page, as people type them."""
@@ -128,8 +143,11 @@ _FENCE = re.compile(r"^```.*?^```[ \t]*$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"^```python[^\n]*\n(.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
 
 
-MORE = ("command-line", "migration", "scale", "troubleshooting")
-"""Pages for users that stand beside the guides' folder; those of ``deploy/`` are read too."""
+MORE = ("command-line", "comparison", "compatibility", "migration", "scale", "troubleshooting")
+"""Pages for users that stand beside the guides' folder."""
+
+FOLDERS = ("cookbook", "deploy")
+"""Folders of pages beside the guides' own; the package has them, and the pages of MORE, in the guides' folder."""
 
 
 def folder() -> Path:
@@ -145,10 +163,11 @@ def folder() -> Path:
 
 
 def _files() -> list[Path]:
-    """Return the files of all pages: the package has those of MORE and ``deploy/`` in the guides' own folder."""
+    """Return the files of all pages, by name."""
     place = folder()
     around = place if place.name == "_guides" else place.parent
-    found = [*place.glob("*.md"), *(around / "deploy").glob("*.md"), *(around / f"{name}.md" for name in MORE)]
+    found = [*place.glob("*.md"), *(around / f"{name}.md" for name in MORE)]
+    found += [path for folder in FOLDERS for path in (around / folder).glob("*.md")]
     return sorted({path for path in found if path.stem != "index" and path.is_file()}, key=lambda path: path.stem)
 
 

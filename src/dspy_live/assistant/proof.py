@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dspy_live.assistant.convert import Conversion, candidates
+from dspy_live.assistant.convert.awaiting import Plan
+from dspy_live.assistant.convert.frameworks import app_of
 from dspy_live.assistant.convert.new_files import importable
 from dspy_live.assistant.convert.source import ClassFacts, Source
+from dspy_live.assistant.convert.twins import is_route
 from dspy_live.assistant.convert.values import Kind
 from dspy_live.assistant.trial import Outcome, run_trial
 
@@ -83,10 +86,41 @@ def prove(conversion: Conversion, folder: Path | None = None, *, timeout: float 
     else:
         outcome = run_trial(conversion.new, folder=folder, file=conversion.old_file, timeout=timeout)
     if outcome.ok and not outcome.lm_calls and not conversion.new_file:
-        return _with_example(conversion, outcome, folder, timeout)
+        return _with_requests(conversion, folder, timeout) or _with_example(conversion, outcome, folder, timeout)
     if outcome.ok:
         return Proof(outcome)
     return Proof(outcome, run_trial(conversion.old, folder=folder, file=conversion.old_file, timeout=timeout))
+
+
+_ASKING = """
+
+if __name__ == "__main__":
+    import asyncio
+
+    from dspy_live.assistant.route_trial import ask_routes
+
+    asyncio.run(ask_routes({app}, {routes!r}))
+"""
+
+
+def _with_requests(conversion: Conversion, folder: Path | None, timeout: float) -> Proof | None:
+    """A FastAPI app: start it, and ask the routes that run a program once each; ``None`` where there are none.
+
+    Where the original fails on such requests as well, they are unfit, and the file counts as not asked.
+    """
+    source = Source(conversion.old)
+    app = app_of(source)
+    plan = Plan(source)
+    routes = [name for name, node in source.functions.items() if is_route(node) and plan.try_body(node, None).awaited]
+    if not app or not routes:
+        return None
+    asking = _ASKING.format(app=app, routes=routes)
+    outcome = run_trial(conversion.new + asking, folder=folder, file=conversion.old_file, timeout=timeout)
+    asked = f"{app} with a request for {', '.join(f'{name}()' for name in routes)}"
+    if outcome.ok:
+        return Proof(outcome, None, asked)
+    before = run_trial(conversion.old + asking, folder=folder, file=conversion.old_file, timeout=timeout)
+    return Proof(outcome, before, asked) if before.ok else None
 
 
 def _with_example(conversion: Conversion, loaded: Outcome, folder: Path | None, timeout: float) -> Proof:

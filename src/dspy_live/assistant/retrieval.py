@@ -1,41 +1,69 @@
 """Finds the sections of the guides that answer a question in plain words, offline.
 
-SQLite's FTS5 ranks them by BM25 over a page's title, a section's heading, other phrases for it and the words by which
-people ask for it (both in ``aliases.toml``), its prose and its code; the Porter stemmer makes one word of "retries" and
-"retrying".
+A section is ranked by the question's words in its page's name, its heading, other phrases for it (``aliases.toml``),
+its prose and its code, as BM25F does it (Robertson, Zaragoza: "The Probabilistic Relevance Framework", 2009), by what
+the rest of its page has of them, and by the phrases of it that are most like the whole question. A word stands for
+those that people use for it (``vocabulary.toml``) too.
 """
 
 from __future__ import annotations
 
 import math
-import sqlite3
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import accumulate, pairwise
 from pathlib import Path
 
+from dspy_live.assistant.exact import named_outright
 from dspy_live.assistant.guides import Guide, Passage, guides
-from dspy_live.assistant.terms import terms
-from dspy_live.core.errors import ConfigurationError
+from dspy_live.assistant.phrases import Phrases
+from dspy_live.assistant.postings import Postings
+from dspy_live.assistant.stems import compounds, stems, stems_of
+from dspy_live.assistant.terms import Vocabulary, is_long_number, vocabulary
 
-Aliases = Mapping[str, Mapping[str, Mapping[str, str]]]
-"""Other words for sections, by page, then by heading: ``aliases``, phrases; ``asked``, words of questions."""
+Aliases = Mapping[str, Mapping[str, str]]
+"""Other phrases for sections, by page, then by heading; ``*`` for all sections of a page."""
 
-WEIGHTS = {"page": 2.0, "heading": 3.0, "aliases": 6.0, "asked": 2.0, "prose": 1.0, "code": 0.1}
-"""How much a term counts in each column."""
+ALIKE = 0.3
+"""What a word counts where another one stands for it."""
 
-IN_PROSE = 0.5
-"""The part of a term that a section covers by its prose alone, where heading and aliases don't have it."""
+INSTEAD = 0.8
+"""The same, where the word itself stands on no page."""
 
-COVERED = 4.0
-"""The least confidence of an answer. Most questions about other things reach 3 at most, real ones 5 to 40."""
+WEAK = 0.6
+"""What a word counts that stands in questions about anything."""
 
-NEARLY_ALL = 0.8
-"""The coverage from which a section answers whatever its score: words as common as "stream" score next to nothing."""
+OF_PAGE = 0.5
+"""How much the best of a page counts for each of its sections."""
 
-CANDIDATES = 25
-"""The sections of the highest BM25 that confidence then ranks."""
+OF_PHRASE = 4.0
+"""How much the likest phrases count."""
+
+OFF_TOPIC = 0.6
+"""What is left of a section's score whose page is about one thing that the question does not name."""
+
+BY_NAME = 1.25
+"""What becomes of a section's score whose page is about one thing that the question names."""
+
+OPENING = 2.0
+"""What the opening of a page has more, where the question is its name and nothing else; of several words, a share."""
+
+UNKNOWN = 5.0
+"""What a word that stands on no page takes from the part of a question that a page covers."""
+
+ELSEWHERE = 10.0
+"""The same, of a word that belongs to another field."""
+
+SPOKEN_OF = 0.25
+"""The strength from which a section speaks of a word and does not only mention it."""
+
+EACH_WORD = 0.2
+"""What each word that the section speaks of adds to its confidence."""
+
+COVERED = 0.74
+"""The least confidence of an answer: nine in ten questions about other things have less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +72,34 @@ class Hit:
 
     Args:
         passage: the section.
-        score: BM25, the higher the better.
-        coverage: the part of the question that the section speaks of, 0 to 1, rare words counting more.
+        score: the higher the better; of one question only.
+        confidence: the part of the question that the page covers, 0 to 1, and EACH_WORD for each word of the section.
     """
 
     passage: Passage
     score: float
-    coverage: float
+    confidence: float
 
     @property
-    def confidence(self) -> float:
-        """Score times coverage: a section that has all words of a question goes before one that repeats a few."""
-        return self.score * self.coverage
+    def named(self) -> bool:
+        """True where the question names the section itself."""
+        return self.score == math.inf
 
     @property
     def answers(self) -> bool:
         """True where the section speaks of enough of the question to be its answer."""
-        return self.confidence >= COVERED or self.coverage >= NEARLY_ALL
+        return self.confidence >= COVERED
+
+
+@dataclass(slots=True)
+class _Found:
+    """What the words of a question are worth, for the sections and pages that have them."""
+
+    elsewhere: int = 0
+    whole: float = 0.0
+    sections: dict[int, float] = field(default_factory=dict)
+    spoken_of: dict[int, int] = field(default_factory=dict)
+    pages: dict[str, float] = field(default_factory=dict)
 
 
 class Index:
@@ -68,60 +107,129 @@ class Index:
 
     Args:
         pages: the pages.
-        aliases: other words for their sections.
+        aliases: other phrases for their sections.
+        words: how questions are read.
 
     Raises :class:`ConfigurationError` where Python's SQLite was built without FTS5.
     """
 
-    def __init__(self, pages: Sequence[Guide], aliases: Aliases | None = None) -> None:
+    def __init__(self, pages: Sequence[Guide], aliases: Aliases | None = None, words: Vocabulary | None = None) -> None:
+        self._words = vocabulary() if words is None else words
         self._passages = [passage for page in pages for passage in page.passages]
-        self._db = sqlite3.connect(":memory:", check_same_thread=False)
-        columns = ", ".join(WEIGHTS)
-        try:
-            self._db.execute(f"CREATE VIRTUAL TABLE sections USING fts5({columns}, tokenize='porter unicode61')")
-        except sqlite3.OperationalError as error:
-            raise ConfigurationError(f"the guides can't be searched: Python's SQLite has no FTS5 ({error})") from error
-        rows = [_row(page, passage, aliases or {}) for page in pages for passage in page.passages]
-        self._db.executemany("INSERT INTO sections VALUES (?, ?, ?, ?, ?, ?)", rows)
+        rows = [
+            _fields(page, passage, (aliases or {}).get(page.name, {})) for page in pages for passage in page.passages
+        ]
+        self._postings = Postings(rows, [passage.page for passage in self._passages])
+        self._openings = _openings(pages, self._words.weak)
+        self._phrases = Phrases([f"{row['heading']}\n{row['aliases']}" for row in rows], self._weight)
 
     def search(self, question: str, limit: int = 5) -> list[Hit]:
         """Return the sections that fit best, best first; none for a question of fillers and unknown words."""
-        wanted = terms(question)
-        if not wanted:
-            return []
-        order = f"bm25(sections, {', '.join(map(str, WEIGHTS.values()))})"
-        query = f"SELECT rowid - 1, -{order} FROM sections WHERE sections MATCH ? ORDER BY {order} LIMIT ?"
-        found = self._db.execute(query, (" OR ".join(map(_quoted, wanted)), CANDIDATES)).fetchall()
-        coverage = self._coverage(wanted)
-        hits = [Hit(self._passages[row], score, coverage.get(row, 0.0)) for row, score in found]
-        return sorted(hits, key=lambda hit: -hit.confidence)[:limit]
+        wanted = self._wanted(question)
+        found = _Found(elsewhere=self._words.of_elsewhere(question))
+        for stem in wanted:
+            strengths = self._strengths(stem)
+            weight = self._weight(stem) if strengths else 0.0
+            found.whole += weight if strengths else UNKNOWN
+            self._add(found, weight, strengths)
+        likeness = self._phrases.likeness({stem: self._weight(stem) for stem in wanted}, self._alike)
+        named = frozenset(wanted)
+        hits = [self._hit(row, found, likeness.get(row, 0.0), named) for row in sorted(found.sections)]
+        outright = [self._passages[row] for row in named_outright(question, self._passages)]
+        others = sorted((hit for hit in hits if hit.passage not in outright), key=lambda hit: -hit.score)
+        return [*(Hit(passage, math.inf, math.inf) for passage in outright), *others][:limit]
 
-    def _coverage(self, wanted: Sequence[str]) -> dict[int, float]:
-        """Return the part of the wanted terms that each section has, a rare term counting more than a common one."""
-        parts: dict[int, float] = {}
-        whole = 0.0
-        for term in wanted:
-            named = self._with(f"{{page heading aliases asked}} : {_quoted(term)}")
-            mentioned = self._with(f"prose : {_quoted(term)}") - named
-            rarity = math.log(1 + (len(self._passages) + 0.5) / (len(named | mentioned) + 0.5))
-            whole += rarity
-            for rows, share in ((named, 1.0), (mentioned, IN_PROSE)):
-                for row in rows:
-                    parts[row] = parts.get(row, 0.0) + share * rarity
-        return {row: part / whole for row, part in parts.items()}
+    def relevance(self, question: str, texts: Sequence[str]) -> list[float]:
+        """Return how much each of some texts has to do with a question: what the question's words in it count."""
+        wanted = {stem: (self._weight(stem), *self._alike(stem)) for stem in self._wanted(question)}
+        worth = []
+        for found in map(set, stems([f"{text} {compounds(text)}" for text in texts])):
+            counts = (
+                weight * (1.0 if stem in found else share * bool(others & found))
+                for stem, (weight, share, others) in wanted.items()
+            )
+            worth.append(sum(counts))
+        return worth
 
-    def _with(self, match: str) -> set[int]:
-        return {row for (row,) in self._db.execute("SELECT rowid - 1 FROM sections WHERE sections MATCH ?", (match,))}
+    def _add(self, found: _Found, weight: float, strengths: Mapping[int, float]) -> None:
+        """Add what a word is worth to the sections that have it, and to their pages."""
+        best: dict[str, float] = {}
+        for row, strength in strengths.items():
+            found.sections[row] = found.sections.get(row, 0.0) + weight * strength
+            found.spoken_of[row] = found.spoken_of.get(row, 0) + (strength > SPOKEN_OF)
+            page = self._postings.pages[row]
+            best[page] = max(best.get(page, 0.0), strength)
+        for page, strength in best.items():
+            found.pages[page] = found.pages.get(page, 0.0) + weight * strength
+
+    def _hit(self, row: int, found: _Found, likeness: float, named: frozenset[str]) -> Hit:
+        page = self._postings.pages[row]
+        score = found.sections[row] + OF_PAGE * found.pages[page] + OF_PHRASE * likeness
+        score += OPENING * len(named & self._openings.get(row, frozenset())) / len(named)
+        if not self._words.is_about(page, named):
+            score *= OFF_TOPIC
+        if self._words.is_named(page, named):
+            score *= BY_NAME
+        if found.elsewhere:  # many words of a question about another field stand here too: they prove nothing
+            return Hit(self._passages[row], score, found.pages[page] / (found.whole + ELSEWHERE * found.elsewhere))
+        words = found.spoken_of[row] if len(named) > 1 else 2  # of one word, no section can speak of two
+        return Hit(self._passages[row], score, found.pages[page] / found.whole + EACH_WORD * words)
+
+    def _wanted(self, question: str) -> list[str]:
+        """Return the stems of a question, and of two words that the pages write as one: "rate limit", "ratelimit"."""
+        found = [self._spelt(stem) for stem in stems_of(question)]
+        joined = [first + second for first, second in pairwise(found)]
+        kept = [stem for stem in found if not is_long_number(stem) and not self._is_amount(stem)]
+        unique = dict.fromkeys([*kept, *(stem for stem in joined if stem in self._postings)])
+        return [stem for stem in unique if stem not in self._words.filler]
+
+    def _is_amount(self, stem: str) -> bool:
+        """True for "10k" or "90s", where the pages have no such word: how much it is says nothing about a page."""
+        return stem[0].isdigit() and stem not in self._postings and not self._words.alike(stem)
+
+    def _spelt(self, stem: str) -> str:
+        """Return a word as the pages write it, where it is unknown and nearly like one of theirs."""
+        known = stem in self._postings or stem in self._words.filler or self._words.alike(stem)
+        return stem if known else self._postings.nearest(stem) or stem
+
+    def _strengths(self, stem: str) -> dict[int, float]:
+        """Return the sections that speak of a word, or of one that stands for it."""
+        strengths = self._postings.strengths(stem)
+        share, others = self._alike(stem)
+        for other in others:
+            for row, strength in self._postings.strengths(other).items():
+                strengths[row] = max(strengths.get(row, 0.0), share * strength)
+        return strengths
+
+    def _alike(self, stem: str) -> tuple[float, frozenset[str]]:
+        return (ALIKE if stem in self._postings else INSTEAD), self._words.alike(stem)
+
+    def _weight(self, stem: str) -> float:
+        """Return what a word counts: the rarer the more; that of an unknown word is the rarest that stands for it."""
+        if stem in self._words.filler:
+            return 0.0
+        if stem in self._postings:
+            weight = self._postings.rarity(stem)
+        else:
+            weight = max((self._postings.rarity(other) for other in self._words.alike(stem)), default=0.0)
+        return WEAK * weight if stem in self._words.weak else weight
 
 
-def _quoted(term: str) -> str:
-    return f'"{term}"'
+def _openings(pages: Sequence[Guide], weak: frozenset[str]) -> dict[int, frozenset[str]]:
+    """Return the rows of the pages' openings, with the stems of each page's name, but for words of any question."""
+    names = stems([page.name.replace("-", " ") for page in pages])
+    rows = accumulate((len(page.passages) for page in pages), initial=0)
+    return {row: frozenset(name) - weak for row, name in zip(rows, names, strict=False)}
 
 
-def _row(page: Guide, passage: Passage, aliases: Aliases) -> tuple[str, ...]:
-    words = aliases.get(page.name, {}).get(passage.heading, {})
-    named = (f"{page.name} {page.title}", passage.heading, words.get("aliases", ""), words.get("asked", ""))
-    return (*named, passage.prose, "\n".join(passage.code))
+def _fields(page: Guide, passage: Passage, aliases: Mapping[str, str]) -> dict[str, str]:
+    return {
+        "page": f"{page.name} {page.title} {aliases.get('*', '')}",
+        "heading": passage.heading,
+        "aliases": " ".join(aliases.get(passage.heading, "").split()),  # a phrase may go on in the next line
+        "prose": passage.prose,
+        "code": "\n".join(passage.code),
+    }
 
 
 @lru_cache(maxsize=1)

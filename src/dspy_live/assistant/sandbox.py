@@ -143,6 +143,8 @@ def stand_in(url: str) -> None:
 
     default_runtime().account.prices.set({"openai/simulated": {"input": 0.0, "output": 0.0}})
     dspy.configure(lm=dspy_live.LM("openai/simulated"))
+    # Without the pace that a program gives its own simulated LM, and counted like every other LM's calls.
+    setattr(dspy_live, "sim_lm", lambda **_: dspy_live.LM("openai/simulated", cache=False))  # noqa: B010
     _serve_nothing()
 
 

@@ -1,28 +1,88 @@
-"""Search terms of a text: its words in lower case, those left out that distinguish no page from another."""
+"""The words by which questions are read: fillers, those that count less, those that stand for each other."""
 
 from __future__ import annotations
 
 import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from dspy_live.assistant.stems import stems
 
 _WORD = re.compile(r"\w+")
 
-FILLER = frozenset(
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """Stems with a meaning for search; what each is for stands in ``vocabulary.toml``.
+
+    Args:
+        filler: left out of questions.
+        weak: count less.
+        elsewhere: words, as they are written, and phrases of other fields.
+        same: for a stem, those that may stand for it.
+        only: for a page, those of which a question has one if it is about that page.
+        named: for a page about one thing, those that name the thing.
     """
-    example examples get gets getting a an and any are as at be been but by can could do does did for from give get had
-    has have how i if in into is it its just like make may me mean means my need no not of on one only
-    or our please should show so some than that the their them then there they this to too use used
-    using want was we what when where which who why will with would you your about am here know let s t
-    dspy live program module work works happen happens problem good now own way over through ten second
-    tell thing things person people after always another around because before behind between both
-    down during each else ever every few further having he her him his itself last least less lot maybe
-    might mine more much must myself never next nobody nothing off often once other others out per
-    possible rather really seem since somebody someone something soon still such sure themselves these
-    those though thus together under until up upon us various very well were whatever whether while
-    whole whose within without yes yet yourself see number issue bug feature request question support add adding
-    allow improve improved specify doesn don didn isn won cannot wrong
-    """.split()
-)
-"""Words that don't distinguish one page from another."""
+
+    filler: frozenset[str] = frozenset()
+    weak: frozenset[str] = frozenset()
+    elsewhere: frozenset[str] = frozenset()
+    same: Mapping[str, frozenset[str]] | None = None
+    only: Mapping[str, frozenset[str]] | None = None
+    named: Mapping[str, frozenset[str]] | None = None
+
+    def of_elsewhere(self, question: str) -> int:
+        """Return how many words of other fields a question has, but for those after "from"."""
+        if not self.elsewhere:
+            return 0
+        return len(set(re.findall(_any_of(self.elsewhere), question.lower())))
+
+    def alike(self, stem: str) -> frozenset[str]:
+        """Return the stems that may stand for this one."""
+        return (self.same or {}).get(stem, frozenset())
+
+    def is_about(self, page: str, question: frozenset[str]) -> bool:
+        """False for a page about one thing of many that the question does not name."""
+        wanted = (self.only or {}).get(page)
+        return wanted is None or bool(wanted & question)
+
+    def is_named(self, page: str, question: frozenset[str]) -> bool:
+        """True for a page about one thing that the question names."""
+        return bool((self.named or {}).get(page, frozenset()) & question)
+
+
+@lru_cache(maxsize=4)
+def _any_of(phrases: frozenset[str]) -> re.Pattern[str]:
+    """Return a pattern of any of some phrases, as whole words, that do not stand after "from"."""
+    longest_first = sorted(phrases, key=lambda phrase: (-len(phrase), phrase))
+    return re.compile(rf"(?<!\w)(?<!from )(?:{'|'.join(map(re.escape, longest_first))})(?!\w)")
+
+
+@lru_cache(maxsize=1)
+def vocabulary() -> Vocabulary:
+    """Return the project's vocabulary."""
+    data = _data()
+    groups = [line.replace(",", " ") for line in data["same"].splitlines() if line.strip()]
+    tables = [data["only"], data["named"]]
+    lists = [data["filler"], data["weak"], *(words for table in tables for words in table.values())]
+    filler, weak, *rest = map(frozenset, stems([*lists, *groups]))
+    elsewhere = frozenset(" ".join(phrase.split()) for phrase in data["elsewhere"].split(",") if phrase.strip())
+    of_pages = iter(rest)
+    only, named = ({page: next(of_pages) for page in table} for table in tables)
+    same: dict[str, frozenset[str]] = {}
+    for group in of_pages:
+        for stem in group:
+            same[stem] = same.get(stem, frozenset()) | group - {stem}
+    return Vocabulary(filler, weak, elsewhere, same, only, named)
+
+
+@lru_cache(maxsize=1)
+def _data() -> dict[str, Any]:
+    return tomllib.loads(Path(__file__).with_name("vocabulary.toml").read_text("utf-8"))
 
 
 def terms(text: str) -> list[str]:
@@ -31,4 +91,10 @@ def terms(text: str) -> list[str]:
     Filler is left out, and so are numbers but for short ones such as 429.
     """
     words = dict.fromkeys(word.lower() for word in _WORD.findall(text))
-    return [word for word in words if word not in FILLER and not (word.isdigit() and len(word) > 3)]
+    filler = set(_data()["filler"].split())
+    return [word for word in words if word not in filler and not is_long_number(word)]
+
+
+def is_long_number(word: str) -> bool:
+    """True for a number that is no status such as 429: it says nothing about a page."""
+    return word.isdigit() and len(word) > 3

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, TextIO
 
-from dspy_live.assistant.guides import ALIASES, Guide, find_guide, guides
+from dspy_live.assistant.excerpt import excerpt, without_local_links
+from dspy_live.assistant.guides import ALIASES, Guide, find_guide, guides, suggest
 from dspy_live.assistant.retrieval import Hit, index
 from dspy_live.core.errors import NotFound
 
@@ -21,8 +24,8 @@ if TYPE_CHECKING:
 THEME = "ansi_dark"
 """Highlighting in the terminal's own colours."""
 
-NEAR = 0.5
-"""From what part of the best section's confidence on another one is named beside it."""
+NEAR = 0.75
+"""From what part of the best section's score on another one is named beside it."""
 
 _MARKS = {"changed": "+", "left": "-", "advice": "!"}
 
@@ -159,11 +162,15 @@ def search(question: str) -> Sequence[Hit]:
     """
     found = index().search(question)
     if not found:
-        names = ", ".join(guide.name for guide in guides())
-        raise NotFound(f"no page covers this; there are pages on {names}")
+        pages = [guide.name for guide in guides()]
+        names = [*pages, *ALIASES]
+        known = next(
+            (word for word in question.lower().split() if difflib.get_close_matches(word, names, cutoff=0.79)), ""
+        )
+        raise NotFound(f"no page covers this; {suggest(known, names, pages)}")
     if not found[0].answers:
-        near = "; ".join(f"‘{hit.passage.place}’" for hit in found[:3])
-        raise NotFound(f"no page covers this; nearest are {near}")
+        near = "".join(f"\n  {hit.passage.place}" for hit in found[:3])
+        raise NotFound(f"no page covers this; nearest are{near}")
     return found
 
 
@@ -180,18 +187,22 @@ def show_guide(guide: Guide, out: TextIO) -> None:
 
 
 def show_answer(question: str, out: TextIO, *, command: str = "explain") -> None:
-    """Show the section that answers a question, once its examples have run here, and where to read on.
+    """Show of the section that fits best what answers a question, once its examples have run, and where to read on.
 
     ``command`` is the command that prints a whole page: ``explain``, or the shell's ``/explain``.
     """
     best, *others = search(question)
     passage = best.passage
     guide = find_guide(passage.page)
-    _warn_of_failures(passage.code, out)
+    if best.named:
+        text = without_local_links(passage.text)
+    else:
+        text = excerpt(passage.text, lambda texts: index().relevance(question, texts))
+    _warn_of_failures(replace(passage, text=text).code, out)
     title = guide.title if passage.heading == guide.title else f"{guide.title}: {passage.heading}"
-    show_markdown(f"## {title}\n\n{passage.text}", out)
+    show_markdown(f"## {title}\n\n{text}", out)
     print(f"\nFrom the guide {guide.name!r}; `{command} {guide.name}` shows all of it.", file=out)
-    near = [f"‘{hit.passage.place}’" for hit in others if hit.confidence >= best.confidence * NEAR]
+    near = [f"‘{hit.passage.place}’" for hit in others if hit.score >= best.score * NEAR]
     if near:
         print(f"See also {', '.join(near[:3])}", file=out)
 
