@@ -1,7 +1,9 @@
 # make setup   .venv, exactly as requirements.lock says
 # make serve   that, and serves the demo on http://127.0.0.1:8000 (TARGET=…, ARGS=… for others)
 # make test    that, and every check that CI runs
-# make ray     the tests that start a Ray cluster: some minutes
+# make ray     all tests with Ray, of which `make test` runs those of one server: some minutes
+# make webapps the tests that run converted Streamlit and Gradio apps
+# make network the tests over several hosts, with those that wait for a minute of silence; as root
 # make search  the property tests with examples that were not drawn before
 # make bench   the benchmarks          make soak   load with faults, for SOAK_SECONDS (300)
 # make docs    the site, in site/      make clean  removes what was built
@@ -16,12 +18,12 @@ export VENV
 BIN := $(VENV)/bin
 TARGET ?= examples/demo.py:program
 ARGS ?=
-WORKERS ?= 2
+WORKERS ?= 3
 SOAK_SECONDS ?= 300
 PYTHONS ?= python3
 CODE := src tests examples scripts bench rust
 
-.PHONY: help setup serve test check format lint types floors pytest rust ray system search bench docs wheel soak lock clean
+.PHONY: help setup serve test check format lint types floors pytest rust network ray webapps system search bench docs wheel soak lock clean
 
 help:
 	@sed -n 's/^# \(make \)/\1/p' Makefile
@@ -55,13 +57,19 @@ system:
 rust: setup
 	@bash scripts/check_rust.sh
 
-# Nothing is run again: a test that fails has failed. Two workers, since tests wait for processes and sockets much of
-# their time; WORKERS=0 runs all in one process, for a debugger.
+# Nothing is run again: a test that fails has failed. Three workers for two cores, since tests wait for processes and
+# sockets much of their time; WORKERS=0 runs all in one process, for a debugger.
 pytest: setup system
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not ray" $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not ray and not network and not webapps" $(ARGS)
+
+network: setup system
+	$(BIN)/python -m pytest tests/network $(ARGS)
+
+webapps: setup system
+	$(BIN)/python -m pytest tests/assistant/test_convert_real.py -m webapps $(ARGS)
 
 ray: setup system
-	$(BIN)/python -m pytest tests/scale -m ray $(ARGS)
+	$(BIN)/python -m pytest tests/scale $(ARGS)
 
 search: setup system
 	HYPOTHESIS_PROFILE=search $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m hypothesis $(ARGS)

@@ -13,9 +13,9 @@ with_project() { grep -q '^# with dspy-live' "$folder/$1.in"; }
 
 if [ "$1" = --lock ]; then
   uv=$(scripts/uv.sh "$python")
-  wanted=("$folder/$2.in")
-  with_project "$2" && wanted+=(pyproject.toml)
-  "$uv" pip compile --quiet "${wanted[@]}" --universal --python-version 3.11 --generate-hashes \
+  inputs=("$folder/$2.in")
+  with_project "$2" && inputs+=(pyproject.toml)
+  "$uv" pip compile --quiet "${inputs[@]}" --universal --python-version 3.11 --generate-hashes \
     --no-emit-index-url --no-emit-find-links --no-header --no-annotate --output-file "$folder/$2.lock" "${@:3}"
   exit
 fi
@@ -24,12 +24,12 @@ home=.cache/environments/$1-$("$python" -c 'import sys; print("%d.%d" % sys.vers
 stamp=$home/.dspy-live-stamp
 mkdir -p .cache/environments
 exec 9>"$home.busy"
-flock 9 # several tests may ask at once
+"$python" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)' # several tests may ask at once; macOS has no flock command
 wanted=$({
   "$python" -c 'import sys; print(sys.version, sys.executable)'
   pwd
   cat "$folder/$1.in" "$folder/$1.lock" scripts/environment.sh scripts/uv.sh scripts/uv.lock
-} | sha256sum)
+} | "$python" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')
 if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || ! "$home/bin/python" -c '' 2>/dev/null; then
   rm -rf "$home"
   uv=$(scripts/uv.sh "$python")

@@ -6,8 +6,9 @@ set -E
 trap 'echo "try_wheel: line $LINENO failed" >&2' ERR
 cd "$(dirname "$0")/.."
 
+# A Python that is not here is an error, and nothing to download.
+export UV_PYTHON_DOWNLOADS=never
 export UV_SYSTEM_CERTS=${UV_SYSTEM_CERTS:-true} UV_NATIVE_TLS=${UV_NATIVE_TLS:-true}
-root=$PWD
 venv=$(cd "${VENV:-.venv}" && pwd)
 uv=$(realpath "$(scripts/uv.sh "$venv/bin/python")")
 dist=${DIST:-dist}

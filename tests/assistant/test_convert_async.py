@@ -329,7 +329,31 @@ def test_helpers_get_twins_and_recursion_ends() -> None:
     assert "return await self._walk_async(self._pure(q), 2)" in conversion.new
     assert "return await self._walk_async((await self.p.acall(q=q)).a, depth - 1)" in conversion.new
     assert "_pure_async" not in conversion.new
-    assert "shared_async" not in conversion.new, "what its parameter is can't be known: it must not be guessed"
+    assert "return await shared_async(self.p, q)" in conversion.new, "all calls hand it a predictor"
+    assert "async def shared_async(p, q):\n    return await p.acall(q=q)" in conversion.new
+
+
+@pytest.mark.parametrize(
+    "other", ["shared(str.upper, 'x')", "shared(unknown(), 'x')", "shared(*rest)", "list(map(shared, []))"]
+)
+def test_a_parameter_that_may_be_something_else_is_not_guessed(other: str) -> None:
+    conversion = to_async(
+        source(f"""
+        import dspy
+
+        p = dspy.Predict("q -> a")
+
+        def shared(p, q):
+            return p(q)
+
+        def ask(q):
+            return shared(p, q)
+
+        def more(rest, unknown):
+            return {other}
+        """)
+    )
+    assert "shared_async" not in conversion.new
 
 
 def test_an_annotated_parameter_is_known() -> None:

@@ -11,15 +11,17 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any
 
 import dspy
 import pytest
+from fastapi import FastAPI, Header, HTTPException
 
 import dspy_live
 from dspy_live.assistant.convert import KINDS, Conversion, ConvertError, convert
 from dspy_live.assistant.packages import package_of
 from dspy_live.assistant.proof import prove
+from dspy_live.assistant.route_trial import ask_routes
 
 SCRIPT = 'import dspy\n\nqa = dspy.Predict("question -> answer")\nprint(qa(question="Hm?").answer)\n'
 
@@ -52,6 +54,145 @@ class RAG(Base):
 
 def texts(conversion: Conversion, level: str) -> list[str]:
     return [f"{note.line}: {note.text}" for note in conversion.notes if note.level == level]
+
+
+LIFESPAN = """from contextlib import asynccontextmanager
+
+import dspy
+from fastapi import FastAPI, Request
+
+programs = {}
+plain = None
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI):
+    global plain
+    dspy.configure(lm=dspy.LM("openai/gpt-4o-mini"))
+    programs["qa"] = dspy.ChainOfThought("question -> answer")
+    programs["names"] = ["qa"]
+    app.state.rag = dspy.Predict("question -> answer")
+    plain = dspy.Predict("question -> answer")
+    yield
+    programs.clear()
+    plain = None
+
+
+app = FastAPI(lifespan=lifespan)
+
+
+@app.post("/ask")
+def ask(question: str):
+    return programs["qa"](question=question).answer
+
+
+@app.post("/many")
+def many(questions: list[str]):
+    return [ask(question) for question in questions]
+
+
+@app.get("/rag")
+def rag(question: str, request: Request):
+    return request.app.state.rag(question=question).answer
+
+
+@app.get("/plain")
+def plain_one(question: str):
+    return plain(question=question).answer
+
+
+@app.get("/names")
+def names():
+    return programs["names"]
+"""
+
+
+def test_routes_await_programs_that_the_lifespan_has_made() -> None:
+    """Their programs stand in a dict, in a global or in app.state: the routes were left as they were, without a word."""
+    conversion = convert("async", LIFESPAN, file="01-api.py")
+    for line in (
+        'return (await programs["qa"].acall(question=question)).answer',
+        "return [await ask(question) for question in questions]",
+        "return (await request.app.state.rag.acall(question=question)).answer",
+        "return (await plain.acall(question=question)).answer",
+    ):
+        assert line in conversion.new
+    assert "\ndef names():" in conversion.new
+    assert texts(conversion, "left") == []
+    assert convert("async", conversion.new).new == conversion.new
+
+
+def test_the_routes_of_an_app_are_asked_before_the_conversion_is_shown(tmp_path: Path) -> None:
+    """Such a file was only loaded: its programs are made at the app's start, and its routes wait for requests."""
+    proof = prove(convert("async", LIFESPAN, file="app.py"), tmp_path)
+    assert proof.verdict.startswith("It ran app with a request for ask(), many(), rag(), plain_one() against the")
+    assert proof.outcome.lm_calls == 2, "a ChainOfThought and a Predict; the other questions are the same"
+    for asked in ("POST /ask: 200", "POST /many: 200", "GET /rag: 200", "GET /plain: 200"):
+        assert asked in proof.outcome.output
+
+
+def test_a_route_that_fails_ends_the_trial(capsys: pytest.CaptureFixture[str]) -> None:
+    app = FastAPI()
+
+    @app.post("/good/{name}")
+    async def good(name: str, numbers: list[int], X_Team: Annotated[str, Header()], deep: bool = False) -> str:  # noqa: N803
+        return f"{name} {sum(numbers)} {X_Team}"
+
+    @app.get("/caught")
+    async def caught() -> None:
+        raise HTTPException(500, "object coroutine has no attribute 'answer'")
+
+    @app.get("/raised")
+    async def raised() -> None:
+        raise AttributeError("object coroutine has no attribute 'answer'")
+
+    asyncio.run(ask_routes(app, ["good"]))
+    assert capsys.readouterr().out == 'POST /good/{name}: 200 "text 1 text"\n'
+    with pytest.raises(RuntimeError, match="GET /caught answered 500"):
+        asyncio.run(ask_routes(app, ["good", "caught"]))
+    with pytest.raises(AttributeError, match="no attribute"):
+        asyncio.run(ask_routes(app, ["good", "raised"]))
+
+
+def test_a_route_that_other_code_calls_stays_a_function() -> None:
+    text = LIFESPAN + '\n\ndef warm_up():\n    print(ask("Hm?"))\n'
+    conversion = convert("async", text)
+    assert "\ndef ask(question: str):" in conversion.new
+    assert "asyncio.to_thread(ask" in conversion.new
+    assert "The handler ask() stays synchronous, since warm_up() calls it" in "".join(texts(conversion, "left"))
+
+
+def test_a_script_with_arguments_hands_its_program_on() -> None:
+    text = """import argparse
+import sys
+
+import dspy
+
+
+def build(model: str) -> dspy.Module:
+    return dspy.ChainOfThought("text -> summary")
+
+
+def summarize(program, path):
+    return program(text=path).summary
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("files", nargs="*")
+    args = parser.parse_args(argv)
+    program = build("x")
+    for path in args.files:
+        print(summarize(program, path))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
+"""
+    new = convert("async", text).new
+    assert "return (await dspy_live.asyncify(program)(text=path)).summary" in new
+    assert "print(await summarize_async(program, path))" in new
+    assert "sys.exit(asyncio.run(main()))" in new
 
 
 class TestOtherFiles:
@@ -308,6 +449,20 @@ class TestFrameworks:
         assert "def respond_async" not in new
         assert new.endswith('if __name__ == "__main__":\n    demo.launch()\n')
 
+    def test_gradio_streams_what_is_returned_in_two_lines(self) -> None:
+        """The commonest form, `result = qa(…)` and `return result.answer`, did not stream."""
+        text = GRADIO.replace(
+            "return qa(question=message).answer", "result = qa(question=message)\n    return result.answer"
+        )
+        assert convert("streaming", text).new == convert("streaming", GRADIO).new
+
+    def test_gradio_says_which_function_does_not_stream(self) -> None:
+        text = GRADIO.replace("return qa(question=message).answer", "return qa(question=message).answer, 'done'")
+        conversion = convert("streaming", text)
+        assert not conversion.changed
+        (said,) = texts(conversion, "left")
+        assert said == "7: respond() does not end with the return of one output of a program, so it does not stream."
+
     def test_gradio_yields_the_text(self, monkeypatch: pytest.MonkeyPatch) -> None:
         page = run(convert("streaming", GRADIO).new, "gradio", {}, monkeypatch)
 
@@ -404,8 +559,38 @@ LATE_IMPORT = 'import os\n\nos.environ["DSPY_CACHEDIR"] = "/tmp/x"\n\nimport dsp
 
 RELATIVE = "# A header.\nfrom dspy import ChainOfThought\n\nfrom .settings import lm\n\nprogram = ChainOfThought(lm)\n"
 
+ONE_BLANK_LINE = """import dspy
+import dspy_live
+
+dspy.configure(lm=dspy_live.sim_lm(ttft=0.2))
+program = dspy.ChainOfThought("question -> answer")
+
+if __name__ == "__main__":
+    print(program(question="Why do rivers bend?").answer)
+"""
+
 FORMS = {"script": SCRIPT, "module": MODULE, "functions": FUNCTIONS, "late": LATE_IMPORT, "relative": RELATIVE}
-FORMS |= {"01_script": SCRIPT, "page": STREAMLIT, "chat": GRADIO, "flask_app": FLASK}
+ONE_CALL = """import dspy
+
+qa = dspy.Predict("question -> answer")
+
+
+def main():
+    print(qa(question="a").answer)
+
+
+main()
+"""
+
+FORMS |= {
+    "qa": ONE_BLANK_LINE,
+    "one_call": ONE_CALL,
+    "lifespan": LIFESPAN,
+    "01_script": SCRIPT,
+    "page": STREAMLIT,
+    "chat": GRADIO,
+    "flask_app": FLASK,
+}
 
 
 def test_what_is_written_is_formatted_and_sorted_as_ruff_would(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ class TestCommands:
         assert f"{file}: qa" in shell(f"/load {file}")
         printed = shell("/convert async")
         assert len(shell.asked) == 1
-        assert f"Run the code of {file.parent} against the simulated LM" in shell.asked[0]
+        assert f"May code from {file.parent} run here, with the simulated LM" in shell.asked[0]
         assert "Not run, so not shown" in printed
         assert "acall" not in printed
         assert "nothing was converted" in shell("/write")
@@ -141,8 +141,9 @@ class TestCommands:
         shell("/convert async --no-run")
         assert "acall" in shell("/show new")
 
-    def test_exit(self, shell: Shell) -> None:
-        shell("/exit")
+    @pytest.mark.parametrize("word", ["/exit", "exit", "quit", "q"])
+    def test_exit(self, shell: Shell, word: str) -> None:
+        shell(word)
         assert shell.session.over
 
 

@@ -65,13 +65,14 @@ def test_a_trial_has_no_network_no_processes_and_writes_only_its_own_folder(
 def test_every_lm_is_the_simulated_one_and_is_counted() -> None:
     outcome = run_trial(
         "import dspy, dspy_live\n"
-        "for lm in (None, dspy.LM('anthropic/claude-x', cache=False), dspy_live.LM('gemini/x', api_key='mine')):\n"
+        "own = (dspy.LM('anthropic/claude-x', cache=False), dspy_live.LM('gemini/x', api_key='mine'))\n"
+        "for lm in (None, *own, dspy_live.sim_lm(ttft=600)):\n"
         "    with dspy.context(**({'lm': lm} if lm else {})):\n"
         "        assert dspy.Predict('question -> answer')(question='Hm?').answer\n"
         "print(len(dspy.Embedder('openai/e')(['a', 'b'])), len(dspy.ColBERTv2(url='http://nowhere')('q', k=3)))\n"
     )
     assert outcome.ok, outcome.error
-    assert outcome.lm_calls == 3
+    assert outcome.lm_calls == 4
     assert outcome.output == "2 3\n"
 
 

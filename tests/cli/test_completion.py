@@ -11,11 +11,13 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import pytest
 
+from dspy_live.assistant.convert import KINDS
 from dspy_live.cli.commands.completion import Shell, completion_script
+from dspy_live.cli.commands.convert import Kind
 
 if TYPE_CHECKING:
     from .conftest import Commands
@@ -24,6 +26,7 @@ CASES = {
     "dspy-live ke": "keys",
     "dspy-live keys re": "revoke",
     "dspy-live run --execution in": "inline",
+    "dspy-live convert str": "streaming",
     "dspy-live serve --po": "--port",
     "dspy-live serve --config dsp": "dspy-live.toml",
     "dspy-live serve progr": "program.py",
@@ -37,6 +40,10 @@ while read -r line; do
   _dspy_live; echo "${{COMPREPLY[*]}}"
 done
 """
+
+
+def test_the_kinds_that_are_completed_are_those_of_the_conversions() -> None:
+    assert list(get_args(Kind)) == list(KINDS)
 
 
 @pytest.fixture(scope="module")

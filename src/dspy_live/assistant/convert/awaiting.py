@@ -345,11 +345,11 @@ class Awaiter(cst.CSTTransformer):
             self.library += 1
         if not by_name and value.cls:  # a method under another name: that of its twin is not known there
             return self._in_thread(updated)
+        if value.function in self.plan.in_place and not value.cls:
+            return awaited(updated)
         if not can_have_twin:
             self.plan.note_sync(value.cls, value.function)
             return self._in_thread(updated)
-        if value.function in self.plan.in_place and not value.cls:
-            return awaited(updated)
         self.plan.twins.add((value.cls, value.function))
         if not by_name:
             return awaited(updated.with_changes(func=cst.Name(twin_name(value.function))))

@@ -20,6 +20,16 @@ def framework_of(source: Source) -> str:
     return next((name for name in ("streamlit", "gradio", "flask") if name in imported), "")
 
 
+def app_of(source: Source) -> str:
+    """Return the name of the file's ``FastAPI()`` application; empty where it has none."""
+    for statement in source.module.body:
+        for node in m.findall(statement, m.Assign(targets=[m.AssignTarget(target=m.Name())], value=m.Call())):
+            assign = cst.ensure_type(node, cst.Assign)
+            if source.imports.qualified(cst.ensure_type(assign.value, cst.Call).func) == "fastapi.FastAPI":
+                return cst.ensure_type(assign.targets[0].target, cst.Name).value
+    return ""
+
+
 def is_view(function: cst.FunctionDef) -> bool:
     """Tell whether a function is decorated as the answer to a route, ``@app.route("/")`` or ``@app.get("/")``."""
     return any(m.matches(each, _ROUTE) for each in function.decorators)

@@ -82,6 +82,9 @@ def _block(body: Sequence[cst.CSTNode], name: str) -> tuple[int, int]:
 def _place(block: Sequence[cst.CSTNode], name: str) -> tuple[int, bool]:
     """Return where in a block the import goes, and whether it makes a section of its own there."""
     wanted = _section(name)
+    beside = next((i for i, node in enumerate(block) if name == "dspy_live" and "dspy" in _imported(node)), None)
+    if beside is not None and not _in_order(block):
+        return beside + 1, False
     for index, node in enumerate(block):
         section = _section(_first(node))
         if section > wanted:
@@ -90,6 +93,19 @@ def _place(block: Sequence[cst.CSTNode], name: str) -> tuple[int, bool]:
         if section == wanted and (not plain or _first(node, whole=True) > name):
             return index, False
     return len(block), not any(_section(_first(each)) == wanted for each in block)
+
+
+def _in_order(block: Sequence[cst.CSTNode]) -> bool:
+    """Tell whether the statements of a block stand as ruff sorts them; where they don't, dspy_live goes beside dspy."""
+    keys = [
+        (
+            _section(_first(node)),
+            isinstance(cst.ensure_type(node, cst.SimpleStatementLine).body[0], cst.ImportFrom),
+            _first(node, whole=True),
+        )
+        for node in block
+    ]
+    return keys == sorted(keys)
 
 
 def _begins_section(block: Sequence[cst.CSTNode], at: int) -> bool:

@@ -66,16 +66,18 @@ def guard_body(guard: cst.If | None) -> list[cst.BaseStatement]:
 
 
 def indented(statements: Sequence[cst.BaseStatement]) -> list[cst.BaseStatement]:
-    """Return statements of a file's top level as they must be inside a block: no blanks on empty lines."""
-    return [
-        node.with_changes(
-            leading_lines=[
-                line if line.comment is not None else line.with_changes(indent=False)
-                for line in getattr(node, "leading_lines", ())
-            ]
-        )
-        for node in statements
-    ]
+    """Return statements of a file's top level as they must be inside a block: one empty line at most."""
+    return [node.with_changes(leading_lines=_inside(getattr(node, "leading_lines", ()))) for node in statements]
+
+
+def _inside(leading: Sequence[cst.EmptyLine]) -> list[cst.EmptyLine]:
+    found: list[cst.EmptyLine] = []
+    for line in leading:
+        if line.comment is not None:
+            found.append(line)
+        elif not found or found[-1].comment is not None:
+            found.append(line.with_changes(indent=False))
+    return found
 
 
 def _first_waiting(plan: Plan, body: Sequence[cst.BaseStatement]) -> int | None:
@@ -281,10 +283,22 @@ def _run(plan: Plan, call: cst.Call) -> cst.SimpleStatementLine:
 def new_guard(body: Sequence[cst.BaseStatement], old: cst.If | None = None) -> cst.If:
     """Return an ``if __name__ == "__main__":`` statement; the comments above the old one stay."""
     test = cst.parse_expression('__name__ == "__main__"')
-    comments = [line for line in old.leading_lines if line.comment is not None] if old is not None else []
+    first, *rest = indented(body)
+    first = first.with_changes(leading_lines=_comments(getattr(first, "leading_lines", ())))
     return cst.If(
-        test=test, body=cst.IndentedBlock(body), leading_lines=[*[cst.EmptyLine(indent=False)] * 2, *comments]
+        test=test,
+        body=cst.IndentedBlock([first, *rest]),
+        leading_lines=_two_blank_lines(old.leading_lines if old is not None else ()),
     )
+
+
+def _two_blank_lines(leading: Sequence[cst.EmptyLine]) -> list[cst.EmptyLine]:
+    """Return two blank lines and the comments of ``leading``: what stands above a statement after a function."""
+    return [*[cst.EmptyLine(indent=False)] * 2, *_comments(leading)]
+
+
+def _comments(leading: Sequence[cst.EmptyLine]) -> list[cst.EmptyLine]:
+    return [line for line in leading if line.comment is not None]
 
 
 def _replace_tail(
@@ -304,7 +318,7 @@ def _replace_tail(
     assert isinstance(running.guard.body, cst.IndentedBlock)
     block = running.guard.body.with_changes(body=[*running.before, *calls])
     guard = running.guard.with_changes(body=block)
-    if functions and not any(line.comment is None for line in guard.leading_lines):
-        guard = guard.with_changes(leading_lines=[*[cst.EmptyLine(indent=False)] * 2, *guard.leading_lines])
+    if functions:
+        guard = guard.with_changes(leading_lines=_two_blank_lines(guard.leading_lines))
     at = list(module.body).index(running.guard)
     return module.with_changes(body=[*module.body[:at], *functions, guard, *module.body[at + 1 :]])

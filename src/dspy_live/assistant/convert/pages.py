@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import libcst as cst
 import libcst.matchers as m
 
+from dspy_live.assistant.convert.awaiting import Plan
 from dspy_live.assistant.convert.frameworks import handlers
 from dspy_live.assistant.convert.importing import add_imports
 from dspy_live.assistant.convert.names import reads
@@ -173,19 +174,25 @@ def stream_on_gradio(source: Source, notes: Notes) -> cst.Module | None:
     """Return the module with Gradio's handlers yielding their text; ``None`` where none returns a program's output."""
     name = _free(source, "stream_text")
     module = source.module
-    for handler, function in handlers(source).items():
+    found = handlers(source)
+    for handler, function in found.items():
         streaming = _yielding(source, function, name)
+        line = source.line(function)
         if streaming is not None:
             module = cst.ensure_type(module.deep_replace(function, streaming), cst.Module)
-            notes.add("changed", f"{handler}() yields the text as it arrives.", source.line(function))
+            notes.add("changed", f"{handler}() yields the text as it arrives.", line)
+        elif Plan(source).try_body(function, None).awaited:
+            said = f"{handler}() does not end with the return of one output of a program, so it does not stream."
+            notes.add("left", said, line)
     if module is source.module:
-        notes.add("left", "No function that Gradio calls ends with `return program(…).field`: nothing streams.")
+        if not found:
+            notes.add("left", "No function of the file is handed to Gradio, so nothing streams.")
         return None
     return _with_helper(module, cst.parse_module(_GRADIO.format(name=name)).body[0], name, ["dspy_live"])
 
 
 def _yielding(source: Source, function: cst.FunctionDef, helper: str) -> cst.FunctionDef | None:
-    body = function.body
+    body = _with_returned_call(function)
     if not isinstance(body, cst.IndentedBlock) or len(m.findall(body, m.Return())) != 1:
         return None
     last = body.body[-1]
@@ -205,6 +212,23 @@ def _yielding(source: Source, function: cst.FunctionDef, helper: str) -> cst.Fun
     return function.with_changes(
         asynchronous=cst.Asynchronous(), returns=None, body=body.with_changes(body=[*body.body[:-1], loop])
     )
+
+
+def _with_returned_call(function: cst.FunctionDef) -> cst.BaseSuite:
+    """Return a body in which ``r = program(…)`` and ``return r.field`` at its end are one statement."""
+    body = function.body
+    run = m.SimpleStatementLine(body=[m.Assign(targets=[m.AssignTarget(target=m.Name())], value=m.Call())])
+    end = m.SimpleStatementLine(body=[m.Return(value=m.Attribute(value=m.Name()))])
+    if len(body.body) < 2 or not m.matches(body.body[-2], run) or not m.matches(body.body[-1], end):
+        return body
+    before, last = (cst.ensure_type(each, cst.SimpleStatementLine) for each in body.body[-2:])
+    assign = cst.ensure_type(before.body[0], cst.Assign)
+    target = cst.ensure_type(assign.targets[0].target, cst.Name).value
+    attribute = cst.ensure_type(cst.ensure_type(last.body[0], cst.Return).value, cst.Attribute)
+    if cst.ensure_type(attribute.value, cst.Name).value != target:
+        return body
+    returned = cst.Return(attribute.with_changes(value=assign.value))
+    return body.with_changes(body=[*body.body[:-2], before.with_changes(body=[returned])])
 
 
 def _free(source: Source, name: str) -> str:

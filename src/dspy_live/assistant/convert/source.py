@@ -15,6 +15,7 @@ from dspy_live.assistant.convert import known
 from dspy_live.assistant.convert.elsewhere import Elsewhere
 from dspy_live.assistant.convert.names import Imports, dotted
 from dspy_live.assistant.convert.report import DoesNotParse
+from dspy_live.assistant.convert.stored import Stored, find_arguments, find_stored
 from dspy_live.assistant.convert.values import OPAQUE, PROGRAMS, Env, Kind, Value
 
 DUNDER_MAIN = m.If(
@@ -72,6 +73,7 @@ class Source:
         self.classes: dict[str, ClassFacts] = {}
         self.functions: dict[str, cst.FunctionDef] = {}
         self.variables: dict[str, Value] = {}
+        self.stored = Stored()
         self._returning: set[tuple[str, str]] = set()
         self._positions: Mapping[cst.CSTNode, CodeRange] | None = None
         for statement in statements(self.module.body):
@@ -82,6 +84,10 @@ class Source:
             env = Env(self)
             scan(self.module.body, env)
             self.variables = env.names
+        self.stored = find_stored(self)
+        self.variables |= self.stored.globals
+        for _ in range(2):  # what is handed to a function may be handed on
+            self.stored.arguments = find_arguments(self)
 
     def line(self, node: cst.CSTNode) -> int:
         """Return the line of a node of the user's file, from 1; 0 where it can't be told."""
@@ -132,7 +138,13 @@ class Source:
         env = Env(self, facts, dict(outer.names) if outer is not None else {}, self_name, on_class)
         for param in params:
             if param.name.value != self_name:
-                env.names[param.name.value] = env.annotated(param.annotation.annotation) if param.annotation else OPAQUE
+                env.names[param.name.value] = (
+                    env.annotated(param.annotation.annotation)
+                    if param.annotation
+                    else self.stored.arguments.get((function.name.value, param.name.value), OPAQUE)
+                    if facts is None
+                    else OPAQUE
+                )
         scan(function.body.body, env)
         return env
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import libcst as cst
+import libcst.matchers as m
 
 from dspy_live.assistant.convert import known
 from dspy_live.assistant.convert.awaiting import Plan, Special
@@ -10,7 +13,7 @@ from dspy_live.assistant.convert.elsewhere import Elsewhere
 from dspy_live.assistant.convert.frameworks import framework_of, is_view, make_handlers_async, note_views
 from dspy_live.assistant.convert.importing import add_imports
 from dspy_live.assistant.convert.main_part import run_in_main, running_part
-from dspy_live.assistant.convert.names import dotted
+from dspy_live.assistant.convert.names import dotted, reads
 from dspy_live.assistant.convert.obstacles import explain, obstacles_of
 from dspy_live.assistant.convert.report import Notes
 from dspy_live.assistant.convert.source import ClassFacts, Source
@@ -205,11 +208,39 @@ def _library(plan: Plan, edits: Edits) -> None:
 
 
 def _routes(plan: Plan, edits: Edits) -> None:
-    """FastAPI handlers may be coroutine functions: make those that wait so, in place."""
-    for name, function in plan.source.functions.items():
-        if function.asynchronous is not None or not function.decorators:
-            continue
-        trial = plan.try_body(function, None)
-        if is_route(function) and trial.awaited and not trial.obstacles:
+    """FastAPI handlers may be coroutine functions: make those that wait so, in place.
+
+    A handler may call another one, and then awaits it. One that other code of the file calls stays as it is.
+    """
+    handlers = {
+        name: function
+        for name, function in plan.source.functions.items()
+        if function.asynchronous is None and is_route(function) and not plan.try_body(function, None).obstacles
+    }
+    for name in list(handlers):
+        if caller := _caller_outside(plan.source, name, handlers):
+            del handlers[name]
+            text = f"The handler {name}() stays synchronous, since {caller} calls it; FastAPI runs it in a thread."
+            plan.notes.add("left", text, plan.source.line(plan.source.functions[name]))
+    waiting = {name for name, function in handlers.items() if plan.try_body(function, None).awaited}
+    while True:
+        plan.in_place |= waiting
+        more = {name for name, function in handlers.items() if plan.try_body(function, None).awaited} - waiting
+        if not more:
+            break
+        waiting |= more
+    for name, function in handlers.items():
+        if name in waiting:
             edits.instead[function] = make_in_place(plan, function, None)
             plan.notes.add("changed", f"The handler {name}() is asynchronous now.", plan.source.line(function))
+
+
+def _caller_outside(source: Source, name: str, handlers: Mapping[str, cst.FunctionDef]) -> str:
+    """Return what of the file calls or hands on a handler without being one; empty where nothing does."""
+    for statement in source.module.body:
+        function = statement.name.value if isinstance(statement, cst.FunctionDef) else ""
+        if function in handlers:
+            continue
+        if name in reads(statement) or (isinstance(statement, cst.ClassDef) and m.findall(statement, m.Name(name))):
+            return f"{function}()" if function else "other code of the file"
+    return ""

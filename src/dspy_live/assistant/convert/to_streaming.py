@@ -6,6 +6,7 @@ import libcst as cst
 import libcst.matchers as m
 
 from dspy_live.assistant.convert import known
+from dspy_live.assistant.convert.awaiting import Plan
 from dspy_live.assistant.convert.candidates import choose
 from dspy_live.assistant.convert.frameworks import framework_of, note_views
 from dspy_live.assistant.convert.importing import add_imports
@@ -62,7 +63,8 @@ def to_streaming(text: str, notes: Notes, program: str | None = None) -> str:
         note_views(source, notes)
         return text
     if routes := [function for function in source.functions.values() if is_route(function)]:
-        for route in routes:
+        plan = Plan(source)
+        for route in [each for each in routes if plan.try_body(each, None).awaited] or routes:
             said = f"The handler {route.name.value}() answers over HTTP: `convert fastapi` writes routes that stream."
             notes.add("left", said, source.line(route))
         return text

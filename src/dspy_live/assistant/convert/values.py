@@ -89,7 +89,7 @@ class Env:
             return self._call(node)
         if isinstance(node, cst.Subscript):
             value = self.of(node.value)
-            return value.element or OPAQUE if value.kind is Kind.MANY else OPAQUE
+            return value.element or OPAQUE if value.kind is Kind.MANY else self.source.stored.entry(node)
         if isinstance(node, cst.List | cst.Tuple | cst.Set):
             return _many(self.of(element.value) for element in node.elements)
         if isinstance(node, cst.Dict):
@@ -171,7 +171,7 @@ class Env:
         if (read := self.property_of(node)) is not None:
             return self.source.returned(*read)
         facts = self._class_of(node.value)
-        return self.source.member(facts, node.attr.value) if facts is not None else OPAQUE
+        return self.source.member(facts, node.attr.value) if facts is not None else self.source.stored.state(node)
 
     def _class_of(self, node: cst.BaseExpression) -> ClassFacts | None:
         """Return the class of the file that ``node`` is, or that it is an instance of."""

@@ -52,6 +52,7 @@ def _load(file: ConfigFile) -> list[Mistake]:
         *((("programs", name, "target"), partial(_open_program, file, name)) for name in file.config.programs),
         (("tls",), partial(_read_certificate, file)),
         (("keys",), partial(_open_keys, file)),
+        (("store",), partial(_open_store, file)),
         (("logging", "file"), partial(_find_log_folder, file)),
     ]
     found: list[Mistake] = []
@@ -94,6 +95,17 @@ def _open_keys(file: ConfigFile) -> None:
         pass
 
 
+def _open_store(file: ConfigFile) -> None:
+    """Make what goes through the store; nothing is connected."""
+    from dspy_live.loading.config.store import store_of
+
+    store = store_of(file)
+    if store is not None:
+        from dspy_live.runtime.stores.line import Line
+
+        Line(store.url, store.timeout)
+
+
 def _find_log_folder(file: ConfigFile) -> None:
     place = file.config.logging.file
     if place is None:
@@ -117,4 +129,12 @@ def _summary(file: ConfigFile, loaded: bool) -> str:
             ("key", len(config.keys)),
         )
     )
-    return f"{file.path}: no mistake ({counts}{'' if loaded else '; programs were not loaded'})"
+    return f"{file.path}: no mistake ({counts}{'' if loaded else '; programs were not loaded'}){_shared(file)}"
+
+
+def _shared(file: ConfigFile) -> str:
+    from dspy_live.loading.config.sharing import shared_through
+    from dspy_live.loading.config.store import store_of
+
+    store = store_of(file)
+    return "" if store is None else f"\n  shared through [store]   {', '.join(shared_through(store, file))}"

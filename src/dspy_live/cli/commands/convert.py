@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
 from cyclopts import Parameter
 
@@ -21,8 +21,12 @@ if TYPE_CHECKING:
     from dspy_live.assistant.convert import Conversion
 
 
+Kind = Literal["async", "streaming", "usage", "caching", "logging", "serving", "fastapi", "tests"]
+"""What shells complete; the conversions' own."""
+
+
 def convert(
-    kind: str,
+    kind: Annotated[Kind, Parameter(show_choices=False)],
     file: Path,
     /,
     *,
@@ -125,6 +129,8 @@ def proved(conversion: Conversion, file: Path, timeout: float = 60.0, out: TextI
     from dspy_live.assistant.proof import prove
     from dspy_live.cli.screens import assistant_output
 
+    if (out or sys.stderr).isatty():
+        print("Running the result with the simulated LM …", file=out or sys.stderr, flush=True)
     proof = prove(conversion, file.expanduser().resolve().parent, timeout=timeout)
     assistant_output.show_proof(proof, out or sys.stderr)
     return proof.ok

@@ -184,13 +184,20 @@ def _serve_with_workers(options: ServeOptions, file: ConfigFile, size: int, sess
 
     from dspy_live.cli.workers.per_worker import told
     from dspy_live.cli.workers.supervisor import serve_with_workers
-    from dspy_live.loading.config.layers import store_url
+    from dspy_live.loading.config.store import store_of
 
     if size < 1:
         raise ConfigurationError(f"--workers must be 1 or more; got {size}")
     if reload:
         raise ConfigurationError("--reload starts one process again and again: give it without --workers")
-    notice = told(size, file, max_active=options.max_active, sessions=sessions, has_store=store_url(file) is not None)
+    notice = told(
+        size,
+        file,
+        max_active=options.max_active,
+        sessions=sessions,
+        store=store_of(file),
+        key_store=options.key_store,
+    )
     if serve_with_workers(options, size, notice) is signal.SIGINT:
         raise KeyboardInterrupt  # a shell that runs a script must see what ended it
     return 0

@@ -25,11 +25,9 @@ def shell(file: Path | None = None, /, *, flags: ProgramFlags | None = None) -> 
 
     session = Session(sys.stdout, flags or ProgramFlags(), ask=_asker())
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
-    if interactive:
-        print(GREETING)
+    lines = _typed(session.words) if interactive else _piped()
     if file is not None:
         session.take(f"/load {file}")
-    lines = _typed(session.words) if interactive else _piped()
     for line in lines:
         session.take(line)
         sys.stdout.flush()
@@ -62,10 +60,18 @@ def _piped() -> Iterator[str]:
 
 
 def _typed(words: Callable[[], dict[str, str]]) -> Iterator[str]:
-    """Lines from a person: with history, completion, highlighting and many lines in one."""
+    """Greet a person and return their lines: with history, completion, highlighting and many lines in one.
+
+    Raises :class:`ConfigurationError`, before the greeting, when prompt_toolkit is not installed.
+    """
     from dspy_live.cli.shell.prompt import make_prompt
 
     prompt = make_prompt(_history(), words)
+    print(GREETING)
+    return _lines_of(prompt)
+
+
+def _lines_of(prompt: Callable[[], str]) -> Iterator[str]:
     while True:
         try:
             yield prompt()

@@ -82,6 +82,7 @@ async def watch(endpoint: Endpoint, history: History, every: float, count: int |
 
 
 async def _look(endpoint: Endpoint, history: History, *, first: bool = False) -> None:
+    from dspy_live.client.errors import Unreachable
     from dspy_live.client.http import programs_of
 
     try:
@@ -91,6 +92,9 @@ async def _look(endpoint: Endpoint, history: History, *, first: bool = False) ->
             history.simulated = bool(listed.get("simulated"))
         stats, _ = await endpoint.ask("GET", "/stats", timeout=10.0)
     except LiveError as exc:
+        if first and isinstance(exc, Unreachable):
+            do = "start one with `dspy-live serve`, or give its address: dspy-live top http://HOST:PORT"
+            raise Unreachable(f"no server at {endpoint.url} ({exc.message}); {do}") from exc
         if first:
             raise
         history.trouble = (

@@ -48,6 +48,8 @@ def needed_extras(file: ConfigFile) -> set[str]:
 def places(file: ConfigFile, network: bool) -> Iterator[Finding]:
     """Look at the ledger, the file of keys and, with ``network``, at servers that keep them."""
     from dspy_live.loading.config.keys import key_store_path
+    from dspy_live.loading.config.sharing import shared_through
+    from dspy_live.loading.config.store import store_of
 
     place = _ledger_place(file)
     if file.config.ledger.enabled is False:
@@ -60,9 +62,11 @@ def places(file: ConfigFile, network: bool) -> Iterator[Finding]:
     keys = key_store_path(file)
     if keys.is_file():
         yield database("keys", keys, "name another file: [key_store] file, or --key-store")
-    url = file.secret(file.config.store.url, file.config.store.url_env)
-    if url is not None and network:
-        yield _reached("store", url, "is it running? Its address is url in [store]")
+    store = store_of(file)
+    if store is not None:
+        yield Finding("ok", "shared", f"through [store]: {', '.join(shared_through(store, file))}")
+    if store is not None and network:
+        yield _reached("store", store.url, "is it running? Its address is url in [store]")
 
 
 def _ledger_place(file: ConfigFile) -> str:

@@ -11,14 +11,14 @@ from importlib.util import find_spec
 from dspy_live.cli.doctor.finding import Finding
 
 _EXTRAS = {
-    "shell": ("prompt_toolkit", "libcst", "pygments", "plotext"),
-    "plot": ("matplotlib",),
-    "redis": ("redis",),
-    "postgres": ("psycopg",),
-    "otel": ("opentelemetry.sdk",),
-    "ray": ("ray",),
+    "shell": ("`shell` and `convert`", ("prompt_toolkit", "libcst", "pygments", "plotext")),
+    "plot": ("`usage --png`", ("matplotlib",)),
+    "redis": ("limits, budgets and caches that several servers share", ("redis",)),
+    "postgres": ("a ledger in PostgreSQL", ("psycopg",)),
+    "otel": ("traces", ("opentelemetry.sdk",)),
+    "ray": ("`serve --on ray` and `batch --on ray`", ("ray",)),
 }
-"""The modules of each extra. ``needed`` extras are looked at more strictly."""
+"""What each extra is for, and its modules. ``needed`` extras are looked at more strictly."""
 
 
 def installation(needed: set[str]) -> Iterator[Finding]:
@@ -33,8 +33,8 @@ def installation(needed: set[str]) -> Iterator[Finding]:
             yield Finding("ok", "uvloop", version("uvloop"))
         else:
             yield Finding("note", "uvloop", "not installed: servers are slower", "pip install uvloop")
-    for extra, modules in _EXTRAS.items():
-        yield _extra(extra, [name for name in modules if not _there(name)], extra in needed)
+    for extra, (use, modules) in _EXTRAS.items():
+        yield _extra(extra, use, [name for name in modules if not _there(name)], extra in needed)
 
 
 def _dspy(found: str) -> Finding:
@@ -45,13 +45,13 @@ def _dspy(found: str) -> Finding:
     )
 
 
-def _extra(name: str, missing: list[str], needed: bool) -> Finding:
+def _extra(name: str, use: str, missing: list[str], needed: bool) -> Finding:
     if not missing:
         return Finding("ok", name, "installed")
     install = f"pip install 'dspy-live[{name}]'"
     if needed:
         return Finding("bad", name, "not installed, and the configuration needs it", install)
-    return Finding("note", name, "not installed", f"{install} if you want it")
+    return Finding("note", name, f"not installed; it is for {use}", install)
 
 
 def _there(module: str) -> bool:

@@ -75,7 +75,8 @@ def descriptors() -> Iterator[Finding]:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard == resource.RLIM_INFINITY or hard >= _FEW_DESCRIPTORS:
-        yield Finding("ok", "descriptors", f"{soft}; the server raises it up to {hard}")
+        raised = f"; the server raises it to {hard if hard != resource.RLIM_INFINITY else 'what it needs'}"
+        yield Finding("ok", "descriptors", f"{soft}{raised if soft != hard else ''}")
     else:
         do = "raise the hard limit: LimitNOFILE=65536 of systemd, ulimits of a container, /etc/security/limits.conf"
         yield Finding("note", "descriptors", f"{hard} at most; a stream takes two", do)

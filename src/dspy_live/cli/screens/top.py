@@ -77,7 +77,7 @@ def screen(history: History, width: int = 80) -> RenderableType:
     for name, values in (
         ("active", active),
         ("runs/s", history.rates("started")),
-        ("tokens/s", history.rates("tokens")),
+        ("streamed/s", history.rates("tokens")),
     ):
         peak = f"{max(values[-room:], default=0.0):,.0f}"
         graphs.add_row(Text(name, "dim"), Text(sparkline(values, room), "cyan"), Text(peak, "dim"))
@@ -93,7 +93,7 @@ def _lines(history: History, now: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("runs", f"{now['started']:,}   {rate['started']:,.1f}/s"),
         ("went well", f"{now['succeeded']:,}"),
         ("failed", f"{now['failed']:,}   cancelled {now['cancelled']:,}"),
-        ("tokens", f"{now['tokens']:,}   {rate['tokens']:,.0f}/s"),
+        ("streamed", f"{now['tokens']:,} tokens   {rate['tokens']:,.0f}/s"),
         ("cost", f"${now['cost']:,.4f}"),
         ("first token", _quantiles(now["first_token_ms"])),
         ("duration", _quantiles(now["duration_ms"])),

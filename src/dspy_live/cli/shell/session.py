@@ -65,7 +65,7 @@ class Session:
         try:
             if line.startswith("/"):
                 self._command(line)
-            elif line.lower() in ("exit", "quit", "help"):
+            elif line.lower() in ("exit", "quit", "q", "help"):
                 self._command(f"/{line}")
             else:
                 self._words(line)
