@@ -103,7 +103,7 @@ def test_each_key_that_the_new_file_explains_is_a_key(tmp_path: Path) -> None:
     text = project("x", "x")["dspy-live.toml"]
     path = tmp_path / "dspy-live.toml"
     path.write_text(re.sub(r"^#(?! )", "", text, flags=re.MULTILINE))
-    environ = dict.fromkeys(("OPENAI_API_KEY", "TEAM_KEY", "REDIS_URL"), "set")
+    environ = {"OPENAI_API_KEY": "set", "TEAM_KEY": "set", "REDIS_URL": "redis://h"}
     config = read_config(path, environ).config
     assert config.lm is not None
     assert config.lm.fallback == ["large"]

@@ -388,7 +388,8 @@ def test_two_servers_never_share_a_port(live: Commands, ours: tuple[str, ...]) -
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--workers", "0"), "--workers must be 1 or more; got 0"),
+        (("--workers", "0"), "--workers must be 1 to 1024; got 0"),
+        (("--workers", "40000"), "--workers must be 1 to 1024; got 40000"),
         (("--workers", "2", "--reload"), "--reload starts one process again and again"),
     ],
 )

@@ -24,12 +24,12 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 @contextlib.contextmanager
-def serving(app: App) -> Iterator[Callable[[], Any]]:
+def serving(app: App, **options: Any) -> Iterator[Callable[[], Any]]:
     """Serve an application; yields what connects to it."""
     import socket
 
     listener = listen("127.0.0.1", 0)
-    config = uvicorn.Config(app, interface="asgi3", http=Protocol, lifespan="off", log_config=None)
+    config = uvicorn.Config(app, interface="asgi3", http=Protocol, lifespan="off", log_config=None, **options)
     server = uvicorn.Server(config)
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), daemon=True)

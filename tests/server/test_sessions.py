@@ -127,7 +127,10 @@ def test_sessions_are_listed_read_and_deleted(live: Live) -> None:
     assert told(live) == []
 
 
-@pytest.mark.parametrize("query", ["?limit=0", "?limit=101", "?limit=x", "?before=x"])
+@pytest.mark.parametrize(
+    "query",
+    ["?limit=0", "?limit=101", "?limit=x", "?limit=nan", "?limit=inf", "?limit=2.5", "?before=x", "?before=nan"],
+)
 def test_a_list_that_is_wrongly_asked_for(live: Live, query: str) -> None:
     assert get(live, query).status_code == 422
 

@@ -246,6 +246,21 @@ def test_over_a_socket_both_servers_tell_and_hold_the_limit(redis_url: str) -> N
     assert int(replies[3].headers["retry-after"]) > 50
 
 
+def test_a_run_to_be_read_later_is_refused_at_once_too(redis_url: str) -> None:
+    """It was said to have begun (201), and failed a moment later, since the store is asked meanwhile."""
+    with (
+        serving(create_app(qa(), api_keys=server(redis_url, requests_per_minute=2))) as one,
+        serving(create_app(qa(), api_keys=server(redis_url, requests_per_minute=2))) as two,
+    ):
+        replies = [
+            http.post(live.url + "/runs", json={"question": "x"}, headers={"X-API-Key": "ada-key"})
+            for live in (one, one, two)
+        ]
+        assert [reply.status_code for reply in replies] == [201, 201, 429]
+        assert int(replies[2].headers["retry-after"]) > 50
+        assert two.app.runs.statistics()["refused"] == 1
+
+
 WORKER = """
 import asyncio, random, time
 from contextlib import suppress

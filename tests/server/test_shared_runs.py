@@ -131,6 +131,18 @@ def test_a_run_of_another_door_is_stopped_from_another_server(redis_url: str) ->
             assert events[1][2]["error"]["type"] == "cancelled"
 
 
+def test_a_stop_stays_in_its_database(redis_url: str) -> None:
+    """Channels are the whole server's: a test's site on database 1 must not stop the runs of the one on database 0."""
+    with servers(f"{redis_url}/0", endless) as (first, second), servers(f"{redis_url}/1", endless, 1) as (other,):
+        for live in (first, other):
+            made = http.post(live.url + "/runs", json={"question": "x"}, headers={"X-Client-Run-Id": "tab-1"})
+            assert made.status_code == 201
+        assert http.delete(f"{second.url}/runs/tab-1").status_code == 202
+        until(lambda: not len(first.app.runs))
+        http.delete(f"{second.url}/runs/tab-2")  # asked of all that hear it, and answered: nothing else is on its way
+        assert len(other.app.runs) == 1
+
+
 def test_a_run_that_nobody_has_is_not_found_once_all_had_time_to_tell(redis_url: str) -> None:
     """A store that is empty may have been restarted a moment ago: a run was told to be none that was."""
     with servers(redis_url, endless, lease=0.3) as (first, second):
@@ -157,6 +169,16 @@ def test_a_run_belongs_to_its_key_at_every_server(redis_url: str) -> None:
                 ("DELETE", f"/runs/{name}"),
             ):
                 assert http.request(method, second.url + path, headers=bob).status_code == 404
+        assert len(first.app.runs) == 1
+
+
+def test_what_can_name_no_run_reaches_none_of_the_stores_other_keys(redis_url: str) -> None:
+    with servers(redis_url, endless) as (first, second):
+        run = start(first)
+        for name in (f"{run}:events", f"run:{run}", f"{run}%00", "*", "x" * 129):
+            for method, path in (("GET", ""), ("GET", "/events"), ("DELETE", ""), ("POST", "/stop")):
+                reply = http.request(method, f"{second.url}/runs/{name}{path}")
+                assert reply.status_code == 404, "at once: nobody is asked"
         assert len(first.app.runs) == 1
 
 

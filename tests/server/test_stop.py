@@ -79,7 +79,7 @@ def test_all_runs_of_one_name_are_stopped_and_only_those_of_the_key() -> None:
             stream.__exit__(None, None, None)
 
 
-@pytest.mark.parametrize("name", ["", "a b", "x" * 129, "ä", "a/b"])
+@pytest.mark.parametrize("name", ["", "a b", "x" * 129, "ä", "a/b", ".", ".."])
 def test_a_name_of_another_form_is_refused(name: str) -> None:
     with serving(qa(script)) as live:
         headers = {b"X-Client-Run-Id": name.encode()}

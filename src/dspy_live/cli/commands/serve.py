@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from dspy_live.loading.config.read import ConfigFile
 
 _KEYS = "DSPY_LIVE_KEYS"
+MOST_WORKERS = 1024
+"""Processes of one server at most: a slip of the finger must not fill the machine."""
 
 
 def serve(
@@ -186,8 +188,8 @@ def _serve_with_workers(options: ServeOptions, file: ConfigFile, size: int, sess
     from dspy_live.cli.workers.supervisor import serve_with_workers
     from dspy_live.loading.config.store import store_of
 
-    if size < 1:
-        raise ConfigurationError(f"--workers must be 1 or more; got {size}")
+    if not 1 <= size <= MOST_WORKERS:
+        raise ConfigurationError(f"--workers must be 1 to {MOST_WORKERS}; got {size}")
     if reload:
         raise ConfigurationError("--reload starts one process again and again: give it without --workers")
     notice = told(

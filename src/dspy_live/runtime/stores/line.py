@@ -120,6 +120,11 @@ class Line:
         self._busy_since: float | None = None
         self._rest_until = 0.0
 
+    @property
+    def database(self) -> int:
+        """The number of the server's database that the address names."""
+        return int(self._client.connection_pool.connection_kwargs.get("db") or 0)
+
     def soon(self, party: Party, seconds: float = 0.0) -> None:
         """Let ``party`` exchange its figures in so many seconds, or earlier."""
         when = time.monotonic() + seconds
@@ -311,4 +316,6 @@ def _connect(url: str, timeout: float, **options: Any) -> Redis:
         ) from None
     # An exchange may be repeated, and a connection that has gone bad is found out by using it.
     retry = Retry(NoBackoff(), 1, supported_errors=(Disconnected,))
-    return connected(Redis.from_url, url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=retry, **options)
+    return connected(
+        Redis.from_url, url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=retry, **options
+    )

@@ -157,9 +157,10 @@ class RedisStore:
         if not self._down:
             self._down = True
             logger.warning(
-                "the cache at %s does not answer (%s): until it does, nothing is found there and nothing kept",
+                "the cache at %s does not answer (%s: %s): until it does, nothing is found there and nothing kept",
                 self.name,
                 type(exc).__name__,
+                exc,
             )
 
     def _answered(self) -> None:

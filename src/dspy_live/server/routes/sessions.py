@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -15,12 +16,12 @@ MOST_LISTED = 100
 async def index(request: Request) -> None:
     """List the key's sessions, the last used first; ``?limit=`` of them, of those last used ``?before=``."""
     query = parse_qs(request.scope["query_string"].decode("latin-1"))
-    limit = int(_number(query, "limit", MOST_LISTED))
+    limit = _number(query, "limit", MOST_LISTED)
     before = _number(query, "before", 0.0) or None
-    if not 1 <= limit <= MOST_LISTED:
-        raise InputError(f"'limit' must be a whole number from 1 to {MOST_LISTED}; got {limit}", field="limit")
+    if not (1 <= limit <= MOST_LISTED and limit == int(limit)):
+        raise InputError(f"'limit' must be a whole number from 1 to {MOST_LISTED}; got {limit:g}", field="limit")
     with request.app.sessions.reached():
-        found = await request.app.sessions.store.sessions(request.key, limit, before)
+        found = await request.app.sessions.store.sessions(request.key, int(limit), before)
     await request.reply_json({"sessions": [_info(one) for one in found], "more": len(found) == limit})
 
 
@@ -54,6 +55,9 @@ def _unknown(name: str) -> NotFound:
 
 def _number(query: dict[str, list[str]], name: str, default: float) -> float:
     try:
-        return float(query[name][0]) if name in query else default
+        number = float(query[name][0]) if name in query else default
+        if not math.isfinite(number):
+            raise ValueError
+        return number
     except ValueError:
         raise InputError(f"{name!r} must be a number; got {query[name][0]!r}", field=name, expected="number") from None

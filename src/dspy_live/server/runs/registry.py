@@ -18,10 +18,15 @@ from dspy_live.server.lm_watch import LMWatch
 from dspy_live.server.runs.totals import RunTotals
 
 _LONGEST_NAME = 128
-_CLIENTS_NAME = re.compile(rf"[\w.-]{{1,{_LONGEST_NAME}}}", re.ASCII)
+_CLIENTS_NAME = re.compile(rf"(?!\.\.?$)[\w.-]{{1,{_LONGEST_NAME}}}", re.ASCII)
 
 STOP_GRACE = 5.0
 """Seconds that stopped runs have to end at a shutdown; a program that ignores its stop must not prevent it."""
+
+
+def may_name_a_run(text: str) -> bool:
+    """True for what can be a run's id, or its client's name for it."""
+    return _CLIENTS_NAME.fullmatch(text) is not None
 
 
 class RegisteredRun:
@@ -138,9 +143,10 @@ class RunRegistry:
 
         Raises :class:`BadRequest` for a name of another form than an id.
         """
-        if not _CLIENTS_NAME.fullmatch(name):
+        if not may_name_a_run(name):
             raise BadRequest(
-                f"X-Client-Run-Id is up to {_LONGEST_NAME} letters, digits, '_', '.' and '-'; got {name[:80]!r}"
+                f"X-Client-Run-Id is up to {_LONGEST_NAME} letters, digits, '_', '.' and '-', and neither '.' nor "
+                f"'..'; got {name[:80]!r}"
             )
         ids = self._called.setdefault((key, name), [])
         ids.append(run_id)

@@ -61,8 +61,17 @@ class Resumable:
         self._leave_alone()
 
     async def begun(self) -> None:
-        """Let the run begin. Raises its failure where it comes at once and before any event: it was refused."""
+        """Let the run begin. Raises its failure where it comes at once and before any event: it was refused.
+
+        Where servers share the limits of keys, it waits for the store to tell whether the run may begin; cancelled
+        meanwhile, the run ends.
+        """
         await asyncio.sleep(0)
+        try:
+            await self._app.keys.decided(self.id)
+        except asyncio.CancelledError:
+            self._run.stop(Cancelled("the client left before the run had begun"))
+            raise
         if self._refusal is not None:
             raise self._refusal
         self._kept = True

@@ -33,9 +33,7 @@ class RedisSessions:
             raise ConfigurationError(
                 "sessions in Redis or Valkey need the extra 'redis': pip install 'dspy-live[redis]'"
             ) from None
-        self._redis: Redis = connected(
-            Redis.from_url, url, socket_timeout=timeout, socket_connect_timeout=timeout
-        )
+        self._redis: Redis = connected(Redis.from_url, url, socket_timeout=timeout, socket_connect_timeout=timeout)
         self._prefix = prefix
         parts = urlsplit(url)
         self.name = f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"

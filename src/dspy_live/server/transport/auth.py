@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -22,7 +23,7 @@ from dspy_live.server.keys.admission import Admission
 from dspy_live.server.keys.key import PLAIN, Key, KeyScope, Period, Quota
 from dspy_live.server.keys.quota import PeriodBudget
 from dspy_live.server.keys.rate_headers import Headers
-from dspy_live.server.keys.shared_limits import SharedKeyLimits
+from dspy_live.server.keys.shared_limits import SharedKeyLimits, SharedRun
 from dspy_live.server.keys.token import digest_of
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class Keys:
         self._required = required
         self._names: dict[str, str] = {}
         self._admissions: dict[str, Admission] = {}
+        self._asked: dict[str, asyncio.Event] = {}
         self.replace(_keys_of(keys))
 
     def __len__(self) -> int:
@@ -173,7 +175,7 @@ class Keys:
         if shared is None:
             admission.admit(call.program)
         else:
-            taken = await admission.admit_shared(shared, call.program)
+            taken = await self._ask_store(admission, shared, call)
             meters = (*meters, taken)
         if meters:
             call = call.but(meters=(*call.meters, *meters))
@@ -186,6 +188,19 @@ class Keys:
                 taken.leave()
             # The key may have other limits by now; this run is one of those that they count.
             self._admissions.get(call.key, admission).leave()
+
+    async def _ask_store(self, admission: Admission, shared: SharedKeyLimits, call: Call) -> SharedRun:
+        decided = self._asked[call.id] = asyncio.Event()
+        try:
+            return await admission.admit_shared(shared, call.program)
+        finally:
+            del self._asked[call.id]
+            decided.set()
+
+    async def decided(self, call_id: str) -> None:
+        """Wait until the store of limits has told whether a run may begin, where it is being asked; else return."""
+        if (decided := self._asked.get(call_id)) is not None:
+            await decided.wait()
 
     def _budget(self, key: Key, period: Period, quota: Quota, before: Budget | None) -> Budget:
         """Return the budget of a quota: the one before where its limits are the same, else one that goes on with it."""

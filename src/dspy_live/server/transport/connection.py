@@ -19,6 +19,14 @@ MOST_QUEUED = 16
 """Requests of one client that wait for the one before them; then its socket is not read, and its leaving not seen."""
 
 
+LINGER = 1.0
+"""Seconds in which the rest of a request is read and dropped after its reply, where that is the connection's last."""
+
+
+MOST_TOGETHER = 1000
+"""Requests of one client that may wait, where they came in one piece; its client is sent away with one more."""
+
+
 class Shared:
     """What all connections of a server share: the timers of their waiting, and the ``Date`` of their replies."""
 
@@ -49,6 +57,8 @@ class Connection(asyncio.Protocol):
         "_answered",
         "_config",
         "_exchange",
+        "_last_words",
+        "_lingers",
         "_loop",
         "_queued",
         "_reading_paused",
@@ -79,6 +89,8 @@ class Connection(asyncio.Protocol):
         self._answered: Exchange | None = None  # the one that is, or was, answered
         self._queued: deque[Exchange] | None = None
         self._room: Room | None = None
+        self._last_words = b""  # to what was no request, after the replies to those before it
+        self._lingers = False
         self._reading_paused = False
         self.writing_paused = False
         """True while the client reads too slowly."""
@@ -126,9 +138,28 @@ class Connection(asyncio.Protocol):
         """The time for a request is over."""
         self._transport.close()
 
+    def _end_with(self, words: bytes, within: bool) -> None:
+        """Say ``words`` as the last ones, after the replies under way; ``within`` a request, which then breaks off."""
+        exchange = self._exchange
+        if exchange is not None and within:
+            exchange.lost()
+            if self._queued and self._queued[-1] is exchange:
+                self._queued.pop()
+                exchange = self._exchange = self._queued[-1] if self._queued else self._answered
+            else:
+                words = b"" if exchange.began else words  # nothing fits into a reply, or after the one to this request
+                exchange = None
+        if exchange is None or exchange.complete:
+            self._transport.write(words)
+            self._transport.close()
+        else:
+            self._last_words = words
+
     # Requests, in their order.
 
     def _ask(self, exchange: Exchange) -> None:
+        if self._transport.is_closing():  # under TLS, bytes still come
+            return
         before, self._exchange = self._exchange, exchange
         if before is None or before.complete:
             self._begin(exchange)
@@ -186,14 +217,29 @@ class Connection(asyncio.Protocol):
         """A reply is complete: begin with the next request, or wait for it."""
         self._state.total_requests += 1
         if not exchange.keep_alive:
-            self._transport.close()
-        if self._transport.is_closing():
+            self._close_after(exchange)
+        if self._lingers or self._transport.is_closing():
             return
         if self._queued:
             self._begin(self._queued.popleft())
+        elif self._last_words:
+            self.write(self._last_words)
+            self._transport.close()
+            return
         else:
             self._shared.unused.start(self, self._config.timeout_keep_alive)
         self.resume_reading()
+
+    def _close_after(self, exchange: Exchange) -> None:
+        """Close when the rest of the request has come: at once would be a reset, which takes the reply along."""
+        if not exchange.unfinished or self._transport.is_closing():
+            self._transport.close()
+            return
+        self._lingers = True
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self.resume_reading()
+        self._loop.call_later(LINGER, self._transport.close)
 
     def left(self, exchange: Exchange) -> None:
         """The application has ended with a request."""

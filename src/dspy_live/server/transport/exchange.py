@@ -28,6 +28,7 @@ CLOSE: tuple[bytes, bytes] = (b"connection", b"close")
 MOST_UNREAD = 65_536
 """Bytes of a request's body that wait for the application; then the socket is not read."""
 
+_BODILESS = (204, 304)
 _STATUS = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in http.HTTPStatus}
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _FAILED = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"21"), CLOSE]
@@ -45,7 +46,6 @@ class Exchange:
         "_connection",
         "_continued",
         "_left",
-        "_more",
         "_news",
         "_parts",
         "_put",
@@ -59,6 +59,7 @@ class Exchange:
         "scope",
         "sent",
         "task",
+        "unfinished",
     )
 
     def __init__(self, connection: Connection, scope: Scope, keep_alive: bool) -> None:
@@ -75,7 +76,8 @@ class Exchange:
         self._continued = False
         self._parts: list[bytes] = []
         self._unread = 0
-        self._more = True
+        self.unfinished = True
+        """True while more of the request's body is to come."""
         self._news = False
         self._waiting: Condition | None = None
         self._chunked = False
@@ -112,13 +114,13 @@ class Exchange:
     def feed_end(self) -> None:
         """The request's body has ended."""
         if not self.complete:
-            self._more = False
+            self.unfinished = False
             self._wake()
 
     def lost(self) -> None:
         """The connection is gone."""
         self._put = _drop
-        if not self.complete:
+        if not self.complete and not self.gone:
             self.gone = True
             if self.on_gone is not None:
                 self.on_gone(ClientGone("the client closed its connection"))
@@ -128,11 +130,11 @@ class Exchange:
 
     def whole_body(self) -> bytes | None:
         """Return the body where all of it is there and none was received; else ``None``."""
-        return None if self._more or not self._news else self._take()
+        return None if self.unfinished or not self._news else self._take()
 
     async def receive(self) -> Message:
         """Return ASGI's next message."""
-        if self._more and not self._continued:
+        if self.unfinished and not self._continued:
             self._continue()
         while not (self.gone or self.complete or self._news):
             self._connection.resume_reading()
@@ -141,12 +143,17 @@ class Exchange:
             await self._waiting.wait()
         if self.gone or self.complete:
             return {"type": "http.disconnect"}
-        return {"type": "http.request", "body": self._take(), "more_body": self._more}
+        return {"type": "http.request", "body": self._take(), "more_body": self.unfinished}
 
     def _continue(self) -> None:
         self._continued = True
-        expects = any(name == b"expect" and value.lower() == b"100-continue" for name, value in self.scope["headers"])
-        if expects and not self.began and not self._connection.is_closing:
+        asked = [value.lower() for name, value in self.scope["headers"] if name == b"expect"]
+        if (
+            b"100-continue" in asked
+            and self.scope["http_version"] != "1.0"
+            and not self.began
+            and not self._connection.is_closing
+        ):
             self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _take(self) -> bytes:
@@ -179,7 +186,10 @@ class Exchange:
         """Write a whole reply; ``headers`` have no length and no coding."""
         if not self.gone:
             self.began = True
-            head = self._head(status, headers, b"content-length: %d\r\n" % len(body) if status != 204 else b"")
+            length = b"content-length: %d\r\n" % len(body)
+            if status in _BODILESS:
+                length, self._put = b"", _drop
+            head = self._head(status, headers, length)
             self._connection.write(head + body if self._put is not _drop else head)
             self._finish()
 
@@ -234,8 +244,10 @@ class Exchange:
         for name, value in headers:
             if name.lower() == b"content-length":
                 self._left = int(value)
+        headers = [header for header in headers if header[0].lower() != b"transfer-encoding"]
+        if status in _BODILESS:
+            self._put = _drop
         if self._left is None:
-            headers = [header for header in headers if header[0].lower() != b"transfer-encoding"]
             self._chunked = self.scope["http_version"] != "1.0"
             framing = self._coding(status)
         self._connection.write(self._head(status, headers, framing))
@@ -254,8 +266,8 @@ class Exchange:
             self.write(body)
 
     def _coding(self, status: int) -> bytes:
-        if status in (204, 304):
-            self._chunked = False
+        if status in _BODILESS:
+            self._chunked, self._put = False, _drop
         elif not self._chunked:
             self.keep_alive = False
         return b"transfer-encoding: chunked\r\n" if self._chunked else b""
@@ -264,7 +276,9 @@ class Exchange:
         lines = b"".join(map(b"%b: %b\r\n".__mod__, headers))
         if lines.count(b"\n") != len(headers) or lines.count(b"\r") != len(headers) or _CONTROL.search(lines):
             raise RuntimeError("a header of a reply has a line break or another control character in it")
-        if b"connection" in lines.lower() and any(n.lower() == b"connection" and b"close" in v for n, v in headers):
+        if b"connection" in lines.lower() and any(
+            n.lower() == b"connection" and b"close" in v.lower() for n, v in headers
+        ):
             self.keep_alive = False
         elif not self.keep_alive:
             framing += b"connection: close\r\n"

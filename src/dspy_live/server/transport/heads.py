@@ -14,16 +14,22 @@ class HeadTooLarge(Exception):
     """The request's line and headers are over :data:`MOST_HEAD` bytes."""
 
 
+class TooManyTogether(Exception):
+    """More requests came in one piece than a connection keeps."""
+
+
 def size_of(url: bytes, headers: Headers) -> int:
     """Return about how many bytes a head has."""
     return len(url) + sum([len(name) + len(value) + 4 for name, value in headers])
 
 
 def wants_websocket(headers: Headers) -> bool:
-    """True for the headers that ask for a WebSocket."""
+    """True for the headers that ask for a WebSocket, of a request without a body, which nobody would read."""
+    wishes = b",".join(value.lower() for name, value in headers if name == b"connection").split(b",")
     found = dict(headers)
-    wishes = [wish.strip().lower() for wish in found.get(b"connection", b"").split(b",")]
-    return b"upgrade" in wishes and found.get(b"upgrade", b"").lower() == b"websocket"
+    if b"transfer-encoding" in found or found.get(b"content-length", b"0").strip(b"0"):
+        return False
+    return b"upgrade" in map(bytes.strip, wishes) and found.get(b"upgrade", b"").lower() == b"websocket"
 
 
 def without_upgrade(headers: Headers) -> Headers:

@@ -47,9 +47,12 @@ class Patience(Generic[T]):
     def _tick(self) -> None:
         self._timer = None
         now = self._loop.time() + 0.001  # a millisecond: loops round
-        for one, until in list(self._until.items()):
+        over = []
+        for one, until in self._until.items():
             if until > now:
                 self._timer = self._loop.call_at(until, self._tick)
-                return
+                break
+            over.append(one)
+        for one in over:  # which may let it wait once more
             if self._until.pop(one, None) is not None:
                 self._over(one)

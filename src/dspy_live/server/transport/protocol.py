@@ -16,10 +16,18 @@ from starlette.types import Scope
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
-from dspy_live.server.transport.connection import Connection
+from dspy_live.server.transport.connection import MOST_TOGETHER, Connection
 from dspy_live.server.transport.exchange import Exchange
 from dspy_live.server.transport.heads import MOST_HEAD as MOST_HEAD
-from dspy_live.server.transport.heads import HeadTooLarge, refusal, size_of, wants_websocket, without_upgrade, written
+from dspy_live.server.transport.heads import (
+    HeadTooLarge,
+    TooManyTogether,
+    refusal,
+    size_of,
+    wants_websocket,
+    without_upgrade,
+    written,
+)
 
 HEAD_SECONDS = 30.0
 """Seconds for a request's head to come, from the connection's start or from the head's first byte."""
@@ -37,8 +45,10 @@ class Protocol(Connection):
         "_app_state",
         "_client",
         "_feed",
+        "_first",
         "_head",
         "_headers",
+        "_in_body",
         "_in_head",
         "_parser",
         "_piece",
@@ -57,7 +67,10 @@ class Protocol(Connection):
         super().__init__(config, server_state, _loop)
         self._app_state = app_state
         self._in_head = True
-        self._head = self._piece = 0
+        self._in_body = False
+        self._piece = 0  # bytes of what came last
+        self._first = 0  # bytes of the piece that a head began in
+        self._head = 0  # bytes of the pieces since then, or since the last piece of a body
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._new_parser()
@@ -92,29 +105,40 @@ class Protocol(Connection):
         """The client has closed its side, and with it the connection."""
 
     def data_received(self, data: bytes) -> None:
-        """Take what came; a head that goes on is bounded."""
+        """Take what came. What goes on without an end is bounded: a head, and what stands between a body's chunks."""
         self._shared.unused.stop(self)
-        self._piece = len(data)
-        try:
-            self._feed(data)
-        except httptools.HttpParserError:
-            self._refuse_bytes()
-            return
-        except httptools.HttpParserUpgrade as exc:
-            self._upgrade(data[exc.args[0] :])
-            return
-        if self._in_head and not self._transport.is_closing():
-            self._head += len(data)
+        rest: bytes | None = data
+        while rest is not None:
+            self._piece = len(rest)
+            try:
+                self._feed(rest)
+            except httptools.HttpParserError:
+                self._refuse_bytes()
+                return
+            except httptools.HttpParserUpgrade as exc:
+                rest = self._upgrade(rest[exc.args[0] :])
+                if rest is None:
+                    return
+            else:
+                break
+        if self._in_head or self._in_body:
+            self._head += self._piece
             if self._head > MOST_HEAD:
                 self._refuse_bytes()
-            elif self not in self._shared.heads:
+            elif self._in_head and self not in self._shared.heads and not self._transport.is_closing():
                 self._shared.heads.start(self, self.head_seconds)
+        exchange = self._exchange
+        unused = not self._in_head and exchange is not None and exchange.complete
+        if unused and not self._transport.is_closing():
+            self._shared.unused.start(self, self._config.timeout_keep_alive)
 
     # Callbacks of the parser
 
     def on_message_begin(self) -> None:
         """A head begins."""
-        self._in_head, self._head = True, 0
+        self._in_head = True
+        self._first = self._piece
+        self._head = -self._piece
         self._url = b""
         self._headers = []
 
@@ -129,8 +153,11 @@ class Protocol(Connection):
 
     def on_headers_complete(self) -> None:
         """A head has come: let the application answer, after the requests that came before."""
-        if self._head + self._piece > MOST_HEAD and size_of(self._url, self._headers) > MOST_HEAD:
+        most = self._first + self._head + self._piece
+        if most > MOST_HEAD and size_of(self._url, self._headers) > MOST_HEAD:
             raise HeadTooLarge
+        if self._queued and len(self._queued) >= MOST_TOGETHER:
+            raise TooManyTogether
         parser = self._parser
         upgrades = parser.should_upgrade()
         if upgrades and not self._should_upgrade():
@@ -141,16 +168,21 @@ class Protocol(Connection):
             version = parser.get_http_version()
             scope = self._scope(version)
             self._ask(Exchange(self, scope, version != "1.0" and parser.should_keep_alive()))
+            self._in_body = True
 
     def on_body(self, body: bytes) -> None:
         """A piece of a body."""
+        self._head = -self._piece
         if self._exchange is not None:
             self._exchange.feed(body)
 
     def on_message_complete(self) -> None:
         """A body has come to its end."""
         if self._exchange is not None and not self._parser.should_upgrade():
+            self._in_body = False
             self._exchange.feed_end()
+            if self._lingers:
+                self._transport.close()
 
     def _scope(self, version: str) -> Scope:
         url = httptools.parse_url(self._url)
@@ -175,11 +207,15 @@ class Protocol(Connection):
     # Other protocols, and what is none.
 
     def _should_upgrade(self) -> bool:
-        # A WebSocket begins with GET. What asks for one in another way is answered as if it had not asked.
-        takes = self._parser.get_method() == b"GET" and self._config.ws_protocol_class is not None
-        return takes and wants_websocket(self._headers)
+        # A WebSocket begins with GET, in HTTP/1.1 and after the replies to all requests before. What asks for one in
+        # another way is answered as if it had not asked.
+        parser, before = self._parser, self._exchange
+        takes = parser.get_method() == b"GET" and self._config.ws_protocol_class is not None
+        fits = takes and parser.get_http_version() != "1.0" and (before is None or before.complete)
+        return fits and wants_websocket(self._headers)
 
-    def _upgrade(self, rest: bytes) -> None:
+    def _upgrade(self, rest: bytes) -> bytes | None:
+        """Turn to another protocol, or return the bytes to read in place of a head that asks for one."""
         method, version = self._parser.get_method(), self._parser.get_http_version()
         if self._should_upgrade():
             self._speak_websocket(written(method, self._url, version, self._headers))
@@ -189,7 +225,8 @@ class Protocol(Connection):
             # Java's clients ask for HTTP/2 with their first request, whatever it is. The parser reads no body after
             # such a head (https://github.com/Kludex/uvicorn/issues/2722): a new one is given the head without the wish.
             self._new_parser()
-            self.data_received(written(method, self._url, version, without_upgrade(self._headers)) + rest)
+            return written(method, self._url, version, without_upgrade(self._headers)) + rest
+        return None
 
     def _speak_websocket(self, head: bytes) -> None:
         make: Any = self._config.ws_protocol_class
@@ -202,22 +239,33 @@ class Protocol(Connection):
 
     def _refuse_bytes(self) -> None:
         """Say in JSON what is wrong with the request, and hang up."""
-        if self._in_head and max(self._head, size_of(self._url, self._headers)) > MOST_HEAD:
+        if self._in_body and self._head > MOST_HEAD:
+            self._refuse("400 Bad Request", "bad_request", f"the trailers are over {MOST_HEAD} bytes")
+        elif self._queued and len(self._queued) >= MOST_TOGETHER:
+            self._refuse("400 Bad Request", "bad_request", f"over {MOST_TOGETHER} requests came together")
+        elif self._in_head and max(self._head, size_of(self._url, self._headers)) > MOST_HEAD:
             self._refuse("431 Request Header Fields Too Large", "too_large", f"the head is over {MOST_HEAD} bytes")
         else:
             self._refuse("400 Bad Request", "bad_request", "this is no valid HTTP/1.1 request")
 
     def _refuse(self, status: str, kind: str, message: str) -> None:
         self._shared.heads.stop(self)
-        self._transport.write(refusal(status, kind, message))
-        self._transport.close()
+        self._feed = _ignore
+        within, self._in_head, self._in_body = self._in_body, False, False
+        self._end_with(refusal(status, kind, message), within)
 
     def give_up(self) -> None:
-        """The time for a head is over."""
+        """The time for a head is over; while a reply is under way, the client need not hurry."""
         if self._in_head and not self._transport.is_closing():
-            if self._head:
+            if self._exchange is not None and not self._exchange.complete:
+                self._shared.heads.start(self, self.head_seconds)
+            elif self._first:
                 self._refuse(
                     "408 Request Timeout", "request_timeout", f"the head did not come in {self.head_seconds:g} s"
                 )
             else:
                 self._transport.close()
+
+
+def _ignore(data: object) -> None:
+    """What comes after bytes that were no request."""

@@ -56,4 +56,4 @@ class Bell:
             while not self._over.is_set():
                 message = heard.get_message(timeout=_WAKES)
                 if message is not None:
-                    self._heard(message["channel"].decode(), message["data"].decode())
+                    self._heard(message["channel"].decode(), message["data"].decode(errors="replace"))

@@ -19,12 +19,14 @@ class Places:
         keep: seconds for which a run is kept after its end.
         most_bytes: bytes of frames that are kept of each.
         lease: seconds after which a process or a reader that was not heard of is gone.
+        database: the number of the server's database. Keys are in it; channels are the whole server's, and name it.
     """
 
     prefix: str
     keep: float
     most_bytes: int
     lease: float
+    database: int = 0
 
     def keep_ms(self, *, over: bool) -> int:
         """Return the milliseconds for which a run is kept that is told now; one under way is told again before."""
@@ -44,5 +46,5 @@ class Places:
 
     @property
     def everybody(self) -> str:
-        """The channel of all processes."""
-        return f"{self.prefix}all"
+        """The channel of all processes that share a database and a prefix."""
+        return f"{self.prefix}all:{self.database}"

@@ -61,9 +61,10 @@ class Presence:
         if not self.down:
             self.down = True
             log.warning(
-                "the store of runs at %s does not answer (%s): runs go on, and other servers don't see them until it "
-                "does",
+                "the store of runs at %s does not answer (%s: %s): runs go on, and other servers don't see them until "
+                "it does",
                 self._where,
                 type(error).__name__,
+                error,
             )
         self._line.soon(self, min(shared.REST, self._lease / 3))

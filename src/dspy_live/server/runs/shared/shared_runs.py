@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 from dspy_live.core.errors import Cancelled, ConfigurationError
 from dspy_live.runtime.stores.line import Ask, Exchange, Line
+from dspy_live.server.runs.registry import may_name_a_run
 from dspy_live.server.runs.shared.bell import Bell
 from dspy_live.server.runs.shared.errors import StoreUnreachable
 from dspy_live.server.runs.shared.followed_run import FollowedRun
@@ -92,7 +94,8 @@ class SharedRuns:
             return
         self._app = app
         self._loop = asyncio.get_running_loop()
-        self._places = Places(self._prefix, max(app.keep_runs, app.grace), self._most_bytes, self._lease)
+        keep = max(app.keep_runs, app.grace)
+        self._places = Places(self._prefix, keep, self._most_bytes, self._lease, self._line.database)
         channels = (self._places.inbox(self._line.holder), self._places.everybody)
         self._bell = Bell(self._line.connect(), channels, self._heard)
         self._line.soon(self._presence)
@@ -133,6 +136,8 @@ class SharedRuns:
 
         Raises :class:`StoreUnreachable` where nobody knows.
         """
+        if not may_name_a_run(run_id):
+            return None
         seen, settled = await self._look(run_id, key)
         if seen is None:
             if not settled:
@@ -147,6 +152,8 @@ class SharedRuns:
         Runs of ``POST /runs`` are found in the store, others by asking every server. Raises :class:`StoreUnreachable`
         where nobody knows.
         """
+        if not may_name_a_run(run_id):
+            return Stopped(found=False, over=False)
         seen, settled = await self._look(run_id, key, "stop")
         if seen is not None and seen.id == run_id:
             return Stopped(found=seen.runs, over=not seen.runs)
@@ -198,14 +205,13 @@ class SharedRuns:
             if (run := self._followed.get(rest)) is not None:
                 run.ring()
             return
-        try:
-            self._loop.call_soon_threadsafe(self._answer if channel == self._places.everybody else self._take, message)
-        except RuntimeError:
-            return  # the server is gone
+        with suppress(ValueError, RuntimeError):  # it is nobody's of ours; the server is gone
+            told = json.loads(message)
+            self._loop.call_soon_threadsafe(self._answer if channel == self._places.everybody else self._take, told)
 
-    def _answer(self, message: str) -> None:
+    def _answer(self, question: dict[str, Any]) -> None:
         """Another server, or this one, wants runs to be stopped."""
-        app, question = self._app, json.loads(message)
+        app = self._app
         if app is None:
             return
         runs = app.runs.named(question["stop"], question["key"])
@@ -214,8 +220,7 @@ class SharedRuns:
         told = json.dumps({"nonce": question["nonce"], "found": bool(runs)})
         _Said(self._line, self._places.inbox(question["from"]), told)
 
-    def _take(self, message: str) -> None:
-        told = json.loads(message)
+    def _take(self, told: dict[str, Any]) -> None:
         if (answers := self._questions.get(told["nonce"])) is not None:
             answers.put_nowait(told["found"])
 
