@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
 
-from dspy_live.core.events import Event
+from dspy_live.core.events import Event, Token
+
+Pen: TypeAlias = Callable[[str], bool]
+"""``pen(text)`` means ``push(Token(text, …))`` for the field, the predictor and the LM call that it was made for.
+
+It does the same in every respect and at any time, with less work.
+"""
 
 
 class Sink(Protocol):
@@ -23,6 +30,26 @@ class Sink(Protocol):
         """Wait until there is room. A level, not an edge: any number may wait, and it returns at once when there is
         room or when nobody listens any more. Cancellation changes nothing."""
         ...
+
+
+def pen_of(sink: Sink, token: Token) -> Pen:
+    """Return a pen for the further text of the field of ``token``, which ``sink`` has been pushed already.
+
+    A sink that can write text without an event has a method ``pen(token)``; for any other one the pen pushes events.
+    The method is looked for in the sink's class: a sink that hands unknown attributes on to another sees all events.
+    """
+    make: Callable[[Sink, Token], Pen] | None = getattr(type(sink), "pen", None)
+    return pushing(sink, token) if make is None else make(sink, token)
+
+
+def pushing(sink: Sink, token: Token) -> Pen:
+    """Return a pen that pushes an event for each text."""
+    field, predictor, lm_call = token.field, token.predictor, token.lm_call
+
+    def push_text(text: str) -> bool:
+        return sink.push(Token(text, field, predictor, lm_call))
+
+    return push_text
 
 
 class Discard:

@@ -41,13 +41,14 @@ class Lifecycle:
     ``Restart`` makes its text void. A failure may come at any point and is not an event.
     """
 
-    __slots__ = ("_complete", "_row", "_state", "_table")
+    __slots__ = ("_row", "_state", "_table", "complete")
 
     def __init__(self, table: Table = PROGRAM) -> None:
         self._table = table
         self._state: State = "new"
         self._row = table["new"]
-        self._complete: set[tuple[int, str]] = set()
+        self.complete: set[tuple[int, str]] = set()
+        """The LM call and the name of each field that is silent now; always the same set."""
 
     @property
     def state(self) -> State:
@@ -70,7 +71,7 @@ class Lifecycle:
             self._row = self._table[state]
 
     def _check_field(self, event: Event) -> None:
-        complete = self._complete
+        complete = self.complete
         if isinstance(event, Token):
             if complete and (event.lm_call, event.field) in complete:
                 self._refuse_field(event)

@@ -9,6 +9,7 @@ import msgspec
 
 from dspy_live.core.call import Origin
 from dspy_live.core.events import Event, Partial, Reasoning, Restart, TextDelta, Token, Usage
+from dspy_live.core.sink import Pen, pen_of
 from dspy_live.programs.fields.formats import parser_for, text_fields_of
 from dspy_live.sansio.fields import FieldEvent, FieldText
 
@@ -52,8 +53,8 @@ class FieldStream:
         thinking: the output field that DSPy fills from the model's own reasoning.
     """
 
-    __slots__ = ("_adapter", "_parser", "_right", "_run", "_said", "_signature", "_thinking", "_thought", "_usage",
-                 "_verify", "origin", "room")  # fmt: skip
+    __slots__ = ("_adapter", "_parser", "_pen", "_pen_field", "_right", "_run", "_said", "_signature", "_thinking",
+                 "_thought", "_usage", "_verify", "origin", "room")  # fmt: skip
 
     def __init__(
         self,
@@ -73,6 +74,9 @@ class FieldStream:
         # Text of fields as the adapter has read them, where other text was said; None for a field taken back.
         self._right: dict[str, str | None] = {}
         self._said = False
+        # The text field that was told of last, and the pen for it.
+        self._pen_field: str | None = None
+        self._pen: Pen | None = None
         self.room = run.room
         self._verify = verify
         self._thinking = thinking
@@ -83,9 +87,13 @@ class FieldStream:
         kind = type(event)
         room = True
         if kind is TextDelta:
-            if event.text and self._parser is not None:  # type: ignore[union-attr]
-                for piece in self._parser.feed(event.text):  # type: ignore[union-attr]
-                    room = self._emit(piece)
+            text, parser = event.text, self._parser  # type: ignore[union-attr]
+            if text and parser is not None:
+                for piece in parser.feed(text):
+                    if piece.field == self._pen_field and not piece.last:  # type: ignore[union-attr]  # text, as before
+                        room = self._pen(piece.text)  # type: ignore[union-attr,misc]
+                    else:
+                        room = self._emit(piece)
             return room
         if isinstance(event, Reasoning):
             return self._reason(event.text) if event.text else True
@@ -165,6 +173,7 @@ class FieldStream:
 
     def _take_back(self, reason: str) -> bool:
         said, self._said = self._said, False
+        self._pen_field = self._pen = None  # the next token is to be noted as said
         return self._run.push(Restart(self.origin.predictor, self.origin.lm_call, reason)) if said else True
 
     def _repair(self, field: str) -> None:
@@ -180,5 +189,9 @@ class FieldStream:
         self._said = True
         origin = self.origin
         if isinstance(piece, FieldText):
-            return self._run.push(Token(piece.text, piece.field, origin.predictor, origin.lm_call, piece.last))
+            token = Token(piece.text, piece.field, origin.predictor, origin.lm_call, piece.last)
+            room = self._run.push(token)
+            if piece.field != self._pen_field and not piece.last:
+                self._pen_field, self._pen = piece.field, pen_of(self._run, token)
+            return room
         return self._run.push(Partial(piece.value, piece.field, origin.predictor, origin.lm_call, piece.final))

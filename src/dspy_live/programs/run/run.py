@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dspy_live.core.call import Buffer, Call
 from dspy_live.core.errors import Cancelled, DeadlineExceeded, LiveError, Stop
-from dspy_live.core.events import SPOKEN, Custom, Event
-from dspy_live.core.sink import Sink
+from dspy_live.core.events import SPOKEN, Custom, Event, Token
+from dspy_live.core.sink import Pen, Sink, pen_of, pushing
 from dspy_live.core.usage import Meter
 from dspy_live.programs.internals import overrides
 from dspy_live.runtime.execution.stop_signal import OnStop, StopSignal
@@ -130,6 +130,34 @@ class Run:
         if self._inbox or self._held is not None:
             self._flush()  # what another thread has sent before comes before
         return self._send(event)
+
+    def pen(self, token: Token) -> Pen:
+        """Return a pen for the further text of the field of ``token``, which was pushed.
+
+        The order of events allows such text until the field is complete. Where that, or anything else, is not as it
+        was when the token was pushed, the text is pushed as an event.
+        """
+        thread, this_thread, inbox = self._thread, threading.get_ident, self._inbox
+        slow = pushing(self, token)
+        if self._over or inbox or self._held is not None or this_thread() != thread:
+            return slow  # the sink may not have the token yet
+        write = pen_of(self._sink, token)
+        field, complete = (token.lm_call, token.field), self._lifecycle.complete
+
+        def write_text(text: str) -> bool:
+            if (
+                self._over
+                or inbox
+                or self._held is not None
+                or (complete and field in complete)
+                or this_thread() != thread
+            ):
+                return slow(text)
+            room = write(text)
+            self._full = not room
+            return room
+
+        return write_text
 
     @property
     def full(self) -> bool:

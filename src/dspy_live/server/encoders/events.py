@@ -6,12 +6,14 @@ change from token to token is made once per (field, predictor, LM call).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from orjson import dumps as to_json
 
 from dspy_live.core.errors import LiveError
 from dspy_live.core.events import Event, Predicted, Token, Usage
+from dspy_live.core.sink import Pen
 from dspy_live.server.encoders.json import dumps, text
 from dspy_live.server.encoders.payload import payload
 from dspy_live.server.errors import error_object
@@ -56,6 +58,27 @@ class Encoder:
             self.totals.add(event)
         name, data = payload(event)
         return self._frame(name, dumps(data))
+
+    def pen(self, token: Token, write: Callable[[bytes], bool], push: Callable[[Event], bool]) -> Pen:
+        """Return a pen for the further text of the field of ``token``, which was encoded.
+
+        Its frames go to ``write``; text that is not plain goes to ``push`` as an event.
+        """
+        field, predictor, lm_call = key = (token.field, token.predictor, token.lm_call)
+        before, middle, after = (part.replace(b"%", b"%%") for part in self._tokens.get(key) or self._token_parts(key))
+        frame = before + b"%d" + middle + b"%b" + after
+        totals = self.totals
+
+        def write_text(words: str) -> bool:
+            try:
+                said = to_json(words)
+            except TypeError:  # half of a surrogate pair
+                return push(Token(words, field, predictor, lm_call))
+            seq = self.seq = self.seq + 1
+            totals.tokens += 1
+            return write(frame % (seq, said))
+
+        return write_text
 
     def prediction(self, result: Predicted) -> bytes:
         """Return the ``prediction`` frame of a run's result."""

@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeAlias
 
-from dspy_live.core.events import SPOKEN, Event, Usage
-from dspy_live.core.sink import Discard, Sink
+from dspy_live.core.events import SPOKEN, Event, Token, Usage
+from dspy_live.core.sink import Discard, Pen, Sink
 from dspy_live.runtime.scope import Room
 from dspy_live.server.encoders.events import Encoder
 from dspy_live.server.encoders.plain import PlainText
@@ -42,7 +42,7 @@ class FrameSink:
         stop: ends the run, with what the encoder raised.
     """
 
-    __slots__ = ("_encode", "_stop", "_write", "room")
+    __slots__ = ("_encode", "_pen", "_stop", "_write", "room")
 
     def __init__(
         self,
@@ -52,6 +52,7 @@ class FrameSink:
         stop: Callable[[Exception], object],
     ) -> None:
         self._encode = encoder.encode
+        self._pen = encoder.pen
         self._write = write
         self._stop = stop
         self.room = room
@@ -63,6 +64,9 @@ class FrameSink:
             self._stop(exc)
             return True
         return self._write(frame)
+
+    def pen(self, token: Token) -> Pen:
+        return self._pen(token, self._write, self.push)
 
 
 class Out(Protocol):
@@ -83,10 +87,11 @@ class StreamSink:
         stop: ends the run, with what the encoder raised.
     """
 
-    __slots__ = ("_encode", "_out", "_stop", "room")
+    __slots__ = ("_encode", "_out", "_pen", "_stop", "room")
 
     def __init__(self, encoder: Encoder, out: Out, stop: Callable[[Exception], object]) -> None:
         self._encode = encoder.encode
+        self._pen = encoder.pen
         self._out = out
         self._stop = stop
         self.room = out.room
@@ -98,6 +103,9 @@ class StreamSink:
             self._stop(exc)
             return True
         return self._out.write(frame)
+
+    def pen(self, token: Token) -> Pen:
+        return self._pen(token, self._out.write, self.push)
 
 
 class TextSink:
