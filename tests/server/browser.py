@@ -124,7 +124,8 @@ def chromium(profile: Path, *more: str) -> Iterator[Page]:
     command = [binary, *ARGUMENTS[:-1], *more, f"--user-data-dir={profile}", ARGUMENTS[-1]]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as browser:
         try:
-            with connect(_page_url(profile), max_size=None) as socket:
+            # No pings: between two tests nobody reads, and a pong behind many events comes too late.
+            with connect(_page_url(profile), max_size=None, ping_interval=None) as socket:
                 yield Page(socket)
         finally:
             browser.terminate()
