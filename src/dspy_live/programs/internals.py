@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from types import FunctionType, ModuleType
 from typing import Any
 
 from dspy.adapters._legacy_type_markers import _expand_legacy_custom_type_markers_in_chat_message as expand_markers
@@ -109,6 +110,7 @@ __all__ = [
     "expand_markers",
     "field_header_pattern",
     "finalize",
+    "is_own_method",
     "is_retryable_lm_error",
     "load_model_metadata",
     "main_thread_config",
@@ -160,3 +162,17 @@ def current_settings() -> dict[str, Any]:
 
 overrides: Callable[[], dict[str, Any]] = thread_local_overrides.get
 """Returns the settings that are overridden here, by ``dspy.context`` or a run; do not change them."""
+
+
+def is_own_method(method: Any, home: ModuleType) -> bool:
+    """True for a function of DSPy's module ``home``, inside of its wrapper for callbacks and no other.
+
+    By ``type()``: a wrapper may claim the class of what it wraps.
+    """
+    inner = getattr(method, "__wrapped__", None)
+    return (
+        type(method) is FunctionType
+        and type(inner) is FunctionType
+        and method.__globals__ is vars(callback)
+        and inner.__globals__ is vars(home)
+    )

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import orjson
@@ -25,6 +24,7 @@ from dspy_live.observe.ledger.schema import (
     insert_json,
 )
 from dspy_live.runtime.vanished import postgres_options
+from dspy_live.sansio.store_name import store_name
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -68,8 +68,7 @@ class PostgresBackend:
             raise ConfigurationError(
                 "a ledger in PostgreSQL needs the extra 'postgres': pip install 'dspy-live[postgres]'"
             ) from None
-        parts = urlsplit(url)
-        self.name = f"postgresql://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
+        self.name = store_name(url, "postgresql")
         self._url, self._timeout = url, timeout
         self._lock = threading.Lock()
         self._writer = uuid4().hex

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import functools
 from contextvars import Token
-from types import FunctionType
 from typing import Any
 
 import dspy
 
-from dspy_live.programs.internals import callback, module, overrides, thread_local_overrides
+from dspy_live.programs.internals import is_own_method, module, overrides, thread_local_overrides
 from dspy_live.programs.run.run import KEY
 
 
 def install() -> None:
     """Let modules be called the shorter way in runs. Again, or where a library has wrapped them, it does nothing."""
     own_call, own_acall = dspy.Module.__call__, dspy.Module.acall
-    if not (_is_stock(own_call) and _is_stock(own_acall)):
+    if not (is_own_method(own_call, module) and is_own_method(own_acall, module)):
         return
 
     # By this name: DSPy warns of a forward() that is called by another function.
@@ -59,14 +58,3 @@ def _entered(called: Any) -> Token[Any] | None:
     changed["caller_modules"] = [*(here["caller_modules"] or ()), called]
     token: Token[Any] = thread_local_overrides.set(changed)
     return token
-
-
-def _is_stock(method: Any) -> bool:
-    """True for DSPy's own method inside of its wrapper for callbacks, and of no other."""
-    inner = getattr(method, "__wrapped__", None)
-    return (
-        type(method) is FunctionType
-        and type(inner) is FunctionType
-        and method.__globals__ is vars(callback)
-        and inner.__globals__ is vars(module)
-    )

@@ -8,13 +8,13 @@ import time
 import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import msgspec
 
 from dspy_live.core.errors import ConfigurationError
 from dspy_live.core.store import StoreStats
 from dspy_live.runtime.stores.address import connected
+from dspy_live.sansio.store_name import store_name
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -56,8 +56,7 @@ class RedisStore:
         self._admin: Redis = _connect_sync(url, timeout)
         self._rest_until = 0.0
         self._down = False
-        parts = urlsplit(url)
-        self.name = f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
+        self.name = store_name(url)
 
     async def get(self, key: str) -> Any | None:
         """Return the value under ``key``, or ``None``; never raises but for cancellation."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from dspy_live.core.errors import ConfigurationError
 from dspy_live.runtime.vanished import postgres_options
+from dspy_live.sansio.store_name import store_name
 from dspy_live.server.sessions.sql import TABLES, Rows, SqlSessions, Statement
 
 if TYPE_CHECKING:
@@ -36,8 +36,7 @@ class PostgresSessions(SqlSessions):
                 "sessions in PostgreSQL need the extra 'postgres': pip install 'dspy-live[postgres]'"
             ) from None
         super().__init__()
-        parts = urlsplit(url)
-        self.name = f"postgresql://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
+        self.name = store_name(url, "postgresql")
         self._url, self._timeout = url, timeout
         self._connection: Connection[tuple[Any, ...]] | None = None
 

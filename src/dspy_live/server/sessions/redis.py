@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import msgspec
 
 from dspy_live.core.errors import ConfigurationError
 from dspy_live.runtime.stores.address import connected
+from dspy_live.sansio.store_name import store_name
 from dspy_live.server.sessions.store import Session, SessionInfo, Turn
 
 if TYPE_CHECKING:
@@ -35,8 +35,7 @@ class RedisSessions:
             ) from None
         self._redis: Redis = connected(Redis.from_url, url, socket_timeout=timeout, socket_connect_timeout=timeout)
         self._prefix = prefix
-        parts = urlsplit(url)
-        self.name = f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
+        self.name = store_name(url)
 
     async def load(self, key: str, session: str) -> Session | None:
         head, turns = await self._ask(

@@ -14,12 +14,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from types import FunctionType
 from typing import Any
 
 import dspy
 
-from dspy_live.programs.internals import CallResult, PreparedCall, base_lm, callback, execution
+from dspy_live.programs.internals import CallResult, PreparedCall, base_lm, execution, is_own_method
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,24 +39,10 @@ def is_wrapped(name: str) -> bool:
     found = getattr(dspy.LM, name)
     if found is _stock.get(name):
         return False
-    if _is_stock(found):
+    if is_own_method(found, base_lm):
         _stock[name] = found
         return False
     return True
-
-
-def _is_stock(method: Any) -> bool:
-    """DSPy's own: a function of its module, inside of its wrapper for callbacks and no other.
-
-    By ``type()``: a wrapper may claim the class of what it wraps.
-    """
-    inner = getattr(method, "__wrapped__", None)
-    return (
-        type(method) is FunctionType
-        and type(inner) is FunctionType
-        and method.__globals__ is vars(callback)
-        and inner.__globals__ is vars(base_lm)
-    )
 
 
 @contextmanager

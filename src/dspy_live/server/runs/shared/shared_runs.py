@@ -7,11 +7,11 @@ import itertools
 import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 from dspy_live.core.errors import Cancelled, ConfigurationError
 from dspy_live.runtime.stores.line import Ask, Exchange, Line
+from dspy_live.sansio.store_name import store_name
 from dspy_live.server.runs.registry import may_name_a_run
 from dspy_live.server.runs.shared.bell import Bell
 from dspy_live.server.runs.shared.errors import StoreUnreachable
@@ -74,8 +74,7 @@ class SharedRuns:
             raise ConfigurationError(f"lease and most_bytes must be above 0; got {lease!r} and {most_bytes!r}")
         self._url, self._prefix, self._most_bytes, self._lease = url, prefix, most_bytes, lease
         self._line = Line(url, timeout)  # of its own: events never hold up what limits have to tell
-        parts = urlsplit(url)
-        self.name = f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
+        self.name = store_name(url)
         self._places = Places(prefix, 0.0, most_bytes, lease)
         self._presence = Presence(self._line, prefix, lease, self._tell_all, self.name)
         self._told: dict[str, ToldRun] = {}
