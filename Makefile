@@ -1,4 +1,4 @@
-# make setup   .venv, exactly as requirements.lock says
+# make setup   .venv, exactly as requirements.lock says, with the compiled part in native/ where there is cargo
 # make serve   that, and serves the demo on http://127.0.0.1:8000 (TARGET=…, ARGS=… for others)
 # make test    that, and every check that CI runs
 # make ray     all tests with Ray, of which `make test` runs those of one server: some minutes
@@ -7,7 +7,8 @@
 # make search  the property tests with examples that were not drawn before
 # make bench   the benchmarks          make soak   load with faults, for SOAK_SECONDS (300)
 # make docs    the site, in site/      make clean  removes what was built
-# make wheel   builds wheel and sdist in dist/ and tries them in clean environments of PYTHONS (python3)
+# make wheel   builds wheels and sdists in dist/ and tries them in clean environments of PYTHONS (python3)
+# make native-wheel   the wheel of the compiled part alone, for every Linux
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -21,9 +22,9 @@ ARGS ?=
 WORKERS ?= 3
 SOAK_SECONDS ?= 300
 PYTHONS ?= python3
-CODE := src tests examples scripts bench rust
+CODE := src tests examples scripts bench rust native
 
-.PHONY: help setup serve test check format lint types floors pytest rust network ray webapps system search bench docs wheel soak lock clean
+.PHONY: help setup serve test check format lint types floors pytest rust network ray webapps system search bench docs wheel native-wheel soak lock clean
 
 help:
 	@sed -n 's/^# \(make \)/\1/p' Makefile
@@ -56,6 +57,7 @@ system:
 
 rust: setup
 	@bash scripts/check_rust.sh
+	@bash scripts/check_native.sh
 
 # Nothing is run again: a test that fails has failed. Three workers for two cores, since tests wait for processes and
 # sockets much of their time; WORKERS=0 runs all in one process, for a debugger.
@@ -86,10 +88,13 @@ docs: setup
 wheel: setup
 	@bash scripts/try_wheel.sh $(PYTHONS)
 
+native-wheel: setup
+	@bash scripts/native_wheel.sh
+
 # Written anew from pyproject.toml; the project names no package index. Not after `setup`, which needs the new lock.
 lock:
 	@bash scripts/lock.sh
 
 clean:
-	rm -rf .venv .cache site build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache rust/target
+	rm -rf .venv .cache site build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache native/target rust/target
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

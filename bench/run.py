@@ -9,7 +9,7 @@ load itself was short of its core, or a request failed, is marked with ``!``. Al
 
 Systems: live (``dspy-live serve`` with metrics and ledger, as a user starts it), native (DSPy's asynchronous path
 behind FastAPI at its best), tutorial (as DSPy's deployment tutorial serves it), relay (bytes handed on, the least that
-any server costs).
+any server costs). Where it is asked for: python (live, with its compiled part left alone).
 
     requests    32 connections, one reply each, LM without delay
     waiting     500 connections, LM takes 500 ms
@@ -159,7 +159,7 @@ def measure(name: str, system: System, of: str, seconds: float, home: str) -> di
     plan = scenario(of, seconds)
     path = system.stream if plan.streams else system.predict
     environ = {"BENCH_LM": f"http://127.0.0.1:{LM_PORT}/v1", "LITELLM_LOCAL_MODEL_COST_MAP": "true"}
-    environ |= {"DSPY_LIVE_HOME": home, "DSPY_CACHEDIR": home}
+    environ |= {"DSPY_LIVE_HOME": home, "DSPY_CACHEDIR": home, **dict(system.environ)}
     lm = [str(HERE / "fake_lm.py"), "--port", str(LM_PORT), *plan.lm]
     started = process([*system.words], 0, system.port, environ) if system.words else nullcontext(None)
     with process(lm, 1, LM_PORT), started as pid:

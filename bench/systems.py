@@ -30,6 +30,7 @@ class System:
 
     ``words`` is the command line after ``python``; empty for a server that runs already. ``mark`` is what begins an
     event that counts as a token. A ``chat`` system takes OpenAI's chat completions in place of ``{"question": …}``.
+    ``environ`` is added to its environment.
     """
 
     title: str
@@ -40,12 +41,14 @@ class System:
     chat: bool = False
     host: str = "127.0.0.1"
     port: int = PORT
+    environ: tuple[tuple[str, str], ...] = ()
 
+
+SERVE = ("-m", "dspy_live", "serve", f"{HERE / 'live_program.py'}:program", "--port", str(PORT))
 
 SYSTEMS = {
-    "live": System(
-        "dspy-live", ("-m", "dspy_live", "serve", f"{HERE / 'live_program.py'}:program", "--port", str(PORT))
-    ),
+    "live": System("dspy-live", SERVE),
+    "python": System("dspy-live, Python alone", SERVE, environ=(("DSPY_LIVE_NATIVE", "0"),)),
     "native": System("DSPy and FastAPI", (*UVICORN, "native_app:app")),
     "tutorial": System("DSPy's tutorial", (*UVICORN, "tutorial_app:app")),
     "relay": System(

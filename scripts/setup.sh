@@ -29,7 +29,7 @@ wanted=$({
 } | "$python" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')
 
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && "$venv/bin/python" -c '' 2>/dev/null; then
-  exit 0
+  exec scripts/setup_native.sh
 fi
 
 echo "setup: making $venv (the first time takes a minute or two)" >&2
@@ -38,8 +38,10 @@ if ! "$venv/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>
   rm -rf "$venv"
   "$uv" venv --quiet --python "$python" "$venv"
 fi
+rm -f "$venv/.dspy-live-native-stamp" # the lock has no compiled part, so that it is removed
 "$uv" pip sync --quiet --require-hashes --python "$venv/bin/python" requirements.lock
 # No build isolation: what builds the package is pinned by the lock file too.
 "$uv" pip install --quiet --no-deps --no-build-isolation --python "$venv/bin/python" --editable .
 "$uv" pip check --quiet --python "$venv/bin/python"
 echo "$wanted" >"$stamp"
+exec scripts/setup_native.sh

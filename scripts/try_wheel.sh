@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Build the wheel and the sdist, check them, and try them in a clean environment of each Python that is named:
+# Build the wheel and the sdist, on Linux those of the compiled part too, check them, and try them in a clean
+# environment of each Python that is named, with and without the compiled part:
 # scripts/try_wheel.sh python3.11 python3.13 (python3 by default). Needs the environment that `make setup` makes.
 set -euo pipefail
 set -E
@@ -22,14 +23,15 @@ stop() {
 }
 trap stop EXIT
 
-rm -f "$dist"/dspy_live-*
+rm -f "$dist"/dspy_live*
 "$venv/bin/python" -m hatchling build -d "$dist" >/dev/null
-"$venv/bin/twine" check --strict "$dist"/dspy_live-*
+[ "$(uname)" != Linux ] || DIST=$dist scripts/native_wheel.sh
+"$venv/bin/twine" check --strict "$dist"/dspy_live*
 wheel=$(ls "$dist"/dspy_live-*.whl)
 sdist=$(ls "$dist"/dspy_live-*.tar.gz)
 
 # No key, setting or package of this shell reaches what is tried.
-unset PYTHONPATH OPENAI_API_KEY OPENAI_API_BASE OPENAI_BASE_URL DSPY_LIVE_LM DSPY_LIVE_API_BASE DSPY_LIVE_API_KEY
+unset PYTHONPATH DSPY_LIVE_NATIVE OPENAI_API_KEY OPENAI_API_BASE OPENAI_BASE_URL DSPY_LIVE_LM DSPY_LIVE_API_BASE DSPY_LIVE_API_KEY
 export DSPY_CACHEDIR=$work/cache DSPY_LIVE_HOME=$work/live NO_PROXY=127.0.0.1,localhost
 
 try() { # python, package, and whether the README is run too
@@ -54,7 +56,17 @@ assert '$work' in dspy_live.__file__, dspy_live.__file__"
     "$uv" pip install --quiet --python "$env/bin/python" fastapi
     "$env/bin/python" scripts/try_readme.py README.md
   fi
+  [ "$(uname)" != Linux ] || with_and_without_native "$env" "$package"
   echo "tried $(basename "$package") with $("$env/bin/python" -V)"
+}
+
+with_and_without_native() { # environment, package; a wheel takes the wheel of the compiled part, an sdist the sdist
+  local kind=--only-binary
+  [[ $2 == *.whl ]] || kind=--no-binary
+  "$1/bin/python" scripts/try_streams.py without
+  "$uv" pip install --quiet --python "$1/bin/python" --find-links "$dist" "$kind" dspy-live-native "$2[native]"
+  "$1/bin/python" scripts/try_streams.py with
+  "$1/bin/dspy-live" doctor --no-network | grep '^ok *native .*CPU' >/dev/null
 }
 
 serve_and_ask() { # environment

@@ -51,7 +51,7 @@ def test_each_system_is_measured_and_drawn(tmp_path: Path) -> None:
     ("words", "told"),
     [
         (["--scenarios", "nonsense"], "no scenario 'nonsense'"),
-        (["--systems", "nonsense"], "no system 'nonsense'; there are live, native, tutorial, relay"),
+        (["--systems", "nonsense"], "no system 'nonsense'; there are live, python, native, tutorial, relay"),
         (["--url", "localhost"], "--url must be like http://127.0.0.1:8000; got 'localhost'"),
     ],
 )

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dspy_live.core.errors import ConfigurationError
-from dspy_live.observe.ledger import GROUPS, Filter, Ledger, open_ledger, postgres, query
+from dspy_live.observe.ledger import GROUPS, Filter, Ledger, open_ledger, postgres, query, sqlite
+from dspy_live.observe.ledger.schema import CALL_COLUMNS, RUN_COLUMNS, STEPS
 from dspy_live.observe.ledger.sums import DAY, HOUR, parts, pruning
 from dspy_live.observe.ledger.uses import uses_of
 
@@ -36,7 +37,7 @@ def fill(ledger: Ledger, count: int = 300) -> None:
     for n in range(count):
         error, program, key = "LMError" if n % 7 == 0 else None, f"program{n % 3}", f"key{n % 5}"
         at = NOW - n * 2311.7
-        uses = uses_of((f"model{n % 4}", f"predictor{call}") for call in range(1 + n % 2))
+        uses = uses_of(frozenset((f"model{n % 4}", f"predictor{call}") for call in range(1 + n % 2)))
         ledger.writer.run(
             (f"run{n}", program, key, at, 1.5, 0.5 if n % 2 else None, error, 1, 0, *[n] * 6, 0.25, 0, None, None, uses)
         )
@@ -94,6 +95,47 @@ def test_sums_tell_the_same_after_old_rows_were_removed(ledger: Ledger, monkeypa
     told = everything(ledger)
     same(told, from_the_rows(ledger, monkeypatch))
     assert told[None, None, None][0]["runs"] == math.ceil(3.3 * DAY / 2311.7)
+
+
+def test_rows_of_an_older_version_that_still_runs_are_summed_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server of the version before goes on writing into the file that a newer one has migrated meanwhile."""
+    with monkeypatch.context() as before:
+        before.setattr(sqlite, "STEPS", STEPS[:6])
+        older = open_ledger(tmp_path / "ledger.db")
+    ledger = open_ledger(tmp_path / "ledger.db")
+    fill(ledger, 20)
+    unmarked: list[tuple[str, list[str], tuple[Any, ...]]] = [
+        ("runs", RUN_COLUMNS, ("older", "Old", "", NOW, 1.5, None, None, 1, 0, *[1] * 6, 0.25, 0, None, None, "")),
+        ("lm_calls", CALL_COLUMNS, ("older", "Old", "", "m", "p", 1, NOW, 1.0, None, None, "off", *[1] * 6, 0.25, 0)),
+    ]
+    for table, columns, row in unmarked:
+        marks = ", ".join("?" * len(columns))
+        older.backend.change(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", row)
+    ledger.writer.run(("newer", "Old", "", NOW, 1.5, None, None, 1, 0, *[1] * 6, 0.25, 0, None, None, ""))
+    assert ledger.flush()
+    (old,) = [found for found in ledger.summary("program") if found["program"] == "Old"]
+    assert (old["runs"], old["api_calls"], old["total_tokens"]) == (2, 1, 1)
+    same(everything(ledger), from_the_rows(ledger, monkeypatch))
+    older.close()
+    ledger.close()
+
+
+def test_batch_that_fails_leaves_the_sums_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = open_ledger(tmp_path / "ledger.db")
+    fill(ledger, 20)
+    before = everything(ledger)
+    row: tuple[Any, ...] = ("run99", "program1", "key1", NOW, 1.5, None, None, 1, 0, *[1] * 6, 0.25, 0, None, None, "")
+    call: tuple[Any, ...] = ("run99", "program1", "key1", "m", "p", 1, NOW, 1.0, None, None, "off", *[1] * 6, 0.25, 0)
+    with pytest.raises(OverflowError):
+        ledger.backend.write([row], [call, (*call[:-1], 2**70)])
+    assert everything(ledger) == before
+    ledger.backend.write([row, row], [call])
+    ledger.backend.write([row], [])
+    assert ledger.totals()["runs"] == 21, "a row that is there already is not counted again"
+    same(everything(ledger), from_the_rows(ledger, monkeypatch))
+    ledger.close()
 
 
 def test_a_row_that_comes_while_a_days_sums_are_made_anew_counts_once(postgres_url: str) -> None:

@@ -6,12 +6,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+import msgspec
+
 from dspy_live.core.call import Call
 from dspy_live.core.usage import LMRecord
 
 
-@dataclass(slots=True, frozen=True)
-class RunRecord:
+class RunRecord(msgspec.Struct, frozen=True):
     """One run that has ended.
 
     Args:

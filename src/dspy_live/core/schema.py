@@ -77,24 +77,29 @@ class Schema:
         """Return the values that fit, converted, and an error for each that does not; see :meth:`check`."""
         if self.open:
             return dict(values), []
-        known = {f.name for f in self.inputs}
-        unknown = (name for name in values if name not in known)
-        wrong = [
-            InputError(
-                f"unknown field {name!r}; this program takes {_names(self.inputs)}", field=name, expected=sorted(known)
-            )
-            for name in islice(unknown, MOST_ERRORS + 1)
-        ]
         out: dict[str, Any] = {}
+        wrong: list[InputError] = []
+        given = 0
         for f in self.inputs:
             if f.name in values:
+                given += 1
                 try:
                     out[f.name] = _converted(f, values[f.name])
                 except InputError as exc:
                     wrong.append(exc)
             elif f.required:
                 wrong.append(InputError(f"missing field {f.name!r} ({f.type})", field=f.name, expected=f.type))
-        return out, wrong
+        return out, wrong if given == len(values) else [*self._unknown(values), *wrong]
+
+    def _unknown(self, values: Mapping[str, Any]) -> list[InputError]:
+        known = {f.name for f in self.inputs}
+        unknown = (name for name in values if name not in known)
+        return [
+            InputError(
+                f"unknown field {name!r}; this program takes {_names(self.inputs)}", field=name, expected=sorted(known)
+            )
+            for name in islice(unknown, MOST_ERRORS + 1)
+        ]
 
 
 MOST_ERRORS = 20

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 
 from dspy_live.core.call import Call
-from dspy_live.core.events import SPOKEN, Event, Restart, Result, Started
+from dspy_live.core.events import SPOKEN, Event, Restart, Result, Started, Token
+from dspy_live.core.outlet import Outlet, outlet_of
 from dspy_live.core.service import Service
 from dspy_live.core.sink import Sink
 
-Next = Callable[[Exception, int], tuple[Service, float] | None]
-"""Given a failure and the number of attempts so far: the service to try next and the seconds to wait before; ``None``
-to give up."""
+Next = Callable[[Call, Exception, int], tuple[Service, float] | None]
+"""Given a call, its failure and the number of attempts so far: the service to try next and the seconds to wait before;
+``None`` to give up."""
 
 
 async def attempts(call: Call, sink: Sink, service: Service, following: Next) -> Result:
@@ -27,7 +28,7 @@ async def attempts(call: Call, sink: Sink, service: Service, following: Next) ->
         try:
             return await service(call, spoken)
         except Exception as exc:
-            again = following(exc, attempt)
+            again = following(call, exc, attempt)
             if again is None:
                 if attempt > 1:
                     exc.add_note(f"the last of {attempt} tries")
@@ -61,7 +62,7 @@ class _SpokenCalls:
         return self._sink.push(event)
 
     async def take_back(self, reason: str) -> None:
-        await _take_back(self._spoke, self._sink, reason)
+        await _take_back(self._spoke.items(), self._sink, reason)
 
 
 class _SpokenCall:
@@ -72,29 +73,32 @@ class _SpokenCall:
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
-        self._spoke: dict[int, str] = {}
+        self._spoke: tuple[int, str] | None = None
         self.room = sink.room
         self.push = self._first
 
     def _first(self, event: Event) -> bool:
         room = self._sink.push(event)
         if type(event) in SPOKEN:
-            self._spoke[event.lm_call] = event.predictor  # type: ignore[union-attr]
+            self._spoke = event.lm_call, event.predictor  # type: ignore[union-attr]
             self.push = self._sink.push
         return room
 
+    def outlet(self, token: Token | None) -> Outlet | None:
+        return outlet_of(self._sink, token) if self._spoke else None
+
     async def take_back(self, reason: str) -> None:
         self.push = self._sink.push
-        await _take_back(self._spoke, self._sink, reason)
+        await _take_back(() if self._spoke is None else (self._spoke,), self._sink, reason)
 
 
-async def _take_back(spoke: Mapping[int, str], sink: Sink, reason: str) -> None:
+async def _take_back(spoke: Iterable[tuple[int, str]], sink: Sink, reason: str) -> None:
     """Push a ``Restart`` for each LM call that has said something.
 
     A sink that can't take words back has no room from there on: the call ends here, before anybody is asked again.
     """
     room = True
-    for lm_call, predictor in spoke.items():
+    for lm_call, predictor in spoke:
         room = sink.push(Restart(predictor, lm_call, reason)) and room
     if not room:
         await sink.room()

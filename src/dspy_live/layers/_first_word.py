@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dspy_live.core.events import SPOKEN, Event
+from dspy_live.core.events import SPOKEN, Event, Token
+from dspy_live.core.outlet import Outlet, outlet_of
 from dspy_live.core.sink import Sink
 
 
@@ -24,6 +25,9 @@ class FirstWord:
         self.spoke = False
         self.room = sink.room
         self.push = self._first
+
+    def outlet(self, token: Token | None) -> Outlet | None:
+        return outlet_of(self._sink, token) if self.spoke else None
 
     def _first(self, event: Event) -> bool:
         if type(event) not in SPOKEN:

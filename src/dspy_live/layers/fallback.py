@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import ConfigurationError, Overloaded
@@ -58,7 +58,7 @@ class Fallback:
         return FallbackStatistics(self._calls, tuple(self._tried), self._failed)
 
     def __call__(self, service: Service) -> Service:
-        def following(failure: Exception, attempt: int) -> tuple[Service, float] | None:
+        def following(call: Call, failure: Exception, attempt: int) -> tuple[Service, float] | None:
             if not self.when(failure):
                 return None
             if attempt > len(self.others):
@@ -67,8 +67,8 @@ class Fallback:
             self._tried[attempt - 1] += 1
             return self.others[attempt - 1], 0.0
 
-        async def fallen_back(call: Call, sink: Sink) -> Result:
+        def fallen_back(call: Call, sink: Sink) -> Coroutine[Any, Any, Result]:
             self._calls += 1
-            return await attempts(call, sink, service, following)
+            return attempts(call, sink, service, following)
 
         return fallen_back

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from dspy_live.core.call import Call
 from dspy_live.core.events import Result
@@ -86,21 +86,23 @@ class Retry:
             return RetryStatistics(**self._counts, budget_left=left)
 
     def __call__(self, service: Service) -> Service:
-        async def retried(call: Call, sink: Sink) -> Result:
+        def following(call: Call, failure: Exception, attempt: int) -> tuple[Service, float] | None:
+            delay = self._delay(call, failure, attempt)
+            return None if delay is None else (service, delay)
+
+        def retried(call: Call, sink: Sink) -> Coroutine[Any, Any, Result]:
             with self._lock:
                 self._counts["calls"] += 1
-
-            def following(failure: Exception, attempt: int) -> tuple[Service, float] | None:
-                delay = self._delay(call, failure, attempt)
-                return None if delay is None else (service, delay)
-
-            result = await attempts(call, sink, service, following)
-            if self._budget is not None:
-                with self._lock:
-                    self._budget.deposit(loop_now())
-            return result
+            answered = attempts(call, sink, service, following)
+            return answered if self._budget is None else self._paying(self._budget, answered)
 
         return retried
+
+    async def _paying(self, budget: RetryBudget, answered: Coroutine[Any, Any, Result]) -> Result:
+        result = await answered
+        with self._lock:
+            budget.deposit(loop_now())
+        return result
 
     def _delay(self, call: Call, failure: Exception, attempt: int) -> float | None:
         """Seconds to wait before the next attempt, or ``None`` when there is to be none."""

@@ -9,7 +9,8 @@ from typing import ClassVar
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import ConfigurationError, FirstTokenTimeout, IdleTimeout
-from dspy_live.core.events import SPOKEN, Event, Result
+from dspy_live.core.events import SPOKEN, Event, Result, Token
+from dspy_live.core.outlet import Outlet, outlet_of
 from dspy_live.core.service import Service
 from dspy_live.core.sink import Sink
 from dspy_live.runtime.scope import Scope
@@ -99,6 +100,7 @@ class _SilenceSink:
 
     # ``push`` is an attribute, so that it can be exchanged at the first word.
     __slots__ = (
+        "_elsewhere",
         "_layer",
         "_loop",
         "_now",
@@ -123,6 +125,7 @@ class _SilenceSink:
         self._paused = 0
         self._paused_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._elsewhere: Callable[[], float] | None = None
         self.push = self._first
         self._set(layer.first_token)
 
@@ -140,6 +143,21 @@ class _SilenceSink:
     def _next(self, event: Event) -> bool:
         self._since = self._now()
         return self._sink.push(event)
+
+    def outlet(self, token: Token | None) -> Outlet | None:
+        outlet = outlet_of(self._sink, token) if self._spoke else None
+        if outlet is not None and self._layer.idle is not None:
+            outlet.watches.append(self)
+        return outlet
+
+    def heard_elsewhere(self, heard: Callable[[], float]) -> None:
+        """See :class:`~dspy_live.core.outlet.Watch`."""
+        self._elsewhere = heard
+
+    def heard_at(self, when: float) -> None:
+        """See :class:`~dspy_live.core.outlet.Watch`."""
+        self._elsewhere = None
+        self._since = max(self._since, when)
 
     async def room(self) -> None:
         """Wait for room, which is no silence. Several sources may wait at once."""
@@ -175,6 +193,8 @@ class _SilenceSink:
             return
         limit = self._layer.idle if self._spoke else self._layer.first_token
         assert limit is not None
+        if self._elsewhere is not None:
+            self._since = max(self._since, self._elsewhere())
         left = self._since + limit - self._now()
         if left > 0:
             self._set(left)

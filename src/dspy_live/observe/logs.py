@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from dspy_live.core.errors import ConfigurationError
+from dspy_live.observe.console import Console
 from dspy_live.observe.prompts import PromptHider
 from dspy_live.observe.redact import redact
 from dspy_live.runtime.log_context import level_of_dspy_settings, when_programs_are_loaded
@@ -63,7 +64,7 @@ def setup_logging(
     number = _level_of(level)
     if prompts not in ("show", "hide"):
         raise ConfigurationError(f"prompts must be 'show' or 'hide'; got {prompts!r}")
-    console: logging.Handler = _Console(stream)
+    console: logging.Handler = Console(stream)
     handlers = [(console, bool(json), _is_terminal(stream))]
     if file is not None:
         handlers.append((_file_handler(Path(file), rotate, keep), json is not False, False))
@@ -146,23 +147,6 @@ def _size(rotate: int | str) -> int:
             f"rotate must be a size such as '10 MB', a number of bytes, 'daily' or 'hourly'; got {rotate!r}"
         )
     return size
-
-
-class _Console(logging.StreamHandler[TextIO]):
-    """Takes progress bars out of the way of each line and draws them again below it."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        tqdm = getattr(sys.modules.get("tqdm"), "tqdm", None)
-        if not getattr(tqdm, "_instances", None):
-            super().emit(record)
-            return
-        with tqdm.external_write_mode(self.stream):  # type: ignore[union-attr]
-            super().emit(record)
-
-    def flush(self) -> None:
-        """Standard error writes each line itself."""
-        if not getattr(self.stream, "line_buffering", False):
-            super().flush()
 
 
 class _WriteFailure:

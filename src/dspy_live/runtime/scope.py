@@ -46,7 +46,7 @@ class Scope:
 
     def enter(self) -> None:
         """What ``async with`` does at its beginning, as a plain call."""
-        task = self._task = asyncio.current_task()
+        task = self._task = asyncio.current_task(self._loop)  # without a loop it asks the system for the process's id
         if task is None:
             raise RuntimeError("a scope guards a task; it was entered outside of any")
         self._before = task.cancelling()

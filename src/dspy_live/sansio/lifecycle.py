@@ -34,6 +34,9 @@ LM: Table = {"new": _ANY, "running": _ANY}
 """An LM's call: text as it comes, or none."""
 
 
+_NONE: frozenset[tuple[int, str]] = frozenset()
+
+
 class Lifecycle:
     """Checks the events of one call, one after the other.
 
@@ -47,8 +50,8 @@ class Lifecycle:
         self._table = table
         self._state: State = "new"
         self._row = table["new"]
-        self.complete: set[tuple[int, str]] = set()
-        """The LM call and the name of each field that is silent now; always the same set."""
+        self.complete: frozenset[tuple[int, str]] = _NONE
+        """The LM call and the name of each field that is silent now."""
 
     @property
     def state(self) -> State:
@@ -76,15 +79,15 @@ class Lifecycle:
             if complete and (event.lm_call, event.field) in complete:
                 self._refuse_field(event)
             if event.last:
-                complete.add((event.lm_call, event.field))
+                self.complete |= {(event.lm_call, event.field)}
         elif isinstance(event, Partial):
             if (event.lm_call, event.field) in complete:
                 self._refuse_field(event)
             if event.final:
-                complete.add((event.lm_call, event.field))
-        elif isinstance(event, Restart):
+                self.complete |= {(event.lm_call, event.field)}
+        elif complete and isinstance(event, Restart):
             void = [key for key in complete if key[0] == event.lm_call and (not event.fields or key[1] in event.fields)]
-            complete.difference_update(void)
+            self.complete = complete.difference(void)
 
     def _refuse_field(self, event: Token | Partial) -> None:
         raise LifecycleError(

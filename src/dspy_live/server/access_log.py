@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.types import Scope
 
 from dspy_live.core.errors import ConfigurationError
+from dspy_live.observe.console import write_plain
 from dspy_live.server.log_fields import log_fields
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class AccessLog:
             fields["run"] = request.run_id
         fields["bytes"] = request.sent
         fields["tokens"] = totals.total_tokens if totals is not None else 0
-        _write(fields)
+        _write(fields, request.program)
 
     def socket(self, scope: Scope, status: int, key: str, born: float) -> None:
         """Log a WebSocket that is closed, or was refused."""
@@ -82,8 +83,12 @@ def _fields(scope: Scope, method: str, status: int, born: float, key: str) -> di
 _LINE = "%s %s %d in %.1f ms"
 
 
-def _write(fields: dict[str, Any]) -> None:
+def _write(fields: dict[str, Any], program: str = "") -> None:
     if not log.isEnabledFor(logging.INFO):
+        return
+    # The other texts are of our own making.
+    texts = (fields["method"], fields["path"], fields["client"], fields["key"], program)
+    if write_plain(log, logging.INFO, "request", fields, texts):
         return
     args = (fields["method"], fields["path"], fields["status"], fields["duration_ms"])
     extra = log_fields("request", plain=True, **fields)

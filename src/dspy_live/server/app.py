@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -51,7 +50,6 @@ if TYPE_CHECKING:
 
 MAX_BODY = 10_000_000
 KEEP_RUNS = 300.0
-_UNNAMED = nullcontext()
 _WEBSOCKET = re.compile(r"(?:/programs/(?P<program>[^/]+))?/ws")
 
 
@@ -202,8 +200,13 @@ class App:
                 if refusal is not None:
                     raise refusal
                 request.key = self.keys.check(scope, query=route.query_key, wants=route.wants)
-            if not (route.of_run and self.siblings is not None and await self.siblings.serve(request)):
-                with self._called(request):
+            if route.of_run and self.siblings is not None and await self.siblings.serve(request):
+                return
+            name = request.header(runs.CLIENT_RUN_ID) if scope["method"] == "POST" else None
+            if name is None:
+                await route.handler(request)
+            else:
+                with self.runs.called(name, request.run_id, request.key):  # a run is found by its client's name for it
                     await route.handler(request)
         except ClientGone:
             return
@@ -219,11 +222,6 @@ class App:
     async def serve_forwarded(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve an HTTP request that another worker has taken; that one logs it."""
         await self._http(Request(self, scope, receive, send), None)
-
-    def _called(self, request: Request) -> AbstractContextManager[None]:
-        """Let a run be found by its client's own name for it."""
-        name = request.header(runs.CLIENT_RUN_ID) if request.scope["method"] == "POST" else None
-        return _UNNAMED if name is None else self.runs.called(name, request.run_id, request.key)
 
     def _check_origin(self, request: Request) -> Forbidden | None:
         # Open routes give nothing of anybody's, and the page at / must be able to start and to say what is wrong.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import ConfigurationError, LifecycleError, LMBadReply, LMTruncated, NotFound
-from dspy_live.core.events import Predicted
+from dspy_live.core.events import Predicted, Result
 from dspy_live.core.schema import Schema
 from dspy_live.core.service import Layer, Service, compose
 from dspy_live.core.sink import Sink
@@ -63,13 +63,21 @@ class ServedProgram:
         try:
             result = await self.service(call, sink)
         except LMBadReply as exc:
-            if totals.truncated:
-                raise _truncated("it could not be read as the program's output") from exc
+            self.explain(exc, totals)
             raise
+        return self.prediction(result, totals)
+
+    def prediction(self, result: Result, totals: RunTotals) -> Predicted:
+        """Return what :meth:`run` returns for the service's result."""
         if not isinstance(result, Predicted):
             raise LifecycleError("the run ended without a prediction")
         self.check_whole(result, totals)
         return result
+
+    def explain(self, error: LMBadReply, totals: RunTotals) -> None:
+        """Raise :class:`LMTruncated` where a reply could not be read because it was cut."""
+        if totals.truncated:
+            raise _truncated("it could not be read as the program's output") from error
 
     def check_whole(self, result: Predicted, totals: RunTotals) -> None:
         """Raise :class:`LMTruncated` where a reply of the run was cut and an output is empty that must not be."""

@@ -284,8 +284,9 @@ def test_a_thread_whose_runs_loop_has_been_closed_uses_the_io_loop() -> None:
 
         def check(self) -> None: ...
 
-        def on_stop(self, callback: Any) -> Any:
-            return lambda: None
+        def on_stop(self, callback: Any) -> None: ...
+
+        def forget(self, callback: Any) -> None: ...
 
     loop = asyncio.new_event_loop()
     place: Any = Place()

@@ -63,14 +63,13 @@ class Outer(dspy.Module):  # type: ignore[misc,unused-ignore]
 def entered(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """For each call of a module: whether it was called the shorter way."""
     found: list[bool] = []
-    own = modules._entered
+    own = modules.is_quiet
 
-    def noted(called: Any) -> Any:
-        token = own(called)
-        found.append(token is not None)
-        return token
+    def noted(called: Any, here: Any) -> bool:
+        found.append(own(called, here))
+        return found[-1]
 
-    monkeypatch.setattr(modules, "_entered", noted)
+    monkeypatch.setattr(modules, "is_quiet", noted)
     return found
 
 
@@ -107,7 +106,8 @@ def test_callbacks_of_modules_and_of_the_settings_are_called(execution: Any, ent
     with dspy.context(callbacks=[heard]):
         run(Outer(), execution, said="yes")
     assert heard.modules == ["Inner"] * 2 + ["Outer", "Inner", "Inner"]
-    assert entered == [True, False, False, False, False, False]
+    assert entered[0]
+    assert not any(entered[1:])
 
 
 def test_a_wrapper_around_the_call_of_modules_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,6 +124,29 @@ def test_a_wrapper_around_the_call_of_modules_is_called(monkeypatch: pytest.Monk
     run(Outer(), "native", said="yes")
     assert calls == ["Outer", "Inner", "Inner"] * 2
     assert dspy.Module.acall is wrapper
+
+
+class Brief(dspy.Predict):  # type: ignore[misc,unused-ignore]
+    async def acall(self, **inputs: Any) -> Any:
+        return dspy.Prediction(
+            answer=f"{inputs['question']} said by {[type(m) for m in dspy.settings.caller_modules or ()]}"
+        )
+
+
+def test_methods_of_a_programs_own_are_called_first(entered: list[bool]) -> None:
+    """The program of a run is awaited past ``acall``, unless it has one of its own."""
+    assert run(Brief("question -> answer"), "native", question="?").answer == "? said by []"
+    inner = Inner()
+    object.__setattr__(inner, "acall", Outer().inner.acall)
+    assert run(inner, "native", said="yes").said == "yes"
+    assert inner.seen == []
+    assert entered == [True]
+
+
+def test_positional_arguments_are_refused_in_dspys_own_words() -> None:
+    program = asyncify(dspy.Predict("question -> answer"), runtime=Runtime(account=Account()), execution="native")
+    with pytest.raises(ValueError, match="Positional arguments are not allowed"):
+        asyncio.run(program("Paris?"))
 
 
 def test_outside_of_a_run_dspys_own_way_is_taken(entered: list[bool]) -> None:

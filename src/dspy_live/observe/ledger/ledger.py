@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 import time
 import weakref
 from collections.abc import Callable
+from operator import add
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, cast
 
 import orjson
 
@@ -25,7 +27,6 @@ from dspy_live.observe.ledger.uses import uses_of
 from dspy_live.observe.ledger.writer import Writer
 from dspy_live.observe.redact import MAX_SECRET, redact
 from dspy_live.runtime.books.account import Account, process_account
-from dspy_live.runtime.books.totals import Totals
 from dspy_live.runtime.home import home_file
 from dspy_live.sansio.quantities import seconds_of
 
@@ -96,12 +97,35 @@ def open_ledger(place: str | Path | None = None, *, contents: bool = False, keep
     return Ledger(backend, contents=contents, keep=keep)
 
 
-class _Running(NamedTuple):
-    """What is known of a run that has not ended: when it began, its sums, and the models and predictors it used."""
+_Counts = tuple[int, int, int, int, int, int, int, int, float, int]
+"""LM calls, cache hits, prompt, completion, total, cached, reasoning and estimated tokens, cost, unpriced calls."""
+_NO_COUNTS: _Counts = (0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0)
+_HIT: _Counts = (0, 1, 0, 0, 0, 0, 0, 0, 0.0, 0)
 
-    started: float
-    totals: Totals
-    used: set[tuple[str, str]]
+
+class _Running:
+    """What is known of a run whose first LM call has ended: when it began, its counts, what it used."""
+
+    __slots__ = ("counts", "started", "used")
+
+    def __init__(self, started: float, counts: _Counts, used: frozenset[tuple[str, str]]) -> None:
+        self.started = started
+        self.counts = counts
+        self.used = used
+        """Models and predictors."""
+
+
+def _counts_of(record: LMRecord) -> _Counts:
+    if record.cache == "hit":
+        return _HIT
+    usage, cost = record.usage, record.cost
+    if not usage:
+        return 1, 0, 0, 0, 0, 0, 0, 0, 0.0, 0
+    total = usage.total_tokens
+    return (
+        1, 0, usage.prompt_tokens, usage.completion_tokens, total, usage.cached_tokens, usage.reasoning_tokens,
+        total if usage.estimated else 0, 0.0 if cost is None else cost, 1 if cost is None else 0,
+    )  # fmt: skip
 
 
 class Ledger:
@@ -121,7 +145,9 @@ class Ledger:
         # Not a method of this object: the writer's thread would hold it, and it could never be garbage.
         self.writer = Writer(backend, None if keep is None else functools.partial(prune, backend, keep))
         self._contents = contents
-        self._running: dict[str, _Running] = {}
+        # When a run began; more from the end of its first LM call on.
+        self._running: dict[str, float | _Running] = {}
+        self._lock = threading.Lock()
         self._stop: Callable[[], None] | None = None
         weakref.finalize(self, Writer.close, self.writer, 2.0)
 
@@ -146,13 +172,11 @@ class Ledger:
     # A RunObserver.
 
     def run_started(self, call: Call) -> None:
-        self._running[call.id] = _Running(time.time(), Totals(), set())
+        self._running[call.id] = time.time()
 
     def lm_call_ended(self, record: LMRecord) -> None:
-        run = self._running.get(record.run)
-        if run is not None:
-            run.totals.add(record)
-            run.used.add((record.model, record.predictor))
+        if record.run in self._running:
+            self._count(record)
         usage = record.usage
         asked = record.cache != "hit"
         self.writer.call(
@@ -161,20 +185,31 @@ class Ledger:
                 record.latency, record.ttft, record.error, record.cache, usage.prompt_tokens, usage.completion_tokens,
                 usage.total_tokens, usage.cached_tokens, usage.reasoning_tokens,
                 usage.total_tokens if usage.estimated else 0, record.cost,
-                1 if asked and usage and record.cost is None else 0,
+                1 if asked and record.cost is None and usage else 0,
             )
         )  # fmt: skip
 
+    def _count(self, record: LMRecord) -> None:
+        counts, used = _counts_of(record), (record.model, record.predictor)
+        with self._lock:  # calls of one run may end on several threads
+            running = self._running.get(record.run)
+            if type(running) is float:
+                self._running[record.run] = _Running(running, counts, frozenset((used,)))
+            elif isinstance(running, _Running):
+                running.counts = cast("_Counts", tuple(map(add, running.counts, counts)))
+                if used not in running.used:
+                    running.used |= {used}
+
     def run_ended(self, record: RunRecord) -> None:
         call, error = record.call, record.error
-        running = self._running.pop(call.id, None) or _Running(time.time() - record.duration, Totals(), set())
-        started, total = running.started, running.totals
+        running = self._running.pop(call.id, None)
+        if not isinstance(running, _Running):
+            started = time.time() - record.duration if running is None else running
+            running = _Running(started, _NO_COUNTS, frozenset())
         self.writer.run(
             (
-                call.id, call.program, call.key, started, record.duration, record.ttft,
-                None if error is None else type(error).__name__, total.api_calls, total.cache_hits,
-                total.prompt_tokens, total.completion_tokens, total.total_tokens, total.cached_tokens,
-                total.reasoning_tokens, total.estimated_tokens, total.total_cost, total.unpriced_calls,
+                call.id, call.program, call.key, running.started, record.duration, record.ttft,
+                None if error is None else type(error).__name__, *running.counts,
                 self._content(call.inputs), self._content(record.outputs), uses_of(running.used),
             )
         )  # fmt: skip

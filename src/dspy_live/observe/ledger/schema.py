@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from dspy_live.observe.ledger.sums import addition, creation
+from dspy_live.observe.ledger.sums import addition, creation, gating
 from dspy_live.observe.ledger.uses import MIGRATION
 
 Dialect = Literal["sqlite", "postgres"]
@@ -92,6 +92,7 @@ STEPS: tuple[tuple[Statement, ...], ...] = (
             "(writer TEXT PRIMARY KEY, batch TEXT NOT NULL, written DOUBLE PRECISION)"
         },
     ),
+    (*gating("runs"), *gating("lm_calls")),
 )
 
 
@@ -103,9 +104,9 @@ def in_dialect(statement: Statement, dialect: Dialect) -> str:
 
 
 def insert(table: str, columns: list[str], rows: int) -> str:
-    """Return the statement that inserts so many rows, with a mark for each value."""
-    marks = "(" + ", ".join("?" * len(columns)) + ")"
-    return f"INSERT OR IGNORE INTO {table} ({', '.join(columns)}) VALUES {', '.join([marks] * rows)}"
+    """Return SQLite's statement that inserts so many rows, with a mark for each value; their writer sums them up."""
+    marks = "(" + ", ".join("?" * len(columns)) + ", 1)"
+    return f"INSERT OR IGNORE INTO {table} ({', '.join(columns)}, summed) VALUES {', '.join([marks] * rows)}"
 
 
 def insert_json(table: str, columns: list[str]) -> str:

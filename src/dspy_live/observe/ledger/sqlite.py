@@ -22,14 +22,16 @@ from dspy_live.observe.ledger.schema import (
     in_dialect,
     insert,
 )
+from dspy_live.observe.ledger.sums import SUMS, Table, summing
 
 # Many rows to a statement: the driver gives up the interpreter's lock once for each statement, each time to wait for
 # it again, up to 5 ms beside a busy event loop. 64 rows bind 1216 values; SQLite takes 32,766.
-_SIZES = (64, 8, 1)
-_INSERTS = {
-    table: [(n, insert(table, columns, n)) for n in _SIZES]
-    for table, columns in (("runs", RUN_COLUMNS), ("lm_calls", CALL_COLUMNS))
+_SIZES = (64, 16, 4, 1)
+_INSERTS: dict[Table, list[tuple[int, str]]] = {
+    "runs": [(n, insert("runs", RUN_COLUMNS, n)) for n in _SIZES],
+    "lm_calls": [(n, insert("lm_calls", CALL_COLUMNS, n)) for n in _SIZES],
 }
+_SUMMING = {table: summing(table) for table in SUMS}
 
 LOCK_TIMEOUT = 10.0
 """Seconds that a statement waits for another process's lock."""
@@ -80,8 +82,10 @@ class SQLiteBackend:
 
     def write(self, runs: Sequence[Row], calls: Sequence[Row]) -> None:
         with self._transaction() as connection:
-            _insert(connection, "runs", runs)
-            _insert(connection, "lm_calls", calls)
+            if runs:
+                _insert(connection, "runs", runs)
+            if calls:
+                _insert(connection, "lm_calls", calls)
 
     def read(self, statement: str, parameters: Sequence[Any] = ()) -> list[Row]:
         with self._reading, self._failing_as_os_error():
@@ -120,6 +124,9 @@ class SQLiteBackend:
         connection = sqlite3.connect(self.path, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False)
         # NORMAL: a commit survives the end of the process; after a power cut the last ones may be gone.
         connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA temp_store = MEMORY")
+        for of_a_batch in _SUMMING.values():
+            connection.execute(of_a_batch.table)
         return connection
 
     @contextlib.contextmanager
@@ -180,9 +187,15 @@ class SQLiteBackend:
         return int(found)
 
 
-def _insert(connection: sqlite3.Connection, table: str, rows: Sequence[Row]) -> None:
+def _insert(connection: sqlite3.Connection, table: Table, rows: Sequence[Row]) -> None:
+    """Insert rows and add them to the sums. Those that are there already are left out of both."""
+    summing = _SUMMING[table]
+    newest = connection.execute(summing.newest).fetchone()
     done = 0
     for size, statement in _INSERTS[table]:
         while len(rows) - done >= size:
             connection.execute(statement, list(chain.from_iterable(rows[done : done + size])))
             done += size
+    connection.execute(summing.gather, newest)
+    for statement in summing.add:
+        connection.execute(statement)

@@ -3,7 +3,9 @@
 A day's are kept for each program, key, model, predictor and error, an hour's for all together, and some for what is
 asked often: the models and predictors by the hour, the runs that used one.
 
-The database keeps them itself, with triggers: whoever inserts a row, its sums change in the same transaction.
+Whoever inserts a row, its sums change in the same transaction. PostgreSQL keeps them with a trigger for each statement.
+SQLite's triggers are for each row and take longer than the row itself: there the writer of many rows sums them up once
+and marks them as ``summed``; a trigger is left for rows without that mark, which a process of an older version inserts.
 """
 
 from __future__ import annotations
@@ -134,6 +136,58 @@ def addition(table: Table) -> list[Statement]:
     return [*statements, *_filled(table, LATER[table])]
 
 
+def gating(table: Table) -> list[Statement]:
+    """Return SQLite's statements that let its trigger leave rows alone which are marked as summed up already."""
+    unmarked = _sqlite_trigger(table, KEPT[table]).replace(" BEGIN ", " WHEN NEW.summed IS NULL BEGIN ", 1)
+    statements = (f"ALTER TABLE {table} ADD COLUMN summed INTEGER", f"DROP TRIGGER {table}_summed", unmarked)
+    return [{"sqlite": statement} for statement in statements]
+
+
+def summing(table: Table) -> Summing:
+    """Return SQLite's statements that sum up the newest rows of ``table``."""
+    sums, place = SUMS[table], f"temp.new_{table}"
+    names = tuple(dict.fromkeys(name for kept in KEPT[table] for name in kept.names))
+    columns = ", ".join(("start", *names, *sums.added))
+    told = (bucket(sums.time, HOUR, "sqlite"), *(_named(name, "") for name in names))
+    once = ", ".join((*told, *(f"SUM({what.format('')})" for what in sums.added.values())))
+    return Summing(
+        f"CREATE TEMP TABLE new_{table} ({columns})",
+        f"SELECT COALESCE(MAX(rowid), 0) FROM {table}",
+        f"INSERT INTO {place} SELECT {once} FROM {table} WHERE rowid > ? GROUP BY {_numbers(len(told))}",
+        (*(_added_up(table, kept, place) for kept in KEPT[table]), f"DELETE FROM {place}"),
+    )
+
+
+class Summing(NamedTuple):
+    """SQLite's statements for the rows of one batch, all of one transaction.
+
+    Args:
+        table: makes a table of the connection's own, for the sums of a batch by hour and by all names.
+        newest: asks for the row before the batch.
+        gather: fills that table with the sums of the rows after it.
+        add: add these to all sums that are kept, and empty the table.
+    """
+
+    table: str
+    newest: str
+    gather: str
+    add: tuple[str, ...]
+
+
+def _added_up(table: Table, kept: Kept, place: str) -> str:
+    told = (f"start / {kept.size} * {kept.size}", *kept.names)
+    added = (f"SUM({name})" for name in SUMS[table].added)
+    return (
+        f"INSERT INTO {place_of(table, kept)} SELECT {', '.join((*told, *added))} FROM {place} WHERE true "
+        f"GROUP BY {_numbers(len(told))} {_on_conflict(table, kept, 'sqlite')}"
+    )
+
+
+def _numbers(count: int) -> str:
+    """The first so many columns of a query."""
+    return ", ".join(str(n + 1) for n in range(count))
+
+
 def _filled(table: Table, kept: tuple[Kept, ...]) -> list[Statement]:
     return [{dialect: adding(table, one, dialect, table) for dialect in ("sqlite", "postgres")} for one in kept]
 
@@ -157,7 +211,7 @@ def adding(table: Table, kept: Kept, dialect: str, rows: str, where: str = "WHER
     start = bucket(sums.time, kept.size, dialect)
     names = [_named(name, "") for name in kept.names]
     added = [f"SUM({what.format('')})" for what in sums.added.values()]
-    count = ", ".join(str(n + 1) for n in range(1 + len(names)))
+    count = _numbers(1 + len(names))
     return (
         f"INSERT INTO {place_of(table, kept)} SELECT {', '.join([start, *names, *added])} "
         f"FROM {rows} {where} GROUP BY {count} ORDER BY {count} {_on_conflict(table, kept, dialect)}"

@@ -6,7 +6,7 @@ run has used a model, a predictor, or both together.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from functools import lru_cache
 
 _BETWEEN, _AROUND = "\t", "\n"
 _NO_MARKS = str.maketrans(_BETWEEN + _AROUND, "  ")
@@ -27,9 +27,10 @@ MIGRATION = (
 """The step that adds the text to the runs of an older ledger."""
 
 
-def uses_of(pairs: Iterable[tuple[str, str]]) -> str:
+@lru_cache(maxsize=256)
+def uses_of(pairs: frozenset[tuple[str, str]]) -> str:
     """Return the text for a run that has used these models by these predictors."""
-    return "".join(_piece(model, predictor) for model, predictor in sorted(set(pairs)))
+    return "".join(_piece(model, predictor) for model, predictor in sorted(pairs))
 
 
 def piece_of(model: str | None, predictor: str | None) -> str:

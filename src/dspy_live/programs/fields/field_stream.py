@@ -9,6 +9,7 @@ import msgspec
 
 from dspy_live.core.call import Origin
 from dspy_live.core.events import Event, Partial, Reasoning, Restart, TextDelta, Token, Usage
+from dspy_live.core.outlet import Outlet, outlet_of
 from dspy_live.core.sink import Pen, pen_of
 from dspy_live.programs.fields.formats import parser_for, text_fields_of
 from dspy_live.sansio.fields import FieldEvent, FieldText
@@ -54,7 +55,7 @@ class FieldStream:
     """
 
     __slots__ = ("_adapter", "_parser", "_pen", "_pen_field", "_right", "_run", "_said", "_signature", "_thinking",
-                 "_thought", "_usage", "_verify", "origin", "room")  # fmt: skip
+                 "_thought", "_verify", "origin", "room")  # fmt: skip
 
     def __init__(
         self,
@@ -70,7 +71,6 @@ class FieldStream:
         self._adapter = adapter
         self._signature = signature
         self._parser = parser_for(adapter, signature)
-        self._usage = CallUsageSink(run, origin)
         # Text of fields as the adapter has read them, where other text was said; None for a field taken back.
         self._right: dict[str, str | None] = {}
         self._said = False
@@ -99,11 +99,26 @@ class FieldStream:
             return self._reason(event.text) if event.text else True
         if isinstance(event, Restart):
             return self._restart(event.reason)
-        return self._usage.push(event) if isinstance(event, Usage) else self._run.push(event)
+        return self.usage_sink().push(event) if isinstance(event, Usage) else self._run.push(event)
+
+    def outlet(self, token: Token | None) -> Outlet | None:
+        """Return the outlet of the field that was told of last, while it is open and more of its text may follow."""
+        plain = None if self._parser is None else self._parser.plain()
+        if plain is None or plain.field != self._pen_field:
+            return None
+        outlet = outlet_of(self._run, Token("", plain.field, self.origin.predictor, self.origin.lm_call))
+        if outlet is not None:
+            outlet.stop, outlet.lines, outlet.escapes = plain.stop, plain.lines, plain.escapes
+            outlet.passed.append(plain.write)
+            outlet.feed = self._hold
+        return outlet
+
+    def _hold(self, text: str) -> None:
+        self.push(TextDelta(text))
 
     def usage_sink(self) -> CallUsageSink:
         """Return a sink for the other completions of this call, whose words nobody takes."""
-        return self._usage
+        return CallUsageSink(self._run, self.origin)
 
     def finish(self, reply: str) -> None:
         """The reply is complete: release what was held back.

@@ -81,6 +81,8 @@ def current_stream(run: Run) -> FieldStream | None:
 
 def _stream(run: Run, origin: Origin, messages: Any, kind: type[FieldStream]) -> FieldStream:
     found = run.formatted.pop(id(messages), None)
+    if not run.formatted:
+        run.formatted.clear()  # which frees the table of an empty dictionary, too
     verify = None
     if found is not None and found[0] is messages:
         adapter, signature = found[1], found[2]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 from dspy_live.core.call import Call
-from dspy_live.core.events import Completion, Event, Reasoning, Result, TextDelta, Usage
+from dspy_live.core.events import Completion, Event, Reasoning, Result, TextDelta, Token, Usage
+from dspy_live.core.outlet import Outlet, outlet_of
 from dspy_live.core.service import Service
 from dspy_live.core.sink import Sink
 from dspy_live.core.usage import NOTHING, CacheUse, Expected, LMRecord, LMUsage
@@ -50,7 +52,9 @@ class Booking:
     def __call__(self, service: Service) -> Service:
         async def booked(call: Call, sink: Sink) -> Result:
             use, self._next_use = self._next_use, "off"
-            meters = await self.account.admit_async(call.meters, lambda: self._expected(call))
+            meters = self.account.in_force(call.meters)
+            if meters:
+                meters = await self.account.admit_async(meters, partial(self._expected, call))
             reply_meter = _ReplyMeter(sink)
             try:
                 reply = await service(call, reply_meter)
@@ -58,25 +62,33 @@ class Booking:
                     raise TypeError(f"an LM's endpoint returns a Completion, not {reply!r}")
                 usage = _usage_of(reply.response, call)
             except BaseException as exc:
-                usage = _estimate(call, reply_meter.length) if reply_meter.first is not None else NOTHING
-                cost = self.account.price(self.model, usage) if usage else None
-                record = lm_record(
-                    call, self.model, usage, cost, use, error=self._name_of(exc), latency=reply_meter.elapsed(),
-                    ttft=reply_meter.first, streamed=call.stream, server=self.server,
-                )  # fmt: skip
-                self.account.record(record, meters)
+                self.account.record(self._failed(call, use, reply_meter, exc), meters)
                 raise
             cost = reply.cost if reply.cost is not None else self.account.price(self.model, usage)
-            model, reasons = reply_facts(reply.response)
-            record = lm_record(
-                call, self.model, usage, cost, use, latency=reply_meter.elapsed(), ttft=reply_meter.first,
-                streamed=call.stream, response_model=model, finish_reasons=reasons, server=self.server,
-            )  # fmt: skip
+            record = self._answered(call, use, reply_meter, usage, cost, reply)
             self.account.record(record, meters)
-            sink.push(usage_event(call, self.model, usage, cost, truncated=is_cut(reasons)))
+            truncated = is_cut(record.finish_reasons)
+            sink.push(usage_event(call, self.model, usage, cost, truncated=truncated))
             return Completion(reply.response, cost)
 
         return booked
+
+    def _failed(self, call: Call, use: CacheUse, reply_meter: _ReplyMeter, exc: BaseException) -> LMRecord:
+        usage = _estimate(call, reply_meter.length) if reply_meter.first is not None else NOTHING
+        cost = self.account.price(self.model, usage) if usage else None
+        return lm_record(
+            call, self.model, usage, cost, use, error=self._name_of(exc), latency=reply_meter.elapsed(),
+            ttft=reply_meter.first, streamed=call.stream, server=self.server,
+        )  # fmt: skip
+
+    def _answered(
+        self, call: Call, use: CacheUse, reply_meter: _ReplyMeter, usage: LMUsage, cost: float | None, reply: Completion
+    ) -> LMRecord:
+        model, reasons = reply_facts(reply.response)
+        return lm_record(
+            call, self.model, usage, cost, use, latency=reply_meter.elapsed(), ttft=reply_meter.first,
+            streamed=call.stream, response_model=model, finish_reasons=reasons, server=self.server,
+        )  # fmt: skip
 
     def _expected(self, call: Call) -> Expected:
         prompt = LMUsage.estimate(prompt_length(call.inputs.get("messages") or ()), 0).prompt_tokens
@@ -107,6 +119,15 @@ class _ReplyMeter:
             if self.first is None:
                 self.first = self._now() - self._started
         return self._sink.push(event)
+
+    def outlet(self, token: Token | None) -> Outlet | None:
+        outlet = None if self.first is None else outlet_of(self._sink, token)
+        if outlet is not None:
+            outlet.passed.append(self._passed)
+        return outlet
+
+    def _passed(self, text: str) -> None:
+        self.length += len(text)
 
     def elapsed(self) -> float:
         """Return the seconds since the request was sent."""

@@ -6,7 +6,10 @@ was given an endpoint of its own (the simulated LM, a user's Service) that one.
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dspy.utils.exceptions import LMNotConfiguredError
@@ -34,8 +37,8 @@ if TYPE_CHECKING:
 _OPENAI = "https://api.openai.com/v1"
 # lm15's names of the providers whose wire is OpenAI's without a difference that we would have to know.
 _SAME_WIRE = frozenset({"openai-chat", "vllm", "ollama", "groq", "openrouter", "deepseek"})
-# Client settings that only DSPy's engines carry out.
-_NOT_OURS = ("custom_llm_provider", "api_version", "azure_ad_token_provider")
+# Settings that only DSPy's engines carry out.
+_NOT_OURS = ("prompt_cache", "custom_llm_provider", "api_version", "azure_ad_token_provider")
 
 
 def endpoint_for(lm: LM, lm_call: LMCall) -> Service:
@@ -76,10 +79,9 @@ def _is_fast(lm: LM, lm_call: LMCall) -> bool:
     return (
         lm.model_type == "chat"
         and lm_call.chat
-        and isinstance(lm.__dict__.get("_engine_spec", "auto"), str)
-        and lm.__dict__.get("_engine_spec", "auto") == "auto"
-        and inputs.get("prompt_cache") is None
-        and all(inputs.get(key) is None for key in _NOT_OURS)
+        and isinstance(engine := lm.__dict__.get("_engine_spec", "auto"), str)
+        and engine == "auto"
+        and (inputs.keys().isdisjoint(_NOT_OURS) or all(inputs.get(key) is None for key in _NOT_OURS))
     )
 
 
@@ -116,7 +118,7 @@ def _find_route(lm: LM) -> _Route | None:
 
 
 def _openai(lm: LM, legacy: dict[str, Any], route: _Route) -> OpenAIEndpoint:
-    model, base, key_names, limit = route
+    base, key_names = route.base, route.key_names
     given = legacy.get("api_base") or legacy.get("base_url")
     if given is None and base is None:
         given = os.environ.get("OPENAI_API_BASE") or os.environ.get("OPENAI_BASE_URL")
@@ -130,21 +132,44 @@ def _openai(lm: LM, legacy: dict[str, Any], route: _Route) -> OpenAIEndpoint:
             "(dspy_live.sim_lm() is an LM that needs no key)",
             model=lm.model,
         )
-    extra = {**(legacy.get("headers") or {}), **(legacy.get("extra_headers") or {})}
+    asked = _Asked(lm.model, route, url, key, legacy.get("organization"), legacy.get("project"), legacy.get("timeout"))
+    if type(key) is str and type(url) is str and type(asked.timeout) in _PLAIN and legacy.keys().isdisjoint(_EXTRAS):
+        return _kept_endpoint(asked)
+    return _endpoint(asked, legacy)
+
+
+class _Asked(NamedTuple):
+    """The settings that most endpoints are made of."""
+
+    lm: str
+    route: _Route
+    url: str
+    key: Any
+    organization: Any
+    project: Any
+    timeout: Any
+
+
+_PLAIN = (type(None), int, float)
+_EXTRAS = ("headers", "extra_headers", "extra_query")
+
+
+def _endpoint(asked: _Asked, extras: Mapping[str, Any] = MappingProxyType({})) -> OpenAIEndpoint:
+    extra = {**(extras.get("headers") or {}), **(extras.get("extra_headers") or {})}
     headers = chat_headers(
-        key,
-        stream=False,
-        organization=legacy.get("organization"),
-        project=legacy.get("project"),
-        extra=extra or None,
+        asked.key, stream=False, organization=asked.organization, project=asked.project, extra=extra or None
     )
-    address = chat_url(url, legacy.get("extra_query"))
-    return OpenAIEndpoint(address, headers, model, _timeouts(legacy), lm.model, limit)
+    address = chat_url(asked.url, extras.get("extra_query"))
+    model, limit = asked.route.model, asked.route.limit
+    return OpenAIEndpoint(address, headers, model, _timeouts(asked.timeout), asked.lm, limit)
 
 
-def _timeouts(legacy: dict[str, Any]) -> Timeouts:
+# An endpoint has no state, so that one does for all calls of the same settings.
+_kept_endpoint = functools.lru_cache(maxsize=64)(_endpoint)
+
+
+def _timeouts(timeout: Any) -> Timeouts:
     """``timeout`` is DSPy's: a number of seconds, or an object with ``connect`` and ``read`` such as httpx's."""
-    timeout = legacy.get("timeout")
     connect: float | None = 10.0
     read: float | None = None
     if isinstance(timeout, (int, float)) and not isinstance(timeout, bool):

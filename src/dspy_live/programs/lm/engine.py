@@ -6,12 +6,13 @@ All of it is asynchronous, and none of it runs code of the user's, so that it ma
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
 
 from dspy_live.core.call import Call, Origin
 from dspy_live.core.errors import BudgetExceeded, Stop
-from dspy_live.core.events import Event, Reasoning, TextDelta, Usage
-from dspy_live.core.service import compose
+from dspy_live.core.events import Event, Reasoning, Result, TextDelta, Usage
+from dspy_live.core.service import Service, compose
 from dspy_live.core.sink import DISCARD, Sink
 from dspy_live.core.usage import NOTHING
 from dspy_live.programs.cache import access as cache_access
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
     from dspy_live.programs.run.run import Run
 
 
-async def answer(lm: LM, lm_call: LMCall, run: Run | None, origin: Origin, stream: FieldStream | None) -> CallResult:
+def answer(
+    lm: LM, lm_call: LMCall, run: Run | None, origin: Origin, stream: FieldStream | None
+) -> Coroutine[Any, Any, CallResult]:
     """Answer one LM call: from the cache, else from the endpoint inside of the LM's layers.
 
     Raises DSPy's own ``LMError``s, :class:`~dspy_live.core.errors.BudgetExceeded` and other errors of the layers;
@@ -41,8 +44,8 @@ async def answer(lm: LM, lm_call: LMCall, run: Run | None, origin: Origin, strea
     connection at once.
     """
     if run is None:
-        return await _answer(lm, lm_call, None, default_runtime(), origin, None)
-    return await run.part(_answer(lm, lm_call, run, run.runtime, origin, stream))
+        return _answer(lm, lm_call, None, default_runtime(), origin, None)
+    return run.part(_answer(lm, lm_call, run, run.runtime, origin, stream))
 
 
 async def answer_once(lm: LM, lm_call: LMCall, run: Run | None, origin: Origin, sink: Sink | None = None) -> CallResult:
@@ -87,13 +90,18 @@ async def _answer(
         if run.full:  # while the reader is far behind, no LM is asked
             await sink.room()
             run.check()
-    if not lm_call.cache:
-        return await _asked(lm, lm_call, run, runtime, call, sink, stream)
-    if stream is None and not call.stream:
+    if lm_call.cache and stream is None and not call.stream:
         # A call that streams waits for no other: its reader wants the words as they come.
         async with cache_access.turn(lm, lm_call):
             return await _found_or_asked(lm, lm_call, run, runtime, call, sink, None)
-    return await _found_or_asked(lm, lm_call, run, runtime, call, sink, stream)
+    if lm_call.cache:
+        return await _found_or_asked(lm, lm_call, run, runtime, call, sink, stream)
+    try:  # what _asked() does, without a coroutine of its own: streams wait here by the thousand
+        first = await _service_of(lm, lm_call, runtime)(call, sink)
+        return await _completed(lm, lm_call, runtime, call, sink, stream, first)
+    except BaseException as exc:
+        _tell_failure(lm, lm_call, run, exc)
+        raise
 
 
 async def _found_or_asked(
@@ -122,31 +130,32 @@ async def _asked(
     sink: Sink,
     stream: FieldStream | None,
 ) -> CallResult:
-    """Ask the LM; a failure is told to DSPy where DSPy does not see it itself."""
     try:
-        return await _ask(lm, lm_call, runtime, call, sink, stream)
+        first = await _service_of(lm, lm_call, runtime)(call, sink)
+        return await _completed(lm, lm_call, runtime, call, sink, stream, first)
     except BaseException as exc:
-        error = _over_budget(run, exc) if isinstance(exc, BudgetExceeded) else exc
-        if not lm_call.once:
-            _hint_responses_api(lm, error)
-            _account_failed_call(lm, (), error)
-        if error is exc:
-            raise
+        _tell_failure(lm, lm_call, run, exc)
+        raise
+
+
+def _tell_failure(lm: LM, lm_call: LMCall, run: Run | None, exc: BaseException) -> None:
+    """Tell DSPy of a failure that it does not see itself. Raises the one that takes its place, where one does."""
+    error = _over_budget(run, exc) if isinstance(exc, BudgetExceeded) else exc
+    if not lm_call.once:
+        _hint_responses_api(lm, error)
+        _account_failed_call(lm, (), error)
+    if error is not exc:
         raise error from exc
 
 
-async def _ask(
-    lm: LM, lm_call: LMCall, runtime: Runtime, call: Call, sink: Sink, stream: FieldStream | None
+async def _completed(
+    lm: LM, lm_call: LMCall, runtime: Runtime, call: Call, sink: Sink, stream: FieldStream | None, first: Result
 ) -> CallResult:
     """Return as many completions as were asked for.
 
     An endpoint that answers with fewer, as those do that don't know ``n``, is asked again for each of the others.
     """
-    endpoint = endpoint_for(lm, lm_call)
-    service = compose(
-        endpoint, lm_layers(lm, runtime, looked_up=lm_call.cache, server=server_of(endpoint), once=lm_call.once)
-    )
-    result: CallResult = (await service(call, sink)).response  # type: ignore[union-attr]  # by the layer of DSPy's results
+    result: CallResult = first.response  # type: ignore[union-attr]  # by the layer of DSPy's results
     if stream is not None:
         stream.finish(first_output(result)[0])
         sink = stream.usage_sink()  # the first completion is the one that streams
@@ -159,6 +168,20 @@ async def _ask(
     call = call.but(inputs=lm_call.inputs, stream=_streams(lm, None))
     others = [(await service(call, sink)).response for _ in range(missing)]  # type: ignore[union-attr]
     return combine([result, *others], model_type=lm.model_type)
+
+
+def _service_of(lm: LM, lm_call: LMCall, runtime: Runtime) -> Service:
+    """Return the endpoint of the call inside of the LM's layers."""
+    endpoint = endpoint_for(lm, lm_call)
+    if lm_call.cache or runtime.lm_layers:  # layers that know of this one call, and a user's own
+        server = server_of(endpoint)
+        return compose(endpoint, lm_layers(lm, runtime, looked_up=lm_call.cache, server=server, once=lm_call.once))
+    made_of = (endpoint, runtime.account, lm.live, lm.model, lm.num_retries, lm_call.once)
+    kept = lm.kept_service
+    if kept is None or kept[0] != made_of:
+        service = compose(endpoint, lm_layers(lm, runtime, server=server_of(endpoint), once=lm_call.once))
+        kept = lm.kept_service = (made_of, service)
+    return kept[1]
 
 
 def _call_of(lm: LM, lm_call: LMCall, run: Run | None, origin: Origin, stream: FieldStream | None) -> Call:

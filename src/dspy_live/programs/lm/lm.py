@@ -90,9 +90,10 @@ class LM(dspy.LM):
     Raises what ``dspy.LM`` raises. Cancelling a call closes the connection to the LM at once.
     """
 
-    # A slot, not an entry of __dict__: an adopted LM shares its __dict__ with the user's own.
-    __slots__ = ("_live",)
+    # Slots, not entries of __dict__: an adopted LM shares its __dict__ with the user's own.
+    __slots__ = ("_kept", "_live")
     _live: LMOptions
+    _kept: tuple[Any, Service]
 
     def __init__(
         self,
@@ -112,6 +113,15 @@ class LM(dspy.LM):
     def live(self) -> LMOptions:
         """The options that this LM was given beside a ``dspy.LM``'s own keywords."""
         return getattr(self, "_live", _DEFAULTS)
+
+    @property
+    def kept_service(self) -> tuple[Any, Service] | None:
+        """The service of the last call, with what it was made of, as the engine has kept it; ``None`` before one."""
+        return getattr(self, "_kept", None)
+
+    @kept_service.setter
+    def kept_service(self, kept: tuple[Any, Service]) -> None:
+        self._kept = kept
 
     @property
     def layers(self) -> list[Layer]:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import pydantic
 
 from dspy_live.core.call import Call
 from dspy_live.core.events import Completion, Reasoning, TextDelta
+from dspy_live.core.outlet import outlet_of
 from dspy_live.core.sink import Sink
 from dspy_live.programs.internals import _strict_json_schema
 from dspy_live.programs.lm.errors import http_error
 from dspy_live.programs.lm.token_limit import with_named_limit
+from dspy_live.runtime.http.splice import Splice
 from dspy_live.runtime.http.transport import Exchange, Timeouts, TransportError, pool_for_running_loop
+from dspy_live.runtime.native import native
 from dspy_live.sansio.openai import Delta, StreamParser, chat_body, parse_reply, refuses_n, refuses_stream_options
 from dspy_live.sansio.openai.choice import Choice
 
@@ -54,6 +58,7 @@ class OpenAIEndpoint:
     ) -> None:
         self.url = url
         self.headers = headers
+        self._streaming = {**headers, "Accept": "text/event-stream"}
         self.model = model
         self.timeouts = timeouts
         self.lm = lm
@@ -63,7 +68,6 @@ class OpenAIEndpoint:
         return f"OpenAIEndpoint({self.url!r})"
 
     async def __call__(self, call: Call, sink: Sink) -> Completion:
-        headers = {**self.headers, "Accept": "text/event-stream"} if call.stream else self.headers
         while True:
             # Noted for this request: another one may learn meanwhile that the endpoint refuses them.
             usage = call.stream and self.url not in _without_usage
@@ -73,7 +77,7 @@ class OpenAIEndpoint:
             async with pool_for_running_loop().exchange(
                 "POST",
                 self.url,
-                headers,
+                self._streaming if call.stream else self.headers,
                 chat_body(self._wire(inputs), stream=call.stream, usage=usage, model=self.model),
                 self.timeouts,
             ) as exchange:
@@ -101,7 +105,9 @@ class OpenAIEndpoint:
 
 async def _streamed(exchange: Exchange, n: int, sink: Sink) -> dict[str, Any]:
     """Push a stream's words from the socket's own callback; this task wakes when the sink is full, and at the end."""
-    parser = StreamParser(n=n)
+    exchange.headers.clear()  # nobody asks for them any more, and the stream may last for hours
+    module = native()
+    parser = StreamParser(n=n, cut=None if module is None else module.cut)
     linger: asyncio.TimerHandle | None = None
 
     def received(data: bytes) -> None:
@@ -112,6 +118,8 @@ async def _streamed(exchange: Exchange, n: int, sink: Sink) -> dict[str, Any]:
             linger = asyncio.get_running_loop().call_later(_LINGER, exchange.abort)
 
     exchange.on_body = received
+    if module is not None and n == 1 and (splicer := pool_for_running_loop().splicer()) is not None:
+        exchange.wish(Splice(splicer, exchange, parser, partial(outlet_of, sink)))
     try:
         while not await exchange.wait():
             await sink.room()

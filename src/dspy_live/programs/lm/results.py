@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from dspy_live.programs.lm.errors import as_dspy_error
 if TYPE_CHECKING:
     from dspy_live.programs.lm.lm import LM
 
-_BESIDE_TEXT = ("reasoning_content", "tool_calls", "provider_specific_fields")
+_BESIDE_TEXT = frozenset({"reasoning_content", "tool_calls", "provider_specific_fields"})
 """Parts of a message that DSPy puts beside its text."""
 
 _ONLY_INT = frozenset({int})
@@ -28,25 +29,28 @@ _dspy_logger = logging.getLogger("dspy.clients.lm")
 class DspyResults:
     """A layer that returns replies as DSPy's ``CallResult``, and raises an endpoint's failures as DSPy's own errors.
 
-    Inside of a retry, so that a reply which DSPy can't read is a failure like any other.
+    Inside of a retry, so that a reply which DSPy can't read is a failure like any other. It does not keep ``lm``,
+    which keeps its layers, alive: whoever calls has it.
     """
 
     def __init__(self, lm: LM) -> None:
-        self._lm = lm
+        self._lm = weakref.ref(lm)
 
     def __repr__(self) -> str:
         return "DspyResults()"
 
     def __call__(self, service: Service) -> Service:
         async def as_dspy(call: Call, sink: Sink) -> Result:
+            lm = self._lm()
+            assert lm is not None
             try:
                 reply = await service(call, sink)
                 assert isinstance(reply, Completion)
-                result = _result_of(self._lm, call.inputs, reply.response)
+                result = _result_of(lm, call.inputs, reply.response)
             except LiveError:
                 raise
             except Exception as exc:
-                error = as_dspy_error(exc, self._lm.model)
+                error = as_dspy_error(exc, lm.model)
                 if error is exc:
                     raise
                 raise error from exc
@@ -84,7 +88,7 @@ def _plain_result(lm: LM, inputs: Mapping[str, Any], response: Any) -> CallResul
         message = choice.get("message")
         if type(message) is not dict:
             return None
-        if not message.keys().isdisjoint(_BESIDE_TEXT) and any(message.get(name) for name in _BESIDE_TEXT):
+        if not _BESIDE_TEXT.isdisjoint(message) and any(message.get(name) for name in _BESIDE_TEXT):
             return None
         text = message.get("content")
         texts.append("" if text is None and not _says_something(message) else text)

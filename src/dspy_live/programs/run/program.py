@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -34,12 +35,13 @@ from dspy_live.programs.run.schema import outputs_of, schema_of
 from dspy_live.programs.run.status import StatusReports
 from dspy_live.programs.run.tqdm_bars import keep_bars_apart
 from dspy_live.programs.run.usage_tracker import RunUsageTracker
+from dspy_live.programs.stock.first import called_first
 from dspy_live.runtime.books.account import tell
 from dspy_live.runtime.checkpoint import fingerprint
 from dspy_live.runtime.execution import execution as how
 from dspy_live.runtime.execution.execution import Execution
 from dspy_live.runtime.runtime import Runtime, default_runtime
-from dspy_live.runtime.scope import ended
+from dspy_live.runtime.scope import Scope, ended
 
 logger = logging.getLogger("dspy_live.programs")
 
@@ -88,6 +90,10 @@ class ProgramService:
         modules = [m for _, m in program.named_sub_modules(dspy.Module)] if isinstance(program, dspy.Module) else []
         self._predictors = [module for module in modules if isinstance(module, dspy.Predict)]
         self._is_of_dspy = bool(modules) and all(type(module).__module__.startswith("dspy.") for module in modules)
+        stock = (dspy.Predict, dspy.ChainOfThought)
+        self._is_stock = (
+            self.execution == "native" and bool(modules) and all(type(module) in stock for module in modules)
+        )
         self._settings = dict(overrides or {})
         self.served = served
         if served:
@@ -100,6 +106,10 @@ class ProgramService:
         Made when it is first asked for. A program that is changed afterwards is to be wrapped again.
         """
         return program_fingerprint(self.program)
+
+    @cached_property
+    def _default_adapter(self) -> Any:
+        return live(dspy.ChatAdapter())
 
     @property
     def may_block(self) -> bool:
@@ -167,7 +177,8 @@ class ProgramService:
         failure: BaseException | None = None
         outputs: dict[str, Any] | None = None
         try:
-            predicted = await self._run(run)
+            stays = self._is_stock and outer is None and self._stays(run)
+            predicted = await (self._run_here(run) if stays else self._run(run))
             outputs = predicted.outputs
             return predicted
         except BaseException as exc:
@@ -183,16 +194,48 @@ class ProgramService:
                 tell(run.observers, "run_ended", RunRecord(call, outputs, failure, duration, run.first))
             failure = None  # its traceback holds this frame
 
+    def _stays(self, run: Run) -> bool:
+        """True where the caller's task may run the program, for no code of a user's is asked to."""
+        quiet = not settings.callbacks and self.reports.has_none_for(run)
+        return quiet and not self.runtime.lm_layers and asyncio.current_task(run.loop) is not None
+
+    async def _run_here(self, run: Run) -> Predicted:
+        replace_methods_of_dspy()
+        task = run.task = asyncio.current_task(run.loop)
+        assert task is not None
+        before = task.cancelling()
+        try:
+            async with Scope() as scope:
+                run.on_stop(scope.fail)
+                run.check()
+                token = thread_local_overrides.set(self._settings_of(run))
+                try:
+                    predicted = _predicted(run, await self._executed(run))
+                finally:
+                    thread_local_overrides.reset(token)
+            if task.cancelling() > before:  # an endpoint has swallowed it
+                raise asyncio.CancelledError
+            return predicted
+        except asyncio.CancelledError:
+            run.leave()
+            raise
+        except Exception:
+            if run.stopped is not None:
+                raise run.stopped from None
+            raise
+        finally:
+            await run.close()
+
     async def _run(self, run: Run) -> Predicted:
         # In a task of its own: a cancellation that comes from outside can be told from one that the program sends to
         # itself, and one that the program swallows does not swallow the caller's.
-        ending: asyncio.Future[None] = run.loop.create_future()
-        work = run.task = run.loop.create_task(self._work(run, ending), name=f"dspy-live run {run.id}")
-        work.add_done_callback(lambda _: _resolve(ending))  # a task that was cancelled before its first step
-        forget = run.on_stop(lambda _: work.cancel())
+        work = run.task = run.loop.create_task(self._work(run), name=f"dspy-live run {run.id}")
+        run.ending = run.loop.create_future()
+        work.add_done_callback(run.worked)  # a task that was cancelled before its first step
+        run.on_stop(run.cancel)
         try:
             try:
-                await ending  # it comes a turn of the loop before the task's callbacks
+                await run.ending  # it comes a turn of the loop before the task's callbacks
             except asyncio.CancelledError:
                 run.leave()
                 await ended(work, on_cancel=run.leave)
@@ -203,10 +246,10 @@ class ProgramService:
                 raise Cancelled("the run was cancelled")
             return _result_of(work.result())
         finally:
-            forget()
+            run.forget(run.cancel)
             await run.close()
 
-    async def _work(self, run: Run, ending: asyncio.Future[None]) -> Predicted | _Raised:
+    async def _work(self, run: Run) -> Predicted | _Raised:
         replace_methods_of_dspy()
         try:
             run.check()
@@ -214,31 +257,30 @@ class ProgramService:
             thread_local_overrides.set(self._settings_of(run))
             reporting = self.reports.of(run)
             if reporting is None:
-                value = await self._execute(run)
+                value = await self._executed(run)
             else:
                 with reporting:
-                    value = await self._execute(run)
-            if run.tracker is not None and isinstance(value, dspy.Prediction):
-                value.set_lm_usage(run.tracker.get_total_tokens())
-            return Predicted(outputs_of(value), value, not isinstance(value, (dspy.Prediction, dict)))
+                    value = await self._executed(run)
+            return _predicted(run, value)
         except asyncio.CancelledError:
             raise
         except BaseException as exc:  # KeyboardInterrupt too: from a task asyncio would throw it out of the whole loop
             return _Raised(exc)
         finally:
-            _resolve(ending)  # the task's last step: when its waiter gets its turn, the task is done
+            run.worked()  # the task's last step: when its waiter gets its turn, the task is done
 
-    async def _execute(self, run: Run) -> Any:
+    def _executed(self, run: Run) -> Awaitable[Any]:
         call, program = run.call, self.program
         if self.execution == "native":
             # In this task: its cancellation is the program's.
-            entry = program.acall if isinstance(program, dspy.Module) else program
-            return await entry(*call.args, **call.inputs)
+            if isinstance(program, dspy.Module):
+                return called_first(program, call.args, call.inputs)
+            awaited: Awaitable[Any] = program(*call.args, **call.inputs)
+            return awaited
+        work = functools.partial(program, *call.args, **call.inputs)
         if self.execution == "inline":
-            return await how.inline(lambda: program(*call.args, **call.inputs), run)
-        return await how.in_thread(
-            lambda: program(*call.args, **call.inputs), self.runtime.threads(_worker_limit()), run
-        )
+            return how.inline(work, run)
+        return how.in_thread(work, self.runtime.threads(_worker_limit()), run)
 
     def _settings_of(self, run: Run) -> dict[str, Any]:
         """Return the settings of DSPy for one run."""
@@ -249,7 +291,7 @@ class ProgramService:
         if found["lm"] is not None:
             found["lm"] = configured(adopt(found["lm"]), run.call.config)
         adapter = found["adapter"]
-        found["adapter"] = live(adapter if adapter is not None else dspy.ChatAdapter())
+        found["adapter"] = live(adapter) if adapter is not None else self._default_adapter
         found[KEY] = run
         found["send_stream"] = None
         if found["track_usage"] or found["usage_tracker"] is not None:
@@ -274,9 +316,10 @@ class ProgramService:
         return (public_lm_error(exc) or exc) if self.served and not isinstance(exc, LiveError) else exc
 
 
-def _resolve(ending: asyncio.Future[None]) -> None:
-    if not (ending.done() or ending.get_loop().is_closed()):
-        ending.set_result(None)
+def _predicted(run: Run, value: Any) -> Predicted:
+    if run.tracker is not None and isinstance(value, dspy.Prediction):
+        value.set_lm_usage(run.tracker.get_total_tokens())
+    return Predicted(outputs_of(value), value, not isinstance(value, (dspy.Prediction, dict)))
 
 
 class _Raised:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Coroutine
 from concurrent.futures import Future
+from threading import Lock, get_ident
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dspy_live.core.call import Buffer, Call
 from dspy_live.core.errors import Cancelled, DeadlineExceeded, LiveError, Stop
 from dspy_live.core.events import SPOKEN, Custom, Event, Token
+from dspy_live.core.outlet import Outlet, outlet_of
 from dspy_live.core.sink import Pen, Sink, pen_of, pushing
 from dspy_live.core.usage import Meter
 from dspy_live.programs.internals import overrides
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 KEY = "dspy_live_run"
 
 T = TypeVar("T")
+
+_making = Lock()
+"""Held where what a run rarely needs is made, on whatever thread."""
 
 
 class Run:
@@ -55,7 +59,9 @@ class Run:
         "_sink",
         "_thread",
         "_waking",
+        "_works",
         "call",
+        "ending",
         "first",
         "formatted",
         "id",
@@ -73,7 +79,6 @@ class Run:
         "thinking",
         "tracker",
         "worker",
-        "works",
     )
 
     def __init__(self, runtime: Runtime, call: Call, program: str, names: Names, sink: Sink) -> None:
@@ -87,7 +92,8 @@ class Run:
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.worker: int | None = None
         self.task: asyncio.Task[Any] | None = None
-        self.works: set[Future[None]] = set()
+        self.ending: asyncio.Future[None] | None = None
+        """Of a run in a task of its own: done a turn of the loop before the callbacks of ``task``."""
         self.numbers = itertools.count(1)
         self.invocations: dict[int, Any] = {}
         self.formatted: dict[int, tuple[Any, Any, Any]] = {}
@@ -99,15 +105,24 @@ class Run:
         self._sink = sink
         self._lifecycle = Lifecycle()
         self._signal = StopSignal()
-        self._thread = threading.get_ident()
+        self._thread = get_ident()
         self._over = False
         self._full = False
         self._asked: dict[asyncio.Future[None], Scope] = {}
-        # Events of other threads; above the sink's bound their tokens merge by field in `_held`.
-        self._inbox: deque[Event] = deque()
+        # Events of other threads, from the first one on; above the sink's bound their tokens merge by field in `_held`.
+        self._inbox: deque[Event] | None = None
         self._waking = False
         self._held: Blocking | None = None
         self._flusher: asyncio.Task[None] | None = None
+        self._works: set[Future[None]] | None = None
+
+    @property
+    def works(self) -> set[Future[None]]:
+        """The threads of LM engines that can't be stopped: the run has not ended before they have."""
+        if self._works is None:
+            with _making:
+                self._works = self._works or set()
+        return self._works
 
     # The sink of the run's own code.
 
@@ -116,7 +131,10 @@ class Run:
 
         False asks the source to wait for :meth:`room`; another thread than the loop's is never asked to.
         """
-        if threading.get_ident() != self._thread:
+        if get_ident() != self._thread:
+            if self._inbox is None:
+                with _making:
+                    self._inbox = deque() if self._inbox is None else self._inbox
             self._inbox.append(event)
             # No lock: the loop clears the flag before it empties the inbox, so that a thread which finds it set after
             # its append is sure to be seen. Two threads that both find it clear cost one wake-up more.
@@ -137,27 +155,32 @@ class Run:
         The order of events allows such text until the field is complete. Where that, or anything else, is not as it
         was when the token was pushed, the text is pushed as an event.
         """
-        thread, this_thread, inbox = self._thread, threading.get_ident, self._inbox
-        slow = pushing(self, token)
-        if self._over or inbox or self._held is not None or this_thread() != thread:
-            return slow  # the sink may not have the token yet
-        write = pen_of(self._sink, token)
-        field, complete = (token.lm_call, token.field), self._lifecycle.complete
+        if self._over or self._inbox or self._held is not None or get_ident() != self._thread:
+            return pushing(self, token)  # the sink may not have the token yet
+        write, lifecycle = pen_of(self._sink, token), self._lifecycle
 
         def write_text(text: str) -> bool:
             if (
                 self._over
-                or inbox
+                or self._inbox
                 or self._held is not None
-                or (complete and field in complete)
-                or this_thread() != thread
+                or (lifecycle.complete and (token.lm_call, token.field) in lifecycle.complete)
+                or get_ident() != self._thread
             ):
-                return slow(text)
+                return pushing(self, token)(text)
             room = write(text)
             self._full = not room
             return room
 
         return write_text
+
+    def outlet(self, token: Token | None) -> Outlet | None:
+        """Return the outlet of the field of ``token``, which was pushed, where it is under way and all is in order."""
+        if self._over or self._full or self._inbox or self._held is not None or token is None:
+            return None
+        if get_ident() != self._thread or (token.lm_call, token.field) in self._lifecycle.complete:
+            return None
+        return outlet_of(self._sink, token)
 
     @property
     def full(self) -> bool:
@@ -226,9 +249,23 @@ class Run:
         """
         return self._signal.stop(error)
 
-    def on_stop(self, callback: OnStop) -> Callable[[], None]:
-        """Call ``callback(error)`` on the loop when it is stopped; returns a function that takes this back."""
-        return self._signal.on_stop(callback)
+    def on_stop(self, callback: OnStop) -> None:
+        """Call ``callback(error)`` on the loop when it is stopped."""
+        self._signal.on_stop(callback)
+
+    def cancel(self, _: object = None) -> None:
+        """Cancel its task."""
+        if self.task is not None:
+            self.task.cancel()
+
+    def worked(self, _: object = None) -> None:
+        """Its task is at its end."""
+        if self.ending is not None and not (self.ending.done() or self.loop.is_closed()):
+            self.ending.set_result(None)
+
+    def forget(self, callback: OnStop) -> None:
+        """Take a callback of :meth:`on_stop` back."""
+        self._signal.forget(callback)
 
     def check(self) -> None:
         """Raise :class:`~dspy_live.core.errors.Stop` where it was stopped or its time is up. For any thread."""
@@ -250,10 +287,17 @@ class Run:
             return Cancelled("the run was left before its end")
         return DeadlineExceeded("the run's deadline passed")
 
-    async def part(self, work: Awaitable[T]) -> T:
-        """Await an LM call as a part of the run: a stop cancels it, and the run has not ended before it has."""
-        if asyncio.current_task() is self.task or asyncio.get_running_loop() is not self.loop:
-            return await work  # a stop cancels the run's own task, the bridge what is on another loop
+    def part(self, work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
+        """Return an LM call as a part of the run: a stop cancels it, and the run has not ended before it has.
+
+        To be called where it is awaited, in the same task.
+        """
+        loop = asyncio.get_running_loop()
+        if loop is not self.loop or asyncio.current_task(loop) is self.task:
+            return work  # a stop cancels the run's own task, the bridge what is on another loop
+        return self._part(work)
+
+    async def _part(self, work: Awaitable[T]) -> T:
         over = self.loop.create_future()
         try:
             async with Scope() as scope:

@@ -82,6 +82,11 @@ class StatusReports:
         if self._provider is None and self.has_tools:
             self._provider = provider
 
+    def has_none_for(self, run: Run) -> bool:
+        """True where :meth:`of` returns ``None``."""
+        follows = any(hasattr(observer, "follow") for observer in run.observers)
+        return self._provider is None and not self.has_tools and not follows
+
     def of(self, run: Run) -> AbstractContextManager[None] | None:
         """Return a context that reports the run inside of it to its reader and to who follows it.
 

@@ -8,6 +8,7 @@ runs only; where there is a callback, or DSPy is to count the usage itself, its 
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from contextvars import Token
 from typing import Any
 
@@ -44,15 +45,21 @@ def install() -> None:
         finally:
             thread_local_overrides.reset(token)
 
+    __call__._dspy_live = acall._dspy_live = True  # type: ignore[attr-defined]
     dspy.Module.__call__, dspy.Module.acall = __call__, acall
+
+
+def is_quiet(called: Any, here: Mapping[str, Any]) -> bool:
+    """True for a module in a run whose callbacks nobody listens to, and whose usage DSPy is not to count."""
+    if KEY not in here or here["callbacks"] or getattr(called, "callbacks", True):
+        return False
+    return not here["track_usage"] or here["usage_tracker"] is not None
 
 
 def _entered(called: Any) -> Token[Any] | None:
     """Make ``called`` the innermost of the calling modules; ``None`` where DSPy's own method must be taken."""
     here = overrides()
-    if KEY not in here or here["callbacks"] or getattr(called, "callbacks", True):
-        return None
-    if here["track_usage"] and here["usage_tracker"] is None:
+    if not is_quiet(called, here):
         return None
     changed: Any = type(here)(here)
     changed["caller_modules"] = [*(here["caller_modules"] or ()), called]

@@ -17,18 +17,22 @@ import dspy
 from dspy_live.programs.internals import field_header_pattern
 from dspy_live.programs.stock.values import Reader
 
-_HEADERS = re.compile(rf"^([^\S\n]*){field_header_pattern.pattern}", re.MULTILINE)
-"""The headers at the beginning of lines that only ``\\n`` ends, with their indents."""
+_HEADER = re.compile(field_header_pattern.pattern)
 _TEXT = {"type": "string"}
 
 
 def read_chat(readers: Mapping[str, Reader], text: str) -> dict[str, Any] | None:
     """Read a reply in ``ChatAdapter``'s format."""
     read: dict[str, Any] = {}
+    lines = "\n".join(text.splitlines())
+    headers = _headers(lines)
+    ends = [begin for begin, _ in headers[1:]] + [len(lines)]
     try:
-        for name, value in _sections(text):
+        for (begin, header), end in zip(headers, ends, strict=False):  # one end too many where there is no header
+            name = header[1]
             if name in readers and name not in read:
-                read[name] = readers[name](value)
+                # DSPy finds a header in the line without its indent, and cuts it from the line with it.
+                read[name] = readers[name](_value(lines[header.end() - (header.start() - begin) : end]))
     except Exception:  # DSPy will meet it too, and say what is wrong
         return None
     return _in_order(readers, read)
@@ -66,15 +70,28 @@ def _in_order(readers: Mapping[str, Reader], read: dict[str, Any]) -> dict[str, 
     return read if list(read) == list(readers) else {name: read[name] for name in readers}
 
 
-def _sections(text: str) -> list[tuple[str, str]]:
-    """Return each header with the text that follows it."""
-    lines = "\n".join(text.splitlines())
-    headers = [*_HEADERS.finditer(lines)]
-    ends = [header.start() for header in headers[1:]] + [len(lines)]
+def _value(section: str) -> str:
+    """Return what follows a header, as DSPy puts its lines together."""
+    first, _, more = section.partition("\n")
+    first = first.strip()
+    return f"{first}\n{more}".strip() if first else more.strip()
+
+
+def _headers(lines: str) -> list[tuple[int, re.Match[str]]]:
+    """Return the headers that begin a line, but for its indent, each with where the line begins.
+
+    A pattern for the beginnings of lines is tried at each sign of the text, one for the header itself at few.
+    """
     found = []
-    for header, end in zip(headers, ends, strict=False):  # one end too many where there is no header
-        # DSPy finds a header in the line without its indent, and cuts it from the line with it.
-        first, _, more = lines[header.end() - len(header[1]) : end].partition("\n")
-        first = first.strip()
-        found.append((header[2], f"{first}\n{more}".strip() if first else more.strip()))
+    end_of_line = -1
+    for header in _HEADER.finditer(lines):
+        start = header.start()
+        if start < end_of_line:
+            continue  # another header comes before it in its line
+        begin = lines.rfind("\n", end_of_line + 1, start) + 1 or end_of_line + 1
+        end_of_line = lines.find("\n", start)
+        if end_of_line < 0:
+            end_of_line = len(lines)
+        if begin == start or lines[begin:start].isspace():
+            found.append((begin, header))
     return found

@@ -85,7 +85,7 @@ class Account:
             meters: asked besides those in force; one in both places is asked once.
             expected: returns what the call will probably use; called where a meter reserves it.
         """
-        asked = self._in_force(meters)
+        asked = self.in_force(meters)
         return _reserved(asked, expected) if asked else asked
 
     async def admit_async(
@@ -95,12 +95,13 @@ class Account:
 
         Cancelled meanwhile, nothing is reserved.
         """
-        asked = self._in_force(meters)
+        asked = self.in_force(meters)
         if not any(hasattr(meter, "reserve_async") for meter in asked):
             return _reserved(asked, expected) if asked else asked
         return await _reserved_async(asked, expected)
 
-    def _in_force(self, meters: Sequence[Meter]) -> tuple[Meter, ...]:
+    def in_force(self, meters: Sequence[Meter] = ()) -> tuple[Meter, ...]:
+        """Return the meters in force here, and ``meters`` besides, each once."""
         asked = self.carrier.current()
         return (*asked, *(m for m in meters if m not in asked)) if meters else asked
 

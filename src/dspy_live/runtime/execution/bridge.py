@@ -49,13 +49,15 @@ class Place(Protocol):
 
     loop: asyncio.AbstractEventLoop
     worker: int | None
-    works: set[concurrent.futures.Future[None]]
 
+    @property
+    def works(self) -> set[concurrent.futures.Future[None]]: ...
     @property
     def stopped(self) -> LiveError | None: ...
     def check(self) -> None: ...
     def stop(self, error: LiveError) -> bool: ...
-    def on_stop(self, callback: OnStop) -> Callable[[], None]: ...
+    def on_stop(self, callback: OnStop) -> None: ...
+    def forget(self, callback: OnStop) -> None: ...
 
 
 class InlineGreenlet(greenlet.greenlet):  # type: ignore[misc]
@@ -137,7 +139,8 @@ def run_on(loop: asyncio.AbstractEventLoop, make: Make[T], place: Place | None) 
     def cancel(_: object = None) -> None:
         loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
 
-    remove = place.on_stop(cancel) if place is not None else None
+    if place is not None:
+        place.on_stop(cancel)
     loop.call_soon_threadsafe(start)
     try:
         return answer.wait()
@@ -146,8 +149,8 @@ def run_on(loop: asyncio.AbstractEventLoop, make: Make[T], place: Place | None) 
             cancel()
         raise
     finally:
-        if remove is not None:
-            remove()
+        if place is not None:
+            place.forget(cancel)
 
 
 class _Answer(Generic[T]):

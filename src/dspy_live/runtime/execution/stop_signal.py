@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,6 +12,17 @@ from dspy_live.core.errors import LiveError, Stop
 
 OnStop = Callable[[LiveError], object]
 
+_lock = threading.Lock()
+"""One for all signals, which hold it for some instructions: a run is a signal, and there are many."""
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
+
 
 class StopSignal:
     """Set once, with a reason. It shows at once in every thread; callbacks run on the loop.
@@ -18,14 +30,12 @@ class StopSignal:
     Make it on the loop's own thread; everything else may be called on any thread.
     """
 
-    __slots__ = ("_callbacks", "_lock", "_loop", "_next", "_thread", "error")
+    __slots__ = ("_callbacks", "_loop", "_thread", "error")
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
-        self._lock = threading.Lock()
-        self._callbacks: dict[int, OnStop] = {}
-        self._next = 0
+        self._callbacks: list[OnStop] = []
         self.error: LiveError | None = None
         """The reason, or ``None``."""
 
@@ -34,7 +44,7 @@ class StopSignal:
 
         On the loop's thread the callbacks have run when this returns, else they run soon.
         """
-        with self._lock:
+        with _lock:
             if self.error is not None:
                 return False
             self.error = error
@@ -47,19 +57,19 @@ class StopSignal:
         if self.error is not None:
             raise Stop(self.error)
 
-    def on_stop(self, callback: OnStop) -> Callable[[], None]:
-        """Call ``callback(error)`` once, on the loop, at the stop; soon if there was one already.
-
-        Returns a function that takes the callback back.
-        """
-        with self._lock:
-            number = self._next
-            self._next += 1
-            self._callbacks[number] = callback
+    def on_stop(self, callback: OnStop) -> None:
+        """Call ``callback(error)`` once, on the loop, at the stop; soon if there was one already."""
+        with _lock:
+            self._callbacks.append(callback)
             late = self.error is not None
         if late:
             self._tell_on_loop()
-        return lambda: self._callbacks.pop(number, None) and None
+
+    def forget(self, callback: OnStop) -> None:
+        """Take a callback back; one that was called, or was never given, is none."""
+        with _lock:
+            if callback in self._callbacks:
+                self._callbacks.remove(callback)
 
     def clear(self) -> None:
         """Forget the callbacks: they hold tasks, whose context holds the run, which holds this."""
@@ -76,10 +86,10 @@ class StopSignal:
         error = self.error
         assert error is not None
         while True:
-            with self._lock:
+            with _lock:
                 if not self._callbacks:
                     return
-                callback = self._callbacks.pop(next(iter(self._callbacks)))
+                callback = self._callbacks.pop(0)
             try:
                 callback(error)
             except Exception as exc:

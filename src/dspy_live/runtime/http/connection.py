@@ -12,6 +12,7 @@ import httptools
 
 if TYPE_CHECKING:
     from dspy_live.runtime.http.pool import Route
+    from dspy_live.runtime.http.splice import Splice
 
 HEAD_LIMIT = 64 * 1024
 """Most bytes of a reply's head, and of anything that is not body, that we take: a real head has about 1 KB."""
@@ -37,6 +38,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "__weakref__",
+        "_aligned",
         "_complete",
         "_fault",
         "_feed",
@@ -59,7 +61,9 @@ class Connection(asyncio.Protocol):
         "reader",
         "route",
         "served",
+        "splice",
         "transport",
+        "wish",
     )
 
     def __init__(self, on_lost: Callable[[Connection], None], route: Route) -> None:
@@ -90,6 +94,11 @@ class Connection(asyncio.Protocol):
         self._received = False
         self._middle = False  # the head was handed on, the end has not come: only body is expected
         self._fault = ""
+        self._aligned = False  # the last bytes were whole chunks of the body
+        self.splice: Splice | None = None
+        """Who reads the socket in its place, for now."""
+        self.wish: Splice | None = None
+        """Who would like to, where the reply is between two chunks."""
 
     # For the pool and the exchange
 
@@ -125,11 +134,16 @@ class Connection(asyncio.Protocol):
         """Close the socket at once and tell the reader nothing."""
         self.reader = None
         self._middle = False
+        self.wish = None
+        if self.splice is not None:
+            self.splice.abandon()
         if self.transport is not None:
             self.transport.abort()
 
     def pause(self) -> None:
         """Stop reading the socket."""
+        if self.splice is not None:
+            self.splice.take_back()
         if self.transport is not None and not self.transport.is_closing():
             self.transport.pause_reading()
 
@@ -138,6 +152,29 @@ class Connection(asyncio.Protocol):
         if self.transport is not None and not self.transport.is_closing():
             # In no context of anybody's: the socket would keep it.
             contextvars.Context().run(self.transport.resume_reading)
+
+    # For a splice
+
+    def descriptor(self) -> int | None:
+        """Return the socket's descriptor; ``None`` where the reply is within a chunk, or encrypted."""
+        transport = self.transport
+        if not self._aligned or not self._middle or self.splice is not None or transport is None:
+            return None
+        if transport.is_closing() or transport.get_extra_info("ssl_object") is not None:
+            return None
+        descriptor: int = transport.get_extra_info("socket").fileno()
+        return descriptor
+
+    def lend(self, splice: Splice) -> None:
+        """Let ``splice`` read the socket, until :meth:`returned`."""
+        assert self.transport is not None
+        self.splice = splice
+        self._aligned = False  # until more has come here
+        self.transport.pause_reading()
+
+    def returned(self) -> None:
+        """Nobody else reads the socket any more."""
+        self.splice = None
 
     # asyncio.Protocol
 
@@ -151,6 +188,8 @@ class Connection(asyncio.Protocol):
             self._stop(exc)
         if self._middle:
             parts = self._parts
+            if self.wish is not None:
+                self._consider(self.wish, data)
             if parts:
                 piece = parts[0] if len(parts) == 1 else b"".join(parts)
                 parts.clear()
@@ -170,6 +209,9 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.wish = None
+        if self.splice is not None:
+            self.splice.abandon()
         self._on_lost(self)
         reader, self.reader = self.reader, None
         if reader is not None:
@@ -247,7 +289,8 @@ class Connection(asyncio.Protocol):
         if self._fault:
             self._give_up(reader)
         elif self._complete:
-            self.reader = None
+            # A kept connection holds nothing of what it was used for.
+            self.reader = self.wish = None
             reader.finished()
         else:
             self._middle = self._headed
@@ -259,6 +302,16 @@ class Connection(asyncio.Protocol):
             self._middle = False
         else:
             self.keep_alive = False  # there was more than our reply: whose it is, nobody knows
+
+    def _consider(self, wish: Splice, data: bytes) -> None:
+        """Grant a wish after this turn of the loop, in which what was written goes out: ``data`` are whole chunks."""
+        self._aligned = wish.wanted and are_chunks(data, self._parts)
+        if self._aligned:
+            asyncio.get_running_loop().call_soon(self._grant, wish)
+
+    def _grant(self, wish: Splice) -> None:
+        if wish is self.wish and self._aligned:
+            wish.begin()
 
     def _count_other(self, size: int) -> None:
         self._other += size
@@ -273,6 +326,21 @@ class Connection(asyncio.Protocol):
     def _too_large(self) -> None:
         self._middle = False
         self._fault = f"its reply's head is larger than {HEAD_LIMIT // 1024} KB"
+
+
+def are_chunks(data: bytes, parts: list[bytes]) -> bool:
+    """True where ``data`` are whole chunks of HTTP/1.1's chunked coding (RFC 9112, 7.1), which have the ``parts``."""
+    at = 0
+    for part in parts:
+        end = data.find(b"\r\n", at, at + 10)
+        try:
+            size = int(data[at:end], 16) if end > at else -1
+        except ValueError:
+            return False
+        at = end + size + 4
+        if size != len(part) or data[at - 2 : at] != b"\r\n":
+            return False
+    return at == len(data) and bool(parts)
 
 
 def _as_text(raw: list[tuple[bytes, bytes]]) -> dict[str, str]:

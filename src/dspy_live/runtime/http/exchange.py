@@ -24,6 +24,7 @@ from dspy_live.runtime.http.silence import Silence, Timeouts
 
 if TYPE_CHECKING:
     from dspy_live.runtime.http.pool import HttpPool, Route
+    from dspy_live.runtime.http.splice import Splice
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 
@@ -237,6 +238,42 @@ class Exchange:
         # The reader usually holds this exchange: the two would wait for the garbage collector.
         self._inbox.sink = None
         self._pool._left(self)
+
+    # For a splice of its stream
+
+    def wish(self, splice: Splice) -> None:
+        """Let ``splice`` begin when the reply is between two chunks."""
+        if self._connection is not None and self._inbox.decoder is None:
+            self._connection.wish = splice
+
+    def spliceable(self) -> Connection | None:
+        """Return the connection, where its reply's body goes to the reader as it is, and the reader has room."""
+        inbox = self._inbox
+        return None if inbox.stopped or inbox.decoder is not None or inbox.sink is None else self._connection
+
+    def lend(self, splice: Splice, heard: Callable[[], float]) -> None:
+        """Let ``splice`` read the socket; ``heard`` tells when it last heard something, by the loop's clock."""
+        assert self._connection is not None
+        self._connection.lend(splice)
+        if self._silence is not None:
+            self._silence.heard_elsewhere(heard)
+
+    def returned(self, heard: float) -> None:
+        """The socket is not read elsewhere any more; the last bytes came at ``heard``."""
+        if self._silence is not None:
+            self._silence.heard_at(heard)
+        if self._connection is not None:
+            self._connection.returned()
+
+    def read_on(self, unread: bytes) -> None:
+        """Go on reading where a splice has ended, which has read ``unread`` and not used it."""
+        connection = self._connection
+        if connection is None or connection.closing:
+            return
+        if not self._inbox.stopped:
+            connection.resume()
+        if unread:
+            connection.data_received(unread)
 
     # For the connection
 

@@ -14,6 +14,7 @@ from dspy_live.runtime.http.exchange import Exchange
 from dspy_live.runtime.http.proxy import Proxies, Proxy
 from dspy_live.runtime.http.request import Target, parse_target, request_head
 from dspy_live.runtime.http.silence import Timeouts
+from dspy_live.runtime.http.splice import LoopSplicer, splicer_for_running_loop
 from dspy_live.runtime.http.tls import TlsOptions
 
 _DEFAULT_TIMEOUTS = Timeouts()
@@ -85,6 +86,8 @@ class HttpPool:
         self._exchanges: set[Exchange] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         self._emptied: asyncio.Future[None] | None = None
+        self._splicer: LoopSplicer | None = None
+        self._may_splice = True
         self._closed = False
         self._connects = self._reuses = self._stale = self._total = 0
 
@@ -174,9 +177,20 @@ class HttpPool:
             exchange._fail(PoolClosed(exchange.address, "the connection pool was closed"))
         for connection in list(self._open):
             connection.abort()
+        if self._splicer is not None:
+            self._splicer.close()
+            self._splicer = None
         if self._open:
             self._emptied = self._emptied or asyncio.get_running_loop().create_future()
             await asyncio.shield(self._emptied)
+
+    def splicer(self) -> LoopSplicer | None:
+        """Return the splicer of this loop's streams; ``None`` where there is no compiled part, or the loop can't watch
+        its descriptor. Splicing is for chunked replies that are not encrypted."""
+        if self._splicer is None and self._may_splice and not self._closed:
+            self._splicer = splicer_for_running_loop()
+            self._may_splice = self._splicer is not None
+        return self._splicer
 
     # For the exchange
 

@@ -29,7 +29,7 @@ class Silence:
     ``on_timeout`` is called with true for the first byte's timeout and false for the idle one, and with the limit.
     """
 
-    __slots__ = ("_begun", "_loop", "_on_timeout", "_since", "_timeouts", "_timer", "_watching")
+    __slots__ = ("_begun", "_elsewhere", "_loop", "_on_timeout", "_since", "_timeouts", "_timer", "_watching")
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, timeouts: Timeouts, on_timeout: Callable[[bool, float], None]
@@ -41,6 +41,7 @@ class Silence:
         self._since = 0.0
         self._begun = False
         self._watching = False
+        self._elsewhere: Callable[[], float] | None = None
 
     def start(self) -> None:
         """The request was sent, or reading goes on: silence begins now."""
@@ -58,6 +59,15 @@ class Silence:
         if self._watching:
             self.stop()
             self.start()
+
+    def heard_elsewhere(self, heard: Callable[[], float]) -> None:
+        """What comes is not told here for now; ``heard`` returns when something came last, by the loop's clock."""
+        self._elsewhere = heard
+
+    def heard_at(self, when: float) -> None:
+        """What comes is told here again; something came last at ``when``."""
+        self._elsewhere = None
+        self._since = max(self._since, when)
 
     def stop(self) -> None:
         """Watch no more, until :meth:`start`."""
@@ -79,6 +89,8 @@ class Silence:
         limit = self._limit
         if limit is None:
             return
+        if self._elsewhere is not None:
+            self._since = max(self._since, self._elsewhere())
         if self._since + limit > self._loop.time() + 0.001:  # a millisecond: loops round
             self._arm(limit)
         else:

@@ -50,6 +50,28 @@ class FieldValue(msgspec.Struct, frozen=True):
 FieldEvent: TypeAlias = FieldText | FieldValue
 
 
+@dataclass(frozen=True, slots=True)
+class PlainText:
+    """Where a parser stands while further text is an open field's as it is, for whoever takes such text past it.
+
+    Such text has no character of ``stop``, no control character beside the ones that ``escapes`` allows, and no white
+    space beyond ASCII's. White space at its end is not passed by but fed to the parser, with or before what follows.
+
+    Args:
+        field: the field that is open.
+        write: takes the text that has passed.
+        stop: ASCII characters that the parser must see.
+        lines: it must see a bracket that is the first of its line.
+        escapes: it need not see line feeds, tabs, quotes and backslashes.
+    """
+
+    field: str
+    write: Callable[[str], object]
+    stop: bytes = b""
+    lines: bool = False
+    escapes: bool = False
+
+
 class Parser(Protocol):
     """Reads one LM reply. It is made for that reply alone, and holds no more than it needs.
 
@@ -65,6 +87,10 @@ class Parser(Protocol):
 
     def finish(self) -> list[FieldEvent]:
         """The reply is over: return what had been held back. Feeding after this is a mistake."""
+        ...
+
+    def plain(self) -> PlainText | None:
+        """Return what further text may pass the parser by; ``None`` where none may for now."""
         ...
 
     def texts(self) -> dict[str, str]:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from enum import IntEnum
 
-from dspy_live.sansio.fields.base import FieldEvent, FieldSpec, FieldText
+from dspy_live.sansio.fields.base import FieldEvent, FieldSpec, FieldText, PlainText
 from dspy_live.sansio.fields.sinks import Sink, TextSink, ended, sink_for, texts
 
 _OPEN = "[[ ## "
@@ -92,6 +92,13 @@ class ChatParser:
             self._sink.close(out)
         self._sink = self._fast = self._quick = None
         return out
+
+    def plain(self) -> PlainText | None:
+        """See :class:`~dspy_live.sansio.fields.base.Parser`."""
+        sink = self._fast
+        if sink is None or sink is not self._quick or sink.held:
+            return None
+        return PlainText(sink.field, sink.write, lines=True, escapes=True)
 
     def texts(self) -> dict[str, str]:
         """See :class:`~dspy_live.sansio.fields.base.Parser`."""

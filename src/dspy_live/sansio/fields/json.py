@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import ClassVar
 
-from dspy_live.sansio.fields.base import FieldEvent, FieldSpec, FieldText
+from dspy_live.sansio.fields.base import FieldEvent, FieldSpec, FieldText, PlainText
 from dspy_live.sansio.fields.json_raw import RawValue
 from dspy_live.sansio.fields.json_text import cut_short, loose, strict, whole
 from dspy_live.sansio.fields.sinks import PYTHON_CONSTANTS, ContainerSink, ScalarSink, TextSink, ended, texts
@@ -114,6 +114,11 @@ class JsonParser:
             self._sink.close(out)
         self._at, self._sink, self._fast, self._box = _At.OVER, None, None, None
         return out
+
+    def plain(self) -> PlainText | None:
+        """See :class:`~dspy_live.sansio.fields.base.Parser`."""
+        sink = self._fast
+        return None if sink is None or sink.held else PlainText(sink.field, sink.write)
 
     def texts(self) -> dict[str, str]:
         """See :class:`~dspy_live.sansio.fields.base.Parser`."""

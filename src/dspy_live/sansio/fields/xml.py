@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from xml.etree import ElementTree
 from xml.parsers import expat
 
-from dspy_live.sansio.fields.base import FieldEvent, FieldSpec, FieldText
+from dspy_live.sansio.fields.base import FieldEvent, FieldSpec, FieldText, PlainText
 from dspy_live.sansio.fields.sinks import ScalarSink, TextSink, ended, texts
 from dspy_live.sansio.fields.xml_values import TreeSink
 
@@ -99,6 +99,11 @@ class XmlParser:
         self._expat.StartElementHandler = self._expat.EndElementHandler = self._expat.CharacterDataHandler = None
         self._silent, self._fast = True, None
         return out
+
+    def plain(self) -> PlainText | None:
+        """See :class:`~dspy_live.sansio.fields.base.Parser`."""
+        sink = self._fast
+        return None if sink is None or sink.held else PlainText(sink.field, sink.write, stop=b"<&]", escapes=True)
 
     def texts(self) -> dict[str, str]:
         """See :class:`~dspy_live.sansio.fields.base.Parser`."""

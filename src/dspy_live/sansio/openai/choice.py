@@ -18,25 +18,33 @@ class Choice:
     """Collects a choice's deltas; :meth:`finished` makes them one.
 
     Texts go to buffers and not to lists of pieces: five characters a token cost 1 byte each and not 13 (Python 3.11
-    joins them at the 100,000th token only).
+    joins them at the 100,000th token only). What few replies have is made when it comes.
     """
 
-    __slots__ = ("_calls", "_extra", "_function", "_half", "_logprobs", "_refusal", "_slots", "finish_reason", "index",
-                 "reasoning", "text", "texted")  # fmt: skip
+    __slots__ = ("_half", "_others", "_reasoning", "finish_reason", "index", "text", "texted")
 
     def __init__(self, index: int) -> None:
         self.index = index
         self.text = StringIO()
         self.texted = False
-        self.reasoning = StringIO()
         self.finish_reason: str | None = None
-        self._refusal: list[str] = []
-        self._calls: list[_ToolCall] = []
-        self._slots: dict[int, int] = {}  # the wire's index to ours
-        self._function: _ToolCall | None = None
-        self._logprobs: dict[str, list[Any]] = {}
-        self._extra: dict[str, Any] = {}
+        self._reasoning: StringIO | None = None
+        self._others: _Others | None = None
         self._half = ""  # the first half of a surrogate pair that was cut between two chunks
+
+    @property
+    def reasoning(self) -> StringIO:
+        """The buffer of what the model thinks."""
+        if self._reasoning is None:
+            self._reasoning = StringIO()
+        return self._reasoning
+
+    @property
+    def others(self) -> _Others:
+        """What it has beside its two texts."""
+        if self._others is None:
+            self._others = _Others()
+        return self._others
 
     def take(self, delta: dict[str, Any], out: list[Delta]) -> None:
         """Add a chunk's ``delta`` (or a reply's ``message``) and append what is new to ``out``."""
@@ -53,23 +61,16 @@ class Choice:
         """Append a chunk's log probabilities."""
         for name, items in logprobs.items():
             if isinstance(items, list):
-                self._logprobs.setdefault(name, []).extend(items)
+                self.others.logprobs.setdefault(name, []).extend(items)
 
     def finished(self) -> dict[str, Any]:
         """Return the choice as a plain (not streamed) reply has it."""
         message: dict[str, Any] = {"role": "assistant", "content": self.text.getvalue() if self.texted else None}
-        if self.reasoning.tell():
-            message["reasoning_content"] = self.reasoning.getvalue()
-        if self._calls:
-            message["tool_calls"] = [call.finished() for call in self._calls]
-        if self._function is not None:
-            message["function_call"] = self._function.finished()["function"]
-        if self._refusal:
-            message["refusal"] = "".join(self._refusal)
-        message.update(self._extra)
+        if self._reasoning is not None and self._reasoning.tell():
+            message["reasoning_content"] = self._reasoning.getvalue()
         choice = {"index": self.index, "message": message, "finish_reason": self.finish_reason}
-        if self._logprobs:
-            choice["logprobs"] = self._logprobs
+        if self._others is not None:
+            self._others.finish(choice, message)
         return choice
 
     def _content(self, content: Any, out: list[Delta]) -> None:
@@ -109,25 +110,22 @@ class Choice:
     def _rest(self, delta: dict[str, Any], out: list[Delta]) -> None:
         refusal = delta.get("refusal")
         if isinstance(refusal, str):
-            self._refusal.append(refusal)
+            self.others.refusal.append(refusal)
         calls = delta.get("tool_calls")
         for fragment in calls if isinstance(calls, list) else ():
             if isinstance(fragment, dict):
                 self._tool(fragment, out)
         function = delta.get("function_call")
         if isinstance(function, dict):
-            self._function = self._function or _ToolCall()
-            self._function.add({"function": function})
+            self.others.function = self.others.function or _ToolCall()
+            self.others.function.add({"function": function})
         for key in delta.keys() - _DELTA_KEYS:
-            value, old = delta[key], self._extra.get(key)
-            if isinstance(value, list) and isinstance(old, list):
-                old.extend(value)
-            elif value is not None:
-                self._extra[key] = value
+            if (value := delta[key]) is not None:
+                self.others.add(key, value)
 
     def _tool(self, fragment: dict[str, Any], out: list[Delta]) -> None:
-        slot = self._slot(fragment)
-        call = self._calls[slot]
+        slot = self.others.slot(fragment)
+        call = self.others.calls[slot]
         known_name = "".join(call.name)
         arguments = call.add(fragment)
         name = "".join(call.name)
@@ -142,18 +140,52 @@ class Choice:
             )
         )
 
-    def _slot(self, fragment: dict[str, Any]) -> int:
+
+class _Others:
+    """What few choices have."""
+
+    __slots__ = ("_extra", "_slots", "calls", "function", "logprobs", "refusal")
+
+    def __init__(self) -> None:
+        self.refusal: list[str] = []
+        self.calls: list[_ToolCall] = []
+        self.function: _ToolCall | None = None
+        self.logprobs: dict[str, list[Any]] = {}
+        self._slots: dict[int, int] = {}  # the wire's index to ours
+        self._extra: dict[str, Any] = {}
+
+    def add(self, key: str, value: Any) -> None:
+        """Add what a delta has under a key that we don't know."""
+        old = self._extra.get(key)
+        if isinstance(value, list) and isinstance(old, list):
+            old.extend(value)
+        else:
+            self._extra[key] = value
+
+    def finish(self, choice: dict[str, Any], message: dict[str, Any]) -> None:
+        """Put all of it into a plain reply's choice and the message in it."""
+        if self.calls:
+            message["tool_calls"] = [call.finished() for call in self.calls]
+        if self.function is not None:
+            message["function_call"] = self.function.finished()["function"]
+        if self.refusal:
+            message["refusal"] = "".join(self.refusal)
+        message.update(self._extra)
+        if self.logprobs:
+            choice["logprobs"] = self.logprobs
+
+    def slot(self, fragment: dict[str, Any]) -> int:
         """Which call a fragment belongs to: by its index; some servers send none, or 0 for all with different ids."""
         wire, name = fragment.get("index"), _string(fragment.get("id"))
         if not isinstance(wire, int):
             function = fragment.get("function")
-            if self._calls and not name and not (isinstance(function, dict) and function.get("name")):
-                return len(self._calls) - 1
-            wire = -1 - len(self._calls)
+            if self.calls and not name and not (isinstance(function, dict) and function.get("name")):
+                return len(self.calls) - 1
+            wire = -1 - len(self.calls)
         slot = self._slots.get(wire)
-        if slot is None or (name and self._calls[slot].id not in ("", name)):
-            slot = self._slots[wire] = len(self._calls)
-            self._calls.append(_ToolCall())
+        if slot is None or (name and self.calls[slot].id not in ("", name)):
+            slot = self._slots[wire] = len(self.calls)
+            self.calls.append(_ToolCall())
         return slot
 
 

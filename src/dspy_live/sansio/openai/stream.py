@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from io import StringIO
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeAlias
 
 import orjson
 
@@ -16,6 +16,10 @@ from dspy_live.sansio.openai.delta import Delta
 from dspy_live.sansio.openai.errors import MalformedReply, ReplyError, StreamCut, plain_text
 from dspy_live.sansio.openai.reply import parse_reply, reply_deltas
 from dspy_live.sansio.openai.template import NOTHING, Template, inside, learn
+
+Cut: TypeAlias = Callable[[bytes, int, bytes, bytes], tuple[int, int, str]]
+"""``cut(data, at, prefix, ending)`` takes the events from ``at`` on that are ``prefix``, a JSON string's inside and
+``ending``; it returns where the first other one begins, how many they were, and their texts, joined and unescaped."""
 
 
 class StreamParser:
@@ -28,12 +32,14 @@ class StreamParser:
     Args:
         n: how many choices were asked for.
         merge: join neighbouring deltas of one kind and choice that come in one :meth:`feed`.
+        cut: cuts texts out of events, where a faster way than ours is at hand; used with ``merge``.
 
     After a :class:`ReplyError` the parser is of no further use.
     """
 
-    def __init__(self, *, n: int = 1, merge: bool = True) -> None:
+    def __init__(self, *, n: int = 1, merge: bool = True, cut: Cut | None = None) -> None:
         self._merge = merge
+        self._cut = cut if merge else None
         self._assembly = Assembly(n)
         self._whole: dict[str, Any] | None = None  # a plain reply that came instead of a stream
         self._started = False
@@ -71,7 +77,10 @@ class StreamParser:
             self._hold(data)
             return out
         try:
-            self._take(self._lines.feed(data), out)
+            if self._cut is None:
+                self._take(self._lines.feed(data), out)
+            else:
+                self._take_events(self._cut, data, out)
         except LineTooLong:
             raise _too_large() from None
         except ReplyError as exc:
@@ -107,6 +116,19 @@ class StreamParser:
         """
         return self._assembly.reply() if self._whole is None else self._whole
 
+    def pattern(self) -> tuple[bytes, bytes] | None:
+        """Return what stands before and after the text in each event of the first choice's words, with the two quotes
+        and the blank line; ``None`` where no pattern is known, or an event has begun and not ended."""
+        template = self._template
+        if template is NOTHING or template.kind != "text" or template.index or self._lines.size or self._held:
+            return None
+        return template.prefix, template.ending
+
+    def passed(self, text: str, chunks: int) -> None:
+        """Take the text of ``chunks`` events of the pattern that were read elsewhere."""
+        self._assembly.chunks += chunks
+        self._write(text)
+
     @property
     def chunks(self) -> int:
         """How many chunks with choices have come."""
@@ -126,6 +148,32 @@ class StreamParser:
     def complete(self) -> bool:
         """True when ``[DONE]`` or every choice's finish reason has come; usage may still follow the latter."""
         return self._whole is not None or self._assembly.complete
+
+    # Events, where a run of the template's can be cut at once
+
+    def _take_events(self, cut: Cut, data: bytes, out: list[Delta]) -> None:
+        at, size = 0, len(data)
+        while at < size and not self._assembly.ended:
+            template = self._template
+            if template is not NOTHING and not self._lines.size and not self._held:
+                at, events, text = cut(data, at, template.prefix, template.ending)
+                if events:
+                    self._assembly.chunks += events
+                    self._write(text)
+                    if text:
+                        out.append(Delta(template.kind, text, template.index))
+                    continue
+            end = data.find(b"\n\n", at)
+            line = data[at:end] if end >= 0 and not self._lines.size and not self._held else b""
+            if line and b"\n" not in line and b"\r" not in line:
+                self._line(line, out)
+                if self._held:
+                    self._dispatch(out)
+                at = end + 2
+                continue
+            end = end + 2 if end >= 0 else size
+            self._take(self._lines.feed(data[at:end] if at or end < size else data), out)
+            at = end
 
     # Lines
 

@@ -23,20 +23,20 @@ class Template:
     ``ending`` is the suffix with the event's end.
     """
 
-    __slots__ = ("cut", "ending", "index", "kind", "length", "prefix", "suffix")
+    __slots__ = ("cut", "ending", "index", "kind", "length", "prefix")
 
     def __init__(self, prefix: bytes, suffix: bytes, kind: Kind, index: int) -> None:
         self.kind: Kind = kind
         self.index = index
         self.prefix = prefix
-        self.suffix = suffix
         self.ending = suffix + b"\n\n"
         self.cut = len(prefix)
         self.length = len(prefix) + len(suffix)
 
     def bounds(self) -> tuple[bytes, bytes, int, int, int]:
         """Return prefix, suffix, where the text begins and ends, and the least length of a line."""
-        return self.prefix, self.suffix, self.cut, -len(self.suffix), self.length
+        suffix = self.ending[:-2]
+        return self.prefix, suffix, self.cut, -len(suffix), self.length
 
 
 def inside(raw: bytes) -> str | None:

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from dspy_live.core.errors import LiveError
+from dspy_live.server.encoders.frame_loan import ContentLoan
 from dspy_live.server.encoders.json import dumps, text
 from dspy_live.server.errors import chat_error_object
 from dspy_live.server.runs.totals import RunTotals
+from dspy_live.server.transport.exchange import Exchange
 
 
 class ChatEncoder:
@@ -32,6 +34,10 @@ class ChatEncoder:
     def content(self, piece: str) -> bytes:
         """Return the chunk of a piece of text."""
         return self._before + text(piece) + self._after
+
+    def loan(self, exchange: Exchange | None, totals: RunTotals) -> ContentLoan | None:
+        """Return the loan of ``exchange`` for chunks of text; ``None`` where the chunks don't go to it as they are."""
+        return None if exchange is None else ContentLoan(exchange, totals, self._before, self._after)
 
     def closing(self, totals: RunTotals, *, with_usage: bool) -> bytes:
         """Return what ends the stream, with the chunk that reports usage where that is asked for."""

@@ -13,11 +13,14 @@ from orjson import dumps as to_json
 
 from dspy_live.core.errors import LiveError
 from dspy_live.core.events import Event, Predicted, Token, Usage
+from dspy_live.core.outlet import Borrower, Outlet
 from dspy_live.core.sink import Pen
+from dspy_live.server.encoders.frame_loan import FrameLoan
 from dspy_live.server.encoders.json import dumps, text
 from dspy_live.server.encoders.payload import payload
 from dspy_live.server.errors import error_object
 from dspy_live.server.runs.totals import RunTotals
+from dspy_live.server.transport.exchange import Exchange
 
 
 class Encoder:
@@ -26,7 +29,7 @@ class Encoder:
     A frame is ``before % name``, the event's number, ``middle``, the data as JSON, ``after``.
     """
 
-    __slots__ = ("_after", "_before", "_done", "_middle", "_tokens", "run_id", "seq", "totals")
+    __slots__ = ("_after", "_before", "_done", "_middle", "_tokens", "borrower", "run_id", "seq", "totals")
 
     def __init__(
         self, run_id: str, totals: RunTotals, before: bytes, middle: bytes, after: bytes, done: bytes = b"null"
@@ -34,6 +37,8 @@ class Encoder:
         self.run_id = run_id
         self.totals = totals
         self.seq = 0
+        self.borrower: Borrower | None = None
+        """Who writes frames to the wire in its place, for now."""
         self._done = done
         self._before = before
         self._middle = middle
@@ -42,6 +47,8 @@ class Encoder:
 
     def encode(self, event: Event) -> bytes:
         """Return the frame of one event, and count what it brings."""
+        if self.borrower is not None:
+            self.borrower.take_back()
         if type(event) is Token:
             seq = self.seq = self.seq + 1
             self.totals.tokens += 1
@@ -59,26 +66,32 @@ class Encoder:
         name, data = payload(event)
         return self._frame(name, dumps(data))
 
-    def pen(self, token: Token, write: Callable[[bytes], bool], push: Callable[[Event], bool]) -> Pen:
-        """Return a pen for the further text of the field of ``token``, which was encoded.
-
-        Its frames go to ``write``; text that is not plain goes to ``push`` as an event.
-        """
-        field, predictor, lm_call = key = (token.field, token.predictor, token.lm_call)
+    def pen(self, token: Token, write: Callable[[bytes], bool]) -> Pen:
+        """Return a pen for the further text of the field of ``token``, which was encoded. Frames go to ``write``."""
+        key = (token.field, token.predictor, token.lm_call)
         before, middle, after = (part.replace(b"%", b"%%") for part in self._tokens.get(key) or self._token_parts(key))
         frame = before + b"%d" + middle + b"%b" + after
-        totals = self.totals
+        self._tokens.clear()  # they were made for this; the stream may last for hours
 
         def write_text(words: str) -> bool:
             try:
                 said = to_json(words)
             except TypeError:  # half of a surrogate pair
-                return push(Token(words, field, predictor, lm_call))
+                said = text(words)
+            if self.borrower is not None:
+                self.borrower.take_back()
             seq = self.seq = self.seq + 1
-            totals.tokens += 1
+            self.totals.tokens += 1
             return write(frame % (seq, said))
 
         return write_text
+
+    def outlet(self, token: Token, exchange: Exchange) -> Outlet:
+        """Return the outlet of the field of ``token``, which was encoded; ``exchange`` is what the frames go to."""
+        key = (token.field, token.predictor, token.lm_call)
+        loan = FrameLoan(self, exchange, *(self._tokens.get(key) or self._token_parts(key)))
+        self._tokens.clear()  # the loan has them
+        return Outlet(loan)
 
     def prediction(self, result: Predicted) -> bytes:
         """Return the ``prediction`` frame of a run's result."""
@@ -95,6 +108,8 @@ class Encoder:
         return self._frame("done", self._done)
 
     def _frame(self, name: str, data: bytes) -> bytes:
+        if self.borrower is not None:
+            self.borrower.take_back()
         self.seq += 1
         return b"%b%d%b%b%b" % (self._before % name.encode(), self.seq, self._middle, data, self._after)
 

@@ -74,6 +74,16 @@ class PlainText:
             raise _broken("the program's result has another text")
         return value[len(given) :]
 
+    def follows(self, token: Token) -> bool:
+        """True where further text of the field of ``token`` is given out as it comes."""
+        if self._held or self.broken or token.field != self.field or token.lm_call != self._lm_call:
+            return False
+        return self._predictor is None or token.predictor == self._predictor
+
+    def gave(self, text: str) -> None:
+        """Take note of text that was given out elsewhere, where :meth:`follows` says so."""
+        self._given.append(text)
+
     def _token(self, token: Token) -> str:
         if token.field != self.field or not token.text:
             return ""

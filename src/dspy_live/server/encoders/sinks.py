@@ -8,11 +8,13 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeAlias
 
 from dspy_live.core.events import SPOKEN, Event, Token, Usage
+from dspy_live.core.outlet import Loan, Outlet
 from dspy_live.core.sink import Discard, Pen, Sink
 from dspy_live.runtime.scope import Room
 from dspy_live.server.encoders.events import Encoder
 from dspy_live.server.encoders.plain import PlainText
 from dspy_live.server.runs.totals import RunTotals
+from dspy_live.server.transport.exchange import Exchange
 
 WaitForRoom: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
@@ -66,7 +68,7 @@ class FrameSink:
         return self._write(frame)
 
     def pen(self, token: Token) -> Pen:
-        return self._pen(token, self._write, self.push)
+        return self._pen(token, self._write)
 
 
 class Out(Protocol):
@@ -76,6 +78,10 @@ class Out(Protocol):
     """Takes a frame; False asks to pause. It may be another one after the first frame."""
     room: WaitForRoom
     """Waits until a frame may be written."""
+
+    @property
+    def exchange(self) -> Exchange | None:
+        """The reply that the frames go to, where it is one of ours and they go to it as they are."""
 
 
 class StreamSink:
@@ -87,25 +93,28 @@ class StreamSink:
         stop: ends the run, with what the encoder raised.
     """
 
-    __slots__ = ("_encode", "_out", "_pen", "_stop", "room")
+    __slots__ = ("_encoder", "_out", "_stop", "room")
 
     def __init__(self, encoder: Encoder, out: Out, stop: Callable[[Exception], object]) -> None:
-        self._encode = encoder.encode
-        self._pen = encoder.pen
+        self._encoder = encoder
         self._out = out
         self._stop = stop
         self.room = out.room
 
     def push(self, event: Event) -> bool:
         try:
-            frame = self._encode(event)
+            frame = self._encoder.encode(event)
         except Exception as exc:
             self._stop(exc)
             return True
         return self._out.write(frame)
 
     def pen(self, token: Token) -> Pen:
-        return self._pen(token, self._out.write, self.push)
+        return self._encoder.pen(token, self._out.write)
+
+    def outlet(self, token: Token | None) -> Outlet | None:
+        exchange = self._out.exchange
+        return None if exchange is None or token is None else self._encoder.outlet(token, exchange)
 
 
 class TextSink:
@@ -118,9 +127,10 @@ class TextSink:
         totals: counts them, and what was used.
         write: takes a piece; False asks to pause.
         room: waits until a piece may be written.
+        loan: returns the socket that the pieces go to as they are, where there is one now.
     """
 
-    __slots__ = ("_room", "_text", "_totals", "_write")
+    __slots__ = ("_loan", "_room", "_text", "_totals", "_write")
 
     def __init__(
         self,
@@ -128,7 +138,9 @@ class TextSink:
         totals: RunTotals,
         write: Callable[[str], bool],
         room: WaitForRoom,
+        loan: Callable[[], Loan | None] = lambda: None,
     ) -> None:
+        self._loan = loan
         self._text = text
         self._totals = totals
         self._write = write
@@ -142,6 +154,14 @@ class TextSink:
             return not self._text.broken
         self._totals.token()
         return self._write(piece)
+
+    def outlet(self, token: Token | None) -> Outlet | None:
+        loan = self._loan() if token is not None and self._text.follows(token) else None
+        if loan is None:
+            return None
+        outlet = Outlet(loan)
+        outlet.passed.append(self._text.gave)
+        return outlet
 
     async def room(self) -> None:
         if self._text.broken:

@@ -63,6 +63,10 @@ CONFIG_OPTIONS: dict[str, _Check] = {
 never a client's to say: an ``api_base`` from outside would have the server send its own key there."""
 
 
+_OPTIONS = frozenset({"stream", "session", "config"})
+"""Options that share a body with the inputs, where the program has no input of that name."""
+
+
 def make_call(request: Request, program: ServedProgram, body: dict[str, Any], *, stream: bool) -> Call:
     """Return the checked call of a flat JSON body.
 
@@ -70,20 +74,21 @@ def make_call(request: Request, program: ServedProgram, body: dict[str, Any], *,
     the ``X-Config`` header (a JSON object) works everywhere. A body's ``"stream": true`` turns
     streaming on. Raises :class:`InputError` that names the field.
     """
-    names = {field.name for field in program.schema.inputs}
-    if "stream" in body and "stream" not in names:
-        wanted = body.pop("stream")
-        if not isinstance(wanted, bool):
-            raise InputError("field 'stream' must be true or false", field="stream", expected="bool")
-        stream = stream or wanted
     session: Any = request.header(b"x-session") or ""
-    if "session" in body and "session" not in names:
-        session = body.pop("session")
+    config: Any = {}
+    if not _OPTIONS.isdisjoint(body):
+        options = _OPTIONS.difference(field.name for field in program.schema.inputs)
+        if "stream" in body and "stream" in options:
+            wanted = body.pop("stream")
+            if not isinstance(wanted, bool):
+                raise InputError("field 'stream' must be true or false", field="stream", expected="bool")
+            stream = stream or wanted
+        if "session" in body and "session" in options:
+            session = body.pop("session")
+        if "config" in body and "config" in options:
+            config = body.pop("config")
     if session != "":
         begin_history(program, body)
-    config: Any = {}
-    if "config" in body and "config" not in names:
-        config = body.pop("config")
     header = request.header(b"x-config")
     if header is not None and header.strip():  # a proxy or a template may leave it empty
         config = parse_object(header.encode("latin-1"), "the X-Config header")  # bytes as they came, of UTF-8

@@ -109,7 +109,13 @@ async def _stream(
     hold = program.hold_text or options.fields is not None
     text = PlainText(program.schema, run.stop, hold=hold)
     with event_stream(request, run.stop, encoder.opening()) as stream:
-        sink = TextSink(text, run.totals, lambda piece: stream.write(encoder.content(piece)), stream.room)
+        sink = TextSink(
+            text,
+            run.totals,
+            lambda piece: stream.write(encoder.content(piece)),
+            stream.room,
+            lambda: encoder.loan(stream.exchange, run.totals),
+        )
         try:
             async with run:
                 result = await program.run(call, sink, run.totals)

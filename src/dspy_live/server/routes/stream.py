@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dspy_live.core.call import Call
-from dspy_live.core.errors import Stop
+from dspy_live.core.errors import LMBadReply, Stop
 from dspy_live.server.encoders.events import sse
 from dspy_live.server.encoders.sinks import StreamSink
 from dspy_live.server.errors import ClientGone, public_error
@@ -27,10 +27,16 @@ async def predict_stream(request: Request, program: ServedProgram | None = None,
     run = RegisteredRun(request.app.runs, call.id, request.key)
     request.totals = run.totals
     encoder = sse(call.id, run.totals)
-    with event_stream(request, run.stop) as stream:
+    stop = run.stop  # one object for both
+    with event_stream(request, stop) as stream:
         try:
             async with run:
-                result = await program.run(call, StreamSink(encoder, stream, run.stop), run.totals)
+                try:  # as program.run() does it, without a coroutine of its own: streams wait here by the thousand
+                    result = await program.service(call, StreamSink(encoder, stream, stop))
+                except LMBadReply as exc:
+                    program.explain(exc, run.totals)
+                    raise
+                predicted = program.prediction(result, run.totals)
         except ClientGone:
             raise
         except (Exception, Stop) as exc:
@@ -38,5 +44,5 @@ async def predict_stream(request: Request, program: ServedProgram | None = None,
                 raise
             last = encoder.error(public_error(exc, call.id))
         else:
-            last = encoder.prediction(result)
+            last = encoder.prediction(predicted)
         await stream.end(last + encoder.end())

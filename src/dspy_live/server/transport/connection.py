@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -30,13 +31,15 @@ MOST_TOGETHER = 1000
 class Shared:
     """What all connections of a server share: the timers of their waiting, and the ``Date`` of their replies."""
 
-    __slots__ = ("_dated", "_lines", "heads", "unused")
+    __slots__ = ("_dated", "_lines", "context", "heads", "unused")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.heads: Patience[Connection] = Patience(loop, lambda connection: connection.give_up())
         self.unused: Patience[Connection] = Patience(loop, lambda connection: connection.close())
         self._dated: Any = None
         self._lines = b""
+        self.context = contextvars.copy_context()
+        """The server's own, as no request has it."""
 
     def lines(self, state: ServerState) -> bytes:
         """Return the header lines that uvicorn renews every second."""
@@ -185,6 +188,9 @@ class Connection(asyncio.Protocol):
         """True where nothing more can be written."""
         return self._transport.is_closing()
 
+    def rest(self, exchange: Exchange) -> None:
+        """A reply of unknown length begins: let go of its request's headers, and of what reads the next request."""
+
     def close(self) -> None:
         """Close the connection when all is written."""
         self._transport.close()
@@ -211,7 +217,24 @@ class Connection(asyncio.Protocol):
         """Read on, where not too many requests wait."""
         if self._reading_paused and not self._crowded and not self._transport.is_closing():
             self._reading_paused = False
-            self._transport.resume_reading()
+            # Not in the context of whoever calls: the next request would run in it.
+            self._shared.context.run(self._transport.resume_reading)
+
+    def lend(self) -> int | None:
+        """Read no more and return the socket's descriptor, for writing; ``None`` where bytes wait or TLS is spoken."""
+        transport = self._transport
+        if (
+            self.writing_paused
+            or self._reading_paused
+            or self._queued
+            or transport.is_closing()
+            or transport.get_write_buffer_size()
+            or transport.get_extra_info("ssl_object") is not None
+        ):
+            return None
+        self.pause_reading()
+        descriptor: int = transport.get_extra_info("socket").fileno()
+        return descriptor
 
     def replied(self, exchange: Exchange) -> None:
         """A reply is complete: begin with the next request, or wait for it."""

@@ -30,18 +30,18 @@ class Watch:
     def __init__(self, receive: Receive, stop: Stop) -> None:
         exchange: Any = getattr(receive, "__self__", None)
         self._exchange: Exchange | None = exchange if isinstance(exchange, Exchange) else None
-        self._receive = receive
+        self._receive = receive if self._exchange is None else None
         self._stop = stop
         self._before: Stop | None = None
         self._task: asyncio.Task[None] | None = None
 
     def __enter__(self) -> None:
         exchange = self._exchange
-        if exchange is None:
+        if self._receive is not None:
             self._task = asyncio.get_running_loop().create_task(_wait(self._receive, self._stop))
-        elif exchange.gone:
+        elif exchange is not None and exchange.gone:
             self._stop(ClientGone("the client closed its connection"))
-        else:
+        elif exchange is not None:
             self._before, exchange.on_gone = exchange.on_gone, self._stop
 
     def __exit__(self, *_: object) -> None:

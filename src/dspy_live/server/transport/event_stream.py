@@ -43,6 +43,11 @@ class EventStream:
         self.write: Callable[[bytes], bool] = self._first
         """Writes a piece. False asks to pause until ``room()``. It is another one once the head is out."""
 
+    @property
+    def exchange(self) -> Exchange | None:
+        """The reply itself, where it is on a connection of ours and has begun."""
+        return self._body if isinstance(self._body, Exchange) and self._body.began else None
+
     def __enter__(self) -> EventStream:
         self._request.app.pulse.add(self)
         self._watch.__enter__()
@@ -53,7 +58,7 @@ class EventStream:
         self._request.app.pulse.remove(self)
         self._watch.__exit__()
         self._body.close()
-        self._request.sent += self._body.sent
+        self._request.sent += self._body.sent_so_far()
         self.write = self._body.write  # in place of a method of its own, which would hold it
 
     def _first(self, piece: bytes) -> bool:
@@ -71,9 +76,11 @@ class EventStream:
 
     def beat(self) -> None:
         """Write a heartbeat where nothing was written since the last call and nothing waits to be."""
-        if self._body.sent == self._sent_before and self._body.idle:
+        sent = self._body.sent_so_far()
+        if sent == self._sent_before and self._body.idle:
             self.write(HEARTBEAT)
-        self._sent_before = self._body.sent
+            sent += len(HEARTBEAT)
+        self._sent_before = sent
 
     async def end(self, piece: bytes = b"") -> None:
         """Write the last piece and wait until it is the transport's, which may wait for the client."""

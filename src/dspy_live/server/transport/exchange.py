@@ -18,6 +18,7 @@ from dspy_live.runtime.http.condition import Condition
 from dspy_live.server.errors import ClientGone
 
 if TYPE_CHECKING:
+    from dspy_live.core.outlet import Borrower
     from dspy_live.server.transport.connection import Connection
 
 log = logging.getLogger("uvicorn.error")
@@ -42,6 +43,7 @@ class Exchange:
     """
 
     __slots__ = (
+        "_borrower",
         "_chunked",
         "_connection",
         "_continued",
@@ -83,6 +85,7 @@ class Exchange:
         self._chunked = False
         self._left: int | None = None
         self._put: Callable[[bytes], object] = connection.write if scope["method"] != "HEAD" else _drop
+        self._borrower: Borrower | None = None
         self.sent = 0
         """Bytes of the body that were written in pieces."""
 
@@ -119,6 +122,7 @@ class Exchange:
 
     def lost(self) -> None:
         """The connection is gone."""
+        self._take_back()
         self._put = _drop
         if not self.complete and not self.gone:
             self.gone = True
@@ -200,12 +204,50 @@ class Exchange:
             self._left = None
             self._chunked = self.scope["http_version"] != "1.0"  # which knows no chunks: the connection's end ends it
             self._connection.write(self._head(status, headers, self._coding(status)))
+            if not self.unfinished:
+                self._connection.rest(self)
 
     def write(self, piece: bytes) -> bool:
         """Write a piece of the body, which is not empty. False asks to pause until :meth:`room`."""
         self.sent += len(piece)
         self._put(b"%x\r\n%b\r\n" % (len(piece), piece) if self._chunked else piece)
         return not self._connection.writing_paused
+
+    def sent_so_far(self) -> int:
+        """Return how many bytes of the body were written in pieces, those of a borrower too."""
+        return self.sent if self._borrower is None else self.sent + self._borrower.sent()
+
+    def lend(self, borrower: Borrower) -> int | None:
+        """Lend the socket for pieces of the body: return its descriptor, or ``None`` where that can't be now.
+
+        The borrower writes them in the chunked coding and gives the socket back by :meth:`returned`. Whatever is
+        written here meanwhile takes it back before.
+        """
+        if not self._chunked or self.complete or self.gone or self._borrower is not None or self._put is _drop:
+            return None
+        descriptor = self._connection.lend()
+        if descriptor is not None:
+            self._borrower, self._put = borrower, self._take_back_and_put
+        return descriptor
+
+    def returned(self, size: int, unsent: bytes) -> None:
+        """Take the socket back, with ``size`` bytes of the body written to it; ``unsent`` are to be written first."""
+        self._borrower = None
+        self.sent += size
+        self._put = _drop if self.gone else self._connection.write
+        if self._connection.is_closing:
+            return
+        if unsent:
+            self._put(unsent)
+        self._connection.resume_reading()
+
+    def _take_back(self) -> None:
+        if self._borrower is not None:
+            self._borrower.take_back()
+
+    def _take_back_and_put(self, data: bytes) -> None:
+        self._take_back()
+        self._put(data)
 
     def end(self, piece: bytes = b"") -> None:
         """Write the last piece of the body."""
@@ -291,6 +333,7 @@ class Exchange:
         self._connection.replied(self)
 
     def _give_up(self) -> None:
+        self._take_back()
         if self.began:
             self._connection.close()
         else:

@@ -15,7 +15,7 @@ from dspy_live.core.errors import LiveError, TooLarge
 from dspy_live.server.encoders.json import dumps
 from dspy_live.server.errors import BadRequest, ClientGone, RequestTimeout, error_headers, error_object, error_status
 from dspy_live.server.transport.exchange import CLOSE as CLOSE
-from dspy_live.server.transport.exchange import exchange_of
+from dspy_live.server.transport.exchange import Exchange, exchange_of
 
 if TYPE_CHECKING:
     from dspy_live.server.app import App
@@ -37,6 +37,7 @@ class Request:
     """
 
     __slots__ = (
+        "_asgi",
         "_headers",
         "app",
         "began",
@@ -47,11 +48,9 @@ class Request:
         "key",
         "params",
         "program",
-        "receive",
         "reply_headers",
         "run_id",
         "scope",
-        "send_raw",
         "sent",
         "status",
         "totals",
@@ -61,9 +60,8 @@ class Request:
     def __init__(self, app: App, scope: Scope, receive: Receive, send: Send) -> None:
         self.app = app
         self.scope = scope
-        self.receive = receive
-        self.send_raw = send
         self.exchange = exchange_of(receive, send)
+        self._asgi = (receive, send) if self.exchange is None else None
         self._headers: dict[bytes, bytes] | None = None
         self.params: dict[str, str] = {}
         self.run_id = new_id()
@@ -78,6 +76,21 @@ class Request:
         self.program = ""
         self.totals: RunTotals | None = None
         self.error_object: ErrorObject = error_object
+
+    @property
+    def receive(self) -> Receive:
+        """ASGI's function that returns the next message."""
+        return self._asgi[0] if self._asgi is not None else self._own.receive
+
+    @property
+    def send_raw(self) -> Send:
+        """ASGI's function that sends a message."""
+        return self._asgi[1] if self._asgi is not None else self._own.send
+
+    @property
+    def _own(self) -> Exchange:
+        assert self.exchange is not None
+        return self.exchange
 
     def header(self, name: bytes) -> str | None:
         """Return a header's value (the name in lower case), the first of several, or ``None``."""

@@ -76,10 +76,10 @@ class Protocol(Connection):
         self._new_parser()
 
     def _new_parser(self) -> None:
-        self._parser = httptools.HttpRequestParser(self)
+        self._parser: Any = httptools.HttpRequestParser(self)  # None while there is nothing to read
         # Bytes after a request that asked for the connection's end must not spoil the reply to it.
         self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        self._feed = self._parser.feed_data
+        self._feed: Any = self._parser.feed_data
 
     @property
     def awaits_head(self) -> bool:
@@ -107,6 +107,8 @@ class Protocol(Connection):
     def data_received(self, data: bytes) -> None:
         """Take what came. What goes on without an end is bounded: a head, and what stands between a body's chunks."""
         self._shared.unused.stop(self)
+        if self._feed is None:
+            self._new_parser()
         rest: bytes | None = data
         while rest is not None:
             self._piece = len(rest)
@@ -131,6 +133,13 @@ class Protocol(Connection):
         unused = not self._in_head and exchange is not None and exchange.complete
         if unused and not self._transport.is_closing():
             self._shared.unused.start(self, self._config.timeout_keep_alive)
+
+    def rest(self, exchange: Exchange) -> None:
+        """Let go of the request's headers and of the parser: a stream may last for hours."""
+        exchange.scope["headers"].clear()
+        if exchange is self._exchange and exchange.keep_alive and not (self._in_head or self._in_body):
+            self._headers = []
+            self._parser = self._feed = None
 
     # Callbacks of the parser
 

@@ -160,6 +160,10 @@ class BodyWriter:
         """True while nothing waits to be written."""
         return self._writer.idle
 
+    def sent_so_far(self) -> int:
+        """Return :attr:`sent`."""
+        return self.sent
+
     def begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Write the head."""
         self._writer.write({"type": "http.response.start", "status": status, "headers": headers})
