@@ -129,6 +129,8 @@ class TestExplain:
         lines = capsys.readouterr().out.splitlines()
         assert [line.split()[0] for line in lines] == sorted(line.split()[0] for line in lines)
         assert any(line.startswith("streaming ") for line in lines)
+        assert all("  " in line for line in lines), "the longest name ran into its text"
+        assert not any(line.endswith(":") for line in lines), "a list that follows is not shown here"
 
     def test_a_topic_is_its_page(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["explain", "rust"]) == 0
@@ -150,9 +152,11 @@ class TestExplain:
         assert main(["explain", "what", "does", "drop_oldest", "mean?"]) == 0
         assert "See also" not in capsys.readouterr().out
         assert main(["explain", "limit", "concurrent", "requests"]) == 0
+        assert capsys.readouterr().out.startswith("## Retries and limits: Concurrency limit\n")
+        assert main(["explain", "how", "do", "I", "cancel", "a", "run?"]) == 0
         printed = capsys.readouterr().out
-        assert printed.startswith("## Retries and limits: Concurrency limit\n")
-        assert re.search(r"^See also .*‘serving: Limits and deadlines’", printed, re.MULTILINE)
+        assert printed.startswith("## Timeouts and cancellation: Cancelling\n")
+        assert re.search(r"^See also .*‘serving: Stopping a run’", printed, re.MULTILINE)
 
     def test_two_words_may_be_a_topic_or_a_question(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["explain", "front", "ends"]) == 0

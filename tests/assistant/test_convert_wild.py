@@ -461,7 +461,38 @@ class TestFrameworks:
         conversion = convert("streaming", text)
         assert not conversion.changed
         (said,) = texts(conversion, "left")
-        assert said == "7: respond() does not end with the return of one output of a program, so it does not stream."
+        assert said.startswith(
+            "7: respond() stays as it is: a handler streams where its only run of a program is the one"
+        )
+
+    def test_gradio_streams_although_the_handler_may_return_early(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """`if not message: return "…"` is in most handlers; in a generator it has to be a yield and a return."""
+        early = (
+            "if not message:\n        return 'Write something'\n    if len(message) > 9: return 'Too long'\n"
+            "    def inner():\n        return 1\n    return qa(question=message).answer"
+        )
+        text = GRADIO.replace("return qa(question=message).answer", early)
+        new = convert("streaming", text).new
+        assert "    if not message:\n        yield 'Write something'\n        return\n" in new
+        assert "        return 1\n" in new, "an inner function returns as it did"
+        page = run(new, "gradio", {}, monkeypatch)
+
+        async def texts_of(message: str) -> list[str]:
+            with dspy.context(lm=dspy_live.sim_lm(length=12)):
+                return [text async for text in page["respond"](message, [])]
+
+        assert asyncio.run(texts_of("")) == ["Write something"]
+        assert asyncio.run(texts_of("Why do rivers bend?")) == ["Too long"]
+        assert len(asyncio.run(texts_of("Why?"))) > 3
+
+    def test_gradio_does_not_stream_where_another_run_would_block_the_loop(self) -> None:
+        text = GRADIO.replace(
+            "return qa(question=message).answer",
+            "short = qa(question=message).answer\n    return qa(question=short).answer",
+        )
+        conversion = convert("streaming", text)
+        assert not conversion.changed
+        assert "its only run" in texts(conversion, "left")[0]
 
     def test_gradio_yields_the_text(self, monkeypatch: pytest.MonkeyPatch) -> None:
         page = run(convert("streaming", GRADIO).new, "gradio", {}, monkeypatch)
@@ -493,6 +524,24 @@ class TestFrameworks:
             in new
         )
         assert any("routes that stream" in said for said in texts(convert("streaming", text), "left"))
+
+
+def test_an_import_before_the_packages_own_stays_with_dspys() -> None:
+    """It stood below the blank line, among the relative imports."""
+    text = "import dspy\n\nfrom .search import search\n\nqa = dspy.Predict('question -> answer')\n"
+    new = convert("streaming", text).new
+    assert "import asyncio\n\nimport dspy\nimport dspy_live\n\nfrom .search import search\n" in new
+
+
+@pytest.mark.parametrize("kind", ["async", "streaming", "tests"])
+def test_what_a_notebook_alone_has_is_named_with_its_line(kind: str) -> None:
+    """An exported notebook failed with `name 'get_ipython' is not defined`, and nothing said why."""
+    text = "import dspy\n\nget_ipython().system('ls')\nqa = dspy.Predict('question -> answer')\n"
+    conversion = convert(kind, text)
+    assert "3: get_ipython() is there in a notebook only: take it out to run the file by itself." in texts(
+        conversion, "advice"
+    )
+    assert not any("notebook" in said for said in texts(convert(kind, "def display(x): ...\n\n\n" + SCRIPT), "advice"))
 
 
 def test_what_was_streamed_is_not_printed_again() -> None:

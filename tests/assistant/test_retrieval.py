@@ -37,24 +37,39 @@ def script() -> ModuleType:
     return module
 
 
-def test_the_questions_that_the_search_was_developed_with_find_their_sections() -> None:
-    shares = script().measure(DEVELOPED)
-    assert shares.asked >= 300
-    assert shares.section >= 0.97 * shares.asked, shares.misses
-    assert shares.guide >= 0.95 * shares.asked, shares.misses
-    assert shares.answered >= 0.95 * shares.asked, shares.misses
-    assert shares.foreign >= 80
+def test_the_questions_that_the_search_has_learned_from_find_their_sections() -> None:
+    shares = script().measure(DEVELOPED, every=4)
+    assert shares.asked >= 250
+    assert shares.section >= 0.98 * shares.asked, shares.misses
+    assert shares.guide >= 0.98 * shares.asked, shares.misses
+    assert shares.answered >= 0.97 * shares.asked, shares.misses
+    assert shares.foreign >= 60
     assert shares.refused >= 0.9 * shares.foreign, shares.misses
 
 
 def test_questions_that_nothing_was_tuned_on_find_their_sections() -> None:
     shares = script().measure(HELD_OUT)
-    assert shares.asked >= 150
-    assert shares.section >= 0.93 * shares.asked
-    assert shares.guide >= 0.92 * shares.asked
-    assert shares.answered >= 0.93 * shares.asked
-    assert shares.foreign >= 38
-    assert shares.refused >= 0.9 * shares.foreign
+    assert shares.asked >= 70
+    assert shares.section >= 0.82 * shares.asked
+    assert shares.guide >= 0.8 * shares.asked
+    assert shares.answered >= 0.84 * shares.asked
+    assert shares.foreign >= 20
+    assert shares.refused >= 0.85 * shares.foreign
+
+
+def test_nothing_was_learned_from_the_questions_that_measure() -> None:
+    learned = {
+        " ".join(terms(phrase))
+        for words in tomllib.loads(data("aliases.toml")).values()
+        for phrases in words.values()
+        for phrase in phrases.split(",")
+    }
+    asked = [
+        question
+        for question in tomllib.loads(HELD_OUT.read_text("utf-8"))["questions"]
+        if len(terms(question)) > 2 and " ".join(terms(question)) in learned
+    ]
+    assert not asked
 
 
 def there() -> dict[str, list[str]]:
@@ -110,20 +125,19 @@ def test_a_word_stands_for_those_that_people_use_for_it() -> None:
     assert headings(small(HOUSE, words=words), "furnace") == ["Boiler", "Two", "One"]
 
 
-def test_a_page_about_one_thing_comes_first_only_where_the_question_names_it() -> None:
-    other = parse("castle", "# Castle\n\nNothing.\n\n## Boiler\n\nTurn it on.\n")
-    words = Vocabulary(only={"house": frozenset({"hous"})})
-    index = small(HOUSE, other, words=words)
-    assert index.search("boiler")[0].passage.page == "castle"
-    assert index.search("boiler of a house")[0].passage.page == "house"
+def test_a_page_that_people_word_so_comes_first() -> None:
+    aliases = {
+        "house": {"One": "switch the boiler off, switch it off", "Two": "off duty"},
+        "garden": {"Trees": "switch the lamp, off season", "Water": "an old switch"},
+    }
+    index = small(parse("house", "# House\n\nNothing.\n\n## One\n\nRed.\n\n## Two\n\nBlue.\n"), aliases=aliases)
+    assert index.search("switch the lamp")[0].passage.page == "garden"
+    assert index.search("switch the engine off")[0].passage.page == "house"
 
 
-def test_a_page_about_a_thing_comes_first_where_the_question_names_it() -> None:
-    castle = parse("castle", "# Castle\n\nNothing.\n\n## Boiler\n\nThe boiler is a large boiler.\n")
-    assert small(HOUSE, castle).search("boiler of the manor")[0].passage.page == "castle"
-    words = Vocabulary(filler=frozenset({"the", "of"}), named={"house": frozenset({"manor"})})
-    assert small(HOUSE, castle, words=words).search("boiler of the manor")[0].passage.page == "house"
-    assert index().search("nginx websocket")[0].passage.place == "nginx: Behind nginx"
+@pytest.mark.parametrize("name", ["nginx", "haproxy", "docker", "kubernetes", "systemd"])
+def test_the_page_about_a_thing_that_the_question_names_comes_first(name: str) -> None:
+    assert index().search(f"restart behind {name}")[0].passage.page == name
 
 
 def test_the_name_of_a_page_alone_asks_for_its_opening() -> None:
@@ -166,7 +180,7 @@ def test_what_belongs_to_another_field_or_language_is_refused(question: str) -> 
         ("TypeScript client for a chat", "front-ends"),
         ("stop a run with curl", "serving"),
         ("how many tokens did it use", "usage"),
-        ("what does a fine-tuned model cost", "models"),
+        ("what does a fine-tuned model cost", "usage"),
     ],
 )
 def test_words_like_those_of_another_field_are_answered(question: str, page: str) -> None:
@@ -177,6 +191,7 @@ def test_words_like_those_of_another_field_are_answered(question: str, page: str
 
 def test_an_amount_says_nothing_about_a_section() -> None:
     assert index().search("stop my agent after 10k")[0] == index().search("stop my agent after")[0]
+    assert index().search("python 3.11 async")[0] == index().search("python async")[0]
 
 
 def test_forms_of_a_word_are_one() -> None:
@@ -230,6 +245,26 @@ def test_an_error_message_finds_its_section_whatever_stands_in_its_gaps() -> Non
     assert hit.passage.heading == "`no API key for …: set …, or pass api_key= to the LM`"
     assert hit.passage not in [other.passage for other in others]
     assert not index().search("no API key for a demo")[0].named
+
+
+def test_an_error_is_meant_only_where_the_question_speaks_of_one() -> None:
+    house = parse("house", "# House\n\nNothing.\n\n## `no boiler key`\n\nLook.\n\n## The boiler's key\n\nHere.\n")
+    words = Vocabulary(error=frozenset({"error"}))
+    assert headings(small(house, words=words), "boiler key")[0] == "The boiler's key"
+    assert headings(small(house, words=words), "error: boiler key")[0] == "`no boiler key`"
+
+
+def test_examples_count_less_where_a_question_asks_why() -> None:
+    texts = ["The boiler is red.", "```python\nboiler.start()\n```"]
+    prose, example = small(HOUSE).relevance("how do I start the boiler", texts)
+    assert example == prose
+    prose, example = small(HOUSE).relevance("why is the boiler red", texts)
+    assert example < prose
+
+
+def test_a_conversation_is_no_conversion() -> None:
+    page = parse("x", "# X\n\nNothing.\n\n## One\n\nA conversion.\n\n## Two\n\nConversations.\n")
+    assert headings(small(page), "conversational") == ["Two"]
 
 
 def test_a_question_of_unknown_words_finds_nothing() -> None:

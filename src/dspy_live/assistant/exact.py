@@ -21,7 +21,7 @@ def named_outright(question: str, passages: Sequence[Passage]) -> list[int]:
     return [
         row
         for row, passage in enumerate(passages)
-        if plain == _plain(passage.place) or (passage.heading.startswith("`") and _says(plain, passage.heading))
+        if plain == _plain(passage.place) or (passage.is_error and _says(plain, passage.heading))
     ]
 
 

@@ -106,6 +106,11 @@ class Passage:
         return _FENCE.sub("", self.text).strip()
 
     @property
+    def is_error(self) -> bool:
+        """True for a section about an error: its heading is the message, in backticks."""
+        return self.heading.startswith("`")
+
+    @property
     def place(self) -> str:
         """The section's name for a person: its page and its heading."""
         return f"{self.page}: {self.heading}"

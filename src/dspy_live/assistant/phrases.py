@@ -21,16 +21,15 @@ class Phrases:
     """Phrases of sections.
 
     Args:
-        texts: of each section, its phrases, separated by commas, semicolons or ends of lines.
+        phrases: of each phrase, the number of its section and its stems.
         weigh: returns what a stem counts; one that counts nothing is left out.
     """
 
-    def __init__(self, texts: Sequence[str], weigh: Callable[[str], float]) -> None:
-        parts = [(row, part) for row, text in enumerate(texts) for part in _BETWEEN.split(text)]
+    def __init__(self, phrases: Sequence[tuple[int, Sequence[str]]], weigh: Callable[[str], float]) -> None:
         self._sections: list[int] = []
         self._vectors: list[dict[str, float]] = []
         self._of_stem: dict[str, list[int]] = {}
-        for (row, _), found in zip(parts, stems([part for _, part in parts]), strict=True):
+        for row, found in phrases:
             weights = {stem: weight for stem in dict.fromkeys(found) if (weight := weigh(stem)) > 0}
             length = math.hypot(*weights.values())
             for stem in weights:
@@ -61,6 +60,12 @@ class Phrases:
         for phrase, product in products.items():
             of_section.setdefault(self._sections[phrase], []).append(product / length)
         return {row: _together(found) for row, found in of_section.items()}
+
+
+def parted(texts: Sequence[str]) -> list[tuple[int, list[str]]]:
+    """Return the phrases of each text, parted by commas, semicolons and ends of lines: its number, its stems."""
+    parts = [(row, part) for row, text in enumerate(texts) for part in _BETWEEN.split(text)]
+    return [(row, found) for (row, _), found in zip(parts, stems([part for _, part in parts]), strict=True) if found]
 
 
 def _together(likenesses: list[float]) -> float:

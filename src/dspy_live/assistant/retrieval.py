@@ -2,13 +2,14 @@
 
 A section is ranked by the question's words in its page's name, its heading, other phrases for it (``aliases.toml``),
 its prose and its code, as BM25F does it (Robertson, Zaragoza: "The Probabilistic Relevance Framework", 2009), by what
-the rest of its page has of them, and by the phrases of it that are most like the whole question. A word stands for
-those that people use for it (``vocabulary.toml``) too.
+the rest of its page has of them, by the phrases of it that are most like the whole question, and by how likely people
+who mean its page are to word it so. A word stands for those that people use for it (``vocabulary.toml``) too.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,10 +19,14 @@ from pathlib import Path
 
 from dspy_live.assistant.exact import named_outright
 from dspy_live.assistant.guides import Guide, Passage, guides
-from dspy_live.assistant.phrases import Phrases
+from dspy_live.assistant.phrases import Phrases, parted
 from dspy_live.assistant.postings import Postings
 from dspy_live.assistant.stems import compounds, stems, stems_of
-from dspy_live.assistant.terms import Vocabulary, is_long_number, vocabulary
+from dspy_live.assistant.terms import Vocabulary, vocabulary
+from dspy_live.assistant.wordings import Wordings
+
+_REASON = re.compile(r"\s*(why|what|when|which|does|is|are)\b", re.IGNORECASE)
+_STATUS = re.compile("[45][0-9]{2}")
 
 Aliases = Mapping[str, Mapping[str, str]]
 """Other phrases for sections, by page, then by heading; ``*`` for all sections of a page."""
@@ -32,20 +37,20 @@ ALIKE = 0.3
 INSTEAD = 0.8
 """The same, where the word itself stands on no page."""
 
-WEAK = 0.6
-"""What a word counts that stands in questions about anything."""
+OF_EXAMPLE = 0.5
+"""How much an example counts in a section, where a question asks why or what and not how."""
 
 OF_PAGE = 0.5
 """How much the best of a page counts for each of its sections."""
 
-OF_PHRASE = 4.0
+OF_PHRASE = 3.0
 """How much the likest phrases count."""
 
-OFF_TOPIC = 0.6
-"""What is left of a section's score whose page is about one thing that the question does not name."""
+OF_WORDING = 0.4
+"""How much it counts that a page's phrases are worded like the question."""
 
-BY_NAME = 1.25
-"""What becomes of a section's score whose page is about one thing that the question names."""
+NO_ERROR = 1.0
+"""What an entry about an error message has less, where the question speaks of no error."""
 
 OPENING = 2.0
 """What the opening of a page has more, where the question is its name and nothing else; of several words, a share."""
@@ -62,8 +67,11 @@ SPOKEN_OF = 0.25
 EACH_WORD = 0.2
 """What each word that the section speaks of adds to its confidence."""
 
-COVERED = 0.74
-"""The least confidence of an answer: nine in ten questions about other things have less."""
+EACH_PAIR = 0.2
+"""What it adds that all of the question's pairs of neighbours are known: a share for some of them."""
+
+COVERED = 0.84
+"""The least confidence of an answer: more than nine in ten questions about other things have less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +81,8 @@ class Hit:
     Args:
         passage: the section.
         score: the higher the better; of one question only.
-        confidence: the part of the question that the page covers, 0 to 1, and EACH_WORD for each word of the section.
+        confidence: the part of the question that the page covers, 0 to 1, EACH_WORD for each word of the section, and
+            EACH_PAIR by the pairs of the question's words that are known.
     """
 
     passage: Passage
@@ -96,10 +105,14 @@ class _Found:
     """What the words of a question are worth, for the sections and pages that have them."""
 
     elsewhere: int = 0
+    of_error: bool = False
     whole: float = 0.0
     sections: dict[int, float] = field(default_factory=dict)
     spoken_of: dict[int, int] = field(default_factory=dict)
     pages: dict[str, float] = field(default_factory=dict)
+    likeness: Mapping[int, float] = field(default_factory=dict)
+    wordings: Mapping[str, float] = field(default_factory=dict)
+    familiar: float = 0.0
 
 
 class Index:
@@ -120,28 +133,36 @@ class Index:
             _fields(page, passage, (aliases or {}).get(page.name, {})) for page in pages for passage in page.passages
         ]
         self._postings = Postings(rows, [passage.page for passage in self._passages])
-        self._openings = _openings(pages, self._words.weak)
-        self._phrases = Phrases([f"{row['heading']}\n{row['aliases']}" for row in rows], self._weight)
+        self._openings = _openings(pages)
+        phrases = parted([f"{row['heading']}\n{row['aliases']}" for row in rows])
+        self._phrases = Phrases(phrases, self._weight)
+        self._wordings = Wordings([(self._postings.pages[row], found) for row, found in phrases], self._words.filler)
 
     def search(self, question: str, limit: int = 5) -> list[Hit]:
         """Return the sections that fit best, best first; none for a question of fillers and unknown words."""
-        wanted = self._wanted(question)
-        found = _Found(elsewhere=self._words.of_elsewhere(question))
+        read = self._read(question)
+        wanted = self._wanted(read)
+        found = _Found(self._words.of_elsewhere(question), not self._words.error.isdisjoint(wanted))
         for stem in wanted:
             strengths = self._strengths(stem)
             weight = self._weight(stem) if strengths else 0.0
             found.whole += weight if strengths else UNKNOWN
             self._add(found, weight, strengths)
-        likeness = self._phrases.likeness({stem: self._weight(stem) for stem in wanted}, self._alike)
-        named = frozenset(wanted)
-        hits = [self._hit(row, found, likeness.get(row, 0.0), named) for row in sorted(found.sections)]
+        found.likeness = self._phrases.likeness({stem: self._weight(stem) for stem in wanted}, self._alike)
+        found.wordings = self._wordings.likelihoods(read)
+        found.familiar = self._wordings.familiar(read)
+        hits = [self._hit(row, found, frozenset(wanted)) for row in sorted(found.sections)]
         outright = [self._passages[row] for row in named_outright(question, self._passages)]
         others = sorted((hit for hit in hits if hit.passage not in outright), key=lambda hit: -hit.score)
         return [*(Hit(passage, math.inf, math.inf) for passage in outright), *others][:limit]
 
     def relevance(self, question: str, texts: Sequence[str]) -> list[float]:
-        """Return how much each of some texts has to do with a question: what the question's words in it count."""
-        wanted = {stem: (self._weight(stem), *self._alike(stem)) for stem in self._wanted(question)}
+        """Return how much each of some texts has to do with a question: what the question's words in it count.
+
+        An example, which begins with a fence, counts less where the question asks for a reason and not for a way.
+        """
+        of_example = OF_EXAMPLE if _REASON.match(question) else 1.0
+        wanted = {stem: (self._weight(stem), *self._alike(stem)) for stem in self._wanted(self._read(question))}
         worth = []
         for found in map(set, stems([f"{text} {compounds(text)}" for text in texts])):
             counts = (
@@ -149,7 +170,9 @@ class Index:
                 for stem, (weight, share, others) in wanted.items()
             )
             worth.append(sum(counts))
-        return worth
+        return [
+            count * (of_example if text.startswith("```") else 1.0) for text, count in zip(texts, worth, strict=True)
+        ]
 
     def _add(self, found: _Found, weight: float, strengths: Mapping[int, float]) -> None:
         """Add what a word is worth to the sections that have it, and to their pages."""
@@ -162,30 +185,31 @@ class Index:
         for page, strength in best.items():
             found.pages[page] = found.pages.get(page, 0.0) + weight * strength
 
-    def _hit(self, row: int, found: _Found, likeness: float, named: frozenset[str]) -> Hit:
+    def _hit(self, row: int, found: _Found, wanted: frozenset[str]) -> Hit:
         page = self._postings.pages[row]
-        score = found.sections[row] + OF_PAGE * found.pages[page] + OF_PHRASE * likeness
-        score += OPENING * len(named & self._openings.get(row, frozenset())) / len(named)
-        if not self._words.is_about(page, named):
-            score *= OFF_TOPIC
-        if self._words.is_named(page, named):
-            score *= BY_NAME
+        score = found.sections[row] + OF_PAGE * found.pages[page] + OF_PHRASE * found.likeness.get(row, 0.0)
+        score += OPENING * len(wanted & self._openings.get(row, frozenset())) / len(wanted)
+        score += OF_WORDING * found.wordings.get(page, 0.0)
+        if self._passages[row].is_error and not found.of_error:
+            score -= NO_ERROR
+        return Hit(self._passages[row], score, self._confidence(row, found, len(wanted)))
+
+    def _confidence(self, row: int, found: _Found, wanted: int) -> float:
+        covered = found.pages[self._postings.pages[row]]
         if found.elsewhere:  # many words of a question about another field stand here too: they prove nothing
-            return Hit(self._passages[row], score, found.pages[page] / (found.whole + ELSEWHERE * found.elsewhere))
-        words = found.spoken_of[row] if len(named) > 1 else 2  # of one word, no section can speak of two
-        return Hit(self._passages[row], score, found.pages[page] / found.whole + EACH_WORD * words)
+            return covered / (found.whole + ELSEWHERE * found.elsewhere)
+        words = found.spoken_of[row] if wanted > 1 else 2  # of one word, no section can speak of two
+        return covered / found.whole + EACH_WORD * words + EACH_PAIR * found.familiar
 
-    def _wanted(self, question: str) -> list[str]:
-        """Return the stems of a question, and of two words that the pages write as one: "rate limit", "ratelimit"."""
-        found = [self._spelt(stem) for stem in stems_of(question)]
-        joined = [first + second for first, second in pairwise(found)]
-        kept = [stem for stem in found if not is_long_number(stem) and not self._is_amount(stem)]
-        unique = dict.fromkeys([*kept, *(stem for stem in joined if stem in self._postings)])
+    def _read(self, question: str) -> list[str]:
+        """Return the stems of a question in their order, as the pages write them, without amounts."""
+        return [self._spelt(stem) for stem in stems_of(question) if not _is_amount(stem)]
+
+    def _wanted(self, read: Sequence[str]) -> list[str]:
+        """Return what to look for: each stem once, and two that the pages write as one ("rate limit", "ratelimit")."""
+        joined = (first + second for first, second in pairwise(read))
+        unique = dict.fromkeys([*read, *(stem for stem in joined if stem in self._postings)])
         return [stem for stem in unique if stem not in self._words.filler]
-
-    def _is_amount(self, stem: str) -> bool:
-        """True for "10k" or "90s", where the pages have no such word: how much it is says nothing about a page."""
-        return stem[0].isdigit() and stem not in self._postings and not self._words.alike(stem)
 
     def _spelt(self, stem: str) -> str:
         """Return a word as the pages write it, where it is unknown and nearly like one of theirs."""
@@ -209,17 +233,20 @@ class Index:
         if stem in self._words.filler:
             return 0.0
         if stem in self._postings:
-            weight = self._postings.rarity(stem)
-        else:
-            weight = max((self._postings.rarity(other) for other in self._words.alike(stem)), default=0.0)
-        return WEAK * weight if stem in self._words.weak else weight
+            return self._postings.rarity(stem)
+        return max((self._postings.rarity(other) for other in self._words.alike(stem)), default=0.0)
 
 
-def _openings(pages: Sequence[Guide], weak: frozenset[str]) -> dict[int, frozenset[str]]:
-    """Return the rows of the pages' openings, with the stems of each page's name, but for words of any question."""
+def _is_amount(stem: str) -> bool:
+    """True for "10k" or "3.11", which says nothing about a page, but not for a status such as 429."""
+    return stem[0].isdigit() and not _STATUS.fullmatch(stem)
+
+
+def _openings(pages: Sequence[Guide]) -> dict[int, frozenset[str]]:
+    """Return the rows of the pages' openings, with the stems of each page's name."""
     names = stems([page.name.replace("-", " ") for page in pages])
     rows = accumulate((len(page.passages) for page in pages), initial=0)
-    return {row: frozenset(name) - weak for row, name in zip(rows, names, strict=False)}
+    return dict(zip(rows, map(frozenset, names), strict=False))
 
 
 def _fields(page: Guide, passage: Passage, aliases: Mapping[str, str]) -> dict[str, str]:

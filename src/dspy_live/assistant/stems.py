@@ -11,6 +11,8 @@ from dspy_live.core.errors import ConfigurationError
 
 _COMPOUND = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:[_-][A-Za-z0-9]+)+")
 _CAMEL = re.compile(r"[A-Za-z]?[a-z0-9]*(?:[A-Z][a-z0-9]+){2,}")
+_CONVERSATION = re.compile(r"\bconversation(s|al)?\b", re.IGNORECASE)
+"""Its stem is that of "conversion" too; this one is of another word that means the same."""
 
 
 def stems(texts: Sequence[str]) -> list[list[str]]:
@@ -24,7 +26,7 @@ def stems(texts: Sequence[str]) -> list[list[str]]:
     except sqlite3.OperationalError as error:
         raise ConfigurationError(f"the guides can't be searched: Python's SQLite has no FTS5 ({error})") from error
     db.execute("CREATE VIRTUAL TABLE words USING fts5vocab(texts, instance)")
-    db.executemany("INSERT INTO texts VALUES (?)", ((text,) for text in texts))
+    db.executemany("INSERT INTO texts VALUES (?)", ((_CONVERSATION.sub("dialogue", text),) for text in texts))
     found: list[list[str]] = [[] for _ in texts]
     for term, row in db.execute("SELECT term, doc FROM words ORDER BY doc, offset"):
         found[row - 1].append(term)

@@ -1,4 +1,4 @@
-"""The words by which questions are read: fillers, those that count less, those that stand for each other."""
+"""The words by which questions are read: fillers, those of other fields, those that stand for each other."""
 
 from __future__ import annotations
 
@@ -21,19 +21,15 @@ class Vocabulary:
 
     Args:
         filler: left out of questions.
-        weak: count less.
         elsewhere: words, as they are written, and phrases of other fields.
         same: for a stem, those that may stand for it.
-        only: for a page, those of which a question has one if it is about that page.
-        named: for a page about one thing, those that name the thing.
+        error: of which a question about an error has one.
     """
 
     filler: frozenset[str] = frozenset()
-    weak: frozenset[str] = frozenset()
     elsewhere: frozenset[str] = frozenset()
     same: Mapping[str, frozenset[str]] | None = None
-    only: Mapping[str, frozenset[str]] | None = None
-    named: Mapping[str, frozenset[str]] | None = None
+    error: frozenset[str] = frozenset()
 
     def of_elsewhere(self, question: str) -> int:
         """Return how many words of other fields a question has, but for those after "from"."""
@@ -44,15 +40,6 @@ class Vocabulary:
     def alike(self, stem: str) -> frozenset[str]:
         """Return the stems that may stand for this one."""
         return (self.same or {}).get(stem, frozenset())
-
-    def is_about(self, page: str, question: frozenset[str]) -> bool:
-        """False for a page about one thing of many that the question does not name."""
-        wanted = (self.only or {}).get(page)
-        return wanted is None or bool(wanted & question)
-
-    def is_named(self, page: str, question: frozenset[str]) -> bool:
-        """True for a page about one thing that the question names."""
-        return bool((self.named or {}).get(page, frozenset()) & question)
 
 
 @lru_cache(maxsize=4)
@@ -67,17 +54,13 @@ def vocabulary() -> Vocabulary:
     """Return the project's vocabulary."""
     data = _data()
     groups = [line.replace(",", " ") for line in data["same"].splitlines() if line.strip()]
-    tables = [data["only"], data["named"]]
-    lists = [data["filler"], data["weak"], *(words for table in tables for words in table.values())]
-    filler, weak, *rest = map(frozenset, stems([*lists, *groups]))
+    filler, error, *alike = map(frozenset, stems([data["filler"], data["error"], *groups]))
     elsewhere = frozenset(" ".join(phrase.split()) for phrase in data["elsewhere"].split(",") if phrase.strip())
-    of_pages = iter(rest)
-    only, named = ({page: next(of_pages) for page in table} for table in tables)
     same: dict[str, frozenset[str]] = {}
-    for group in of_pages:
+    for group in alike:
         for stem in group:
             same[stem] = same.get(stem, frozenset()) | group - {stem}
-    return Vocabulary(filler, weak, elsewhere, same, only, named)
+    return Vocabulary(filler, elsewhere, same, error)
 
 
 @lru_cache(maxsize=1)

@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 
 from dspy_live.assistant.convert.candidates import Candidate, candidates, choose, makes_programs, no_program_text
 from dspy_live.assistant.convert.elsewhere import Elsewhere
+from dspy_live.assistant.convert.import_effects import note_notebook
 from dspy_live.assistant.convert.names import binds
 from dspy_live.assistant.convert.new_files import plain, to_fastapi, to_serving, to_tests
 from dspy_live.assistant.convert.report import (
@@ -95,6 +96,7 @@ def convert(
     new_file = {"fastapi": f"{plain(stem)}_api.py", "tests": f"test_{plain(stem)}.py"}.get(kind, "")
     if new == text and not new_file and not any(note.level == "left" for note in notes.items):
         notes.add("left", f"Nothing had to change: the file already is what `convert {kind}` makes of it.")
+    note_notebook(source, notes)
     check_syntax(new)
     new = given if new == text else new
     return Conversion(kind, given, new, notes.sorted(), new_file, PurePath(file).name, program or "")

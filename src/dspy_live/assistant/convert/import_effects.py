@@ -49,6 +49,17 @@ def _acts(source: Source, call: cst.Call) -> bool:
     return name in _ASKING or name in known.SERVERS or name == "asyncio.run" or name.rpartition(".")[2] in _LAST
 
 
+def note_notebook(source: Source, notes: Notes) -> None:
+    """Warn of what an exported notebook calls and only a notebook has."""
+    calls = m.findall(source.module, m.Call(func=m.Name("get_ipython") | m.Name("display")))
+    for call in calls:
+        name = dotted(cst.ensure_type(call, cst.Call).func) or ""
+        if name not in source.functions and name not in source.imports.table:
+            said = f"{name}() is there in a notebook only: take it out to run the file by itself."
+            notes.add("advice", said, source.line(call))
+            return
+
+
 def lifespan_of(source: Source) -> str:
     """Return the lifespan function of the file's own app that configures DSPy; empty where there is none."""
     for name, function in source.functions.items():

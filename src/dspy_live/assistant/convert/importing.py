@@ -46,6 +46,8 @@ def _added(module: cst.Module, name: str) -> cst.Module:
         return module.with_changes(body=[*body[:index], _apart([new])[0] if alone else new, *body[index:]])
     following = body[index]
     assert isinstance(following, cst.SimpleStatementLine)
+    if not alone and _section(_first(following)) > _section(name):  # the last one of its section
+        return module.with_changes(body=[*body[:index], new, *body[index:]])
     new = new.with_changes(leading_lines=following.leading_lines if _begins_section(body[start:end], at) else [])
     if new.leading_lines or index == 0 or _begins_section(body[start:end], at):
         following = following.with_changes(leading_lines=[_BLANK] if alone else [])

@@ -8,6 +8,7 @@ import libcst as cst
 import libcst.matchers as m
 
 from dspy_live.assistant.convert.awaiting import Plan
+from dspy_live.assistant.convert.early_returns import yielded
 from dspy_live.assistant.convert.frameworks import handlers
 from dspy_live.assistant.convert.importing import add_imports
 from dspy_live.assistant.convert.names import reads
@@ -182,7 +183,10 @@ def stream_on_gradio(source: Source, notes: Notes) -> cst.Module | None:
             module = cst.ensure_type(module.deep_replace(function, streaming), cst.Module)
             notes.add("changed", f"{handler}() yields the text as it arrives.", line)
         elif Plan(source).try_body(function, None).awaited:
-            said = f"{handler}() does not end with the return of one output of a program, so it does not stream."
+            said = (
+                f"{handler}() stays as it is: a handler streams where its only run of a program is the one whose "
+                "output it returns in its last line."
+            )
             notes.add("left", said, line)
     if module is source.module:
         if not found:
@@ -193,7 +197,7 @@ def stream_on_gradio(source: Source, notes: Notes) -> cst.Module | None:
 
 def _yielding(source: Source, function: cst.FunctionDef, helper: str) -> cst.FunctionDef | None:
     body = _with_returned_call(function)
-    if not isinstance(body, cst.IndentedBlock) or len(m.findall(body, m.Return())) != 1:
+    if not isinstance(body, cst.IndentedBlock) or Plan(source).try_body(function, None).awaited != 1:
         return None
     last = body.body[-1]
     pattern = m.SimpleStatementLine(body=[m.Return(value=m.Attribute(value=m.Call()))])
@@ -210,7 +214,7 @@ def _yielding(source: Source, function: cst.FunctionDef, helper: str) -> cst.Fun
     loop = cst.ensure_type(cst.parse_statement("async for text in x:\n    yield text\n"), cst.For)
     loop = loop.with_changes(iter=stream, leading_lines=cst.ensure_type(last, cst.SimpleStatementLine).leading_lines)
     return function.with_changes(
-        asynchronous=cst.Asynchronous(), returns=None, body=body.with_changes(body=[*body.body[:-1], loop])
+        asynchronous=cst.Asynchronous(), returns=None, body=body.with_changes(body=[*yielded(body.body[:-1]), loop])
     )
 
 
