@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT / "tests" / "server"))
 
 from browser import Page, chromium  # noqa: E402 - the tests' own browser
 
-WIDTH, HEIGHT = 1180, 850
+WIDTH, HEIGHT = 1280, 820
 QUESTION = "Why do rivers bend, and why do their bends grow?"
 CHAT = "question: str, history: dspy.History -> answer: str"
 

@@ -86,7 +86,10 @@ def step(stage: Stage, word: str, rest: str, stages: dict[str, Stage]) -> None:
         if sources[0].startswith("--from="):
             base = stages[sources.pop(0).removeprefix("--from=")].root
         for source in sources:
-            copy(base / source.lstrip("/"), stage, target, many=len(sources) > 1 or target.endswith("/"))
+            # As for COPY, a pattern may find nothing where there is another source.
+            found = sorted(base.glob(source)) if "*" in source else [base / source.lstrip("/")]
+            for path in found:
+                copy(path, stage, target, many=len(sources) > 1 or target.endswith("/"))
     elif word == "ENV":
         stage.env.update(part.split("=", 1) for part in rest.split())
     elif word == "WORKDIR":

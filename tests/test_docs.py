@@ -232,3 +232,16 @@ def test_workflows_call_make_targets_that_exist() -> None:
         for name in re.findall(r"run: make ([a-z]+)", workflow.read_text("utf-8"))
     ]
     assert {"test", "wheel", "docs"} <= set(called) <= targets
+
+
+def test_the_sites_dark_scheme_can_be_reached() -> None:
+    """A scheme without a switch is never shown, not even to those whose system is dark."""
+    palette = (ROOT / "mkdocs.yml").read_text("utf-8").partition("  palette:\n")[2].partition("  features:")[0]
+    schemes = palette.split("    - ")[1:]
+    assert len(schemes) == 3
+    assert all("toggle:" in scheme for scheme in schemes)
+
+
+def test_the_site_has_the_servers_icon() -> None:
+    served = ROOT / "src/dspy_live/server/playground/icon.svg"
+    assert (ROOT / "docs/images/icon.svg").read_bytes() == served.read_bytes()

@@ -20,6 +20,7 @@ import pytest
 from packaging.requirements import Requirement
 
 import dspy_live
+from dspy_live.runtime.native import INTERFACE
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "dspy_live"
@@ -102,6 +103,17 @@ def test_one_version() -> None:
     assert f"## {dspy_live.__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 
+def test_the_extra_takes_the_compiled_part_that_is_made_here() -> None:
+    (extra,) = map(Requirement, PROJECT["project"]["optional-dependencies"]["native"])
+    crate = tomllib.loads((ROOT / "native" / "Cargo.toml").read_text())["package"]
+    assert extra.name == crate["name"] == "dspy-live-native"
+    assert extra.specifier.contains(crate["version"], prereleases=True)
+    assert f"{extra.name}==" not in (ROOT / "requirements.lock").read_text(), "the lock can't have what is built here"
+    number = re.search(r"const INTERFACE: u32 = (\d+);", (ROOT / "native" / "src" / "python.rs").read_text())
+    assert number is not None
+    assert int(number[1]) == INTERFACE
+
+
 def test_the_lock_file_satisfies_every_requirement() -> None:
     locked: dict[str, list[str]] = {}
     for name, version in re.findall(r"^([A-Za-z0-9_.-]+)==([^ ;\\]+)", (ROOT / "requirements.lock").read_text(), re.M):
@@ -110,7 +122,7 @@ def test_the_lock_file_satisfies_every_requirement() -> None:
     wanted = [
         *PROJECT["project"]["dependencies"],
         *PROJECT["dependency-groups"]["dev"],
-        *(item for extra in extras.keys() - {"ray"} for item in extras[extra]),
+        *(item for extra in extras.keys() - {"ray", "native"} for item in extras[extra]),
     ]
     for item in wanted:
         requirement = Requirement(item)

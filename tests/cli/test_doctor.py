@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import socket
 import sqlite3
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from dspy_live.cli.doctor import lm, machine
+from dspy_live.cli.doctor.compiled_part import compiled_part
 from dspy_live.loading.lm_settings import LMSettings
+from dspy_live.runtime.native import INTERFACE, SWITCH
 from dspy_live.simulator import Simulator
 
 if TYPE_CHECKING:
@@ -147,3 +151,28 @@ def test_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine.time, "time", lambda: 1_000.0)
     assert machine.clock(None).state == "bad"
     assert [one.name for one in machine.descriptors()] == ["descriptors"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the compiled part is for Linux only, which is what is said there")
+def test_the_compiled_part(live: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(SWITCH, raising=False)
+    module = ModuleType("dspy_live_native")
+    monkeypatch.setitem(sys.modules, "dspy_live_native", module)
+    vars(module).update(INTERFACE=INTERFACE, __version__="0.1.9")
+    found = look(live, "--no-network")["native"]
+    assert found["state"] == "ok"
+    assert found["detail"].startswith("dspy-live-native 0.1.9: about half of the CPU per chunk")
+    vars(module).update(INTERFACE=INTERFACE + 1)
+    found = compiled_part()
+    assert found.state == "note"
+    assert f"0.1.9 has interface {INTERFACE + 1}" in found.detail
+    assert found.do == "update both: pip install -U 'dspy-live[native]'"
+    monkeypatch.setenv(SWITCH, "0")
+    found = compiled_part()
+    assert (found.state, found.do) == ("note", "unset DSPY_LIVE_NATIVE")
+    assert found.detail.startswith("switched off by DSPY_LIVE_NATIVE=0")
+    monkeypatch.delenv(SWITCH)
+    monkeypatch.setitem(sys.modules, "dspy_live_native", None)
+    found = compiled_part()
+    assert (found.state, found.do) == ("ok", "pip install 'dspy-live[native]'")
+    assert found.detail.startswith("not installed, and not needed")

@@ -72,7 +72,7 @@ def stopped(process: subprocess.Popen[str], how: signal.Signals) -> tuple[int, s
 def test_serve_answers_and_says_that_it_simulates(live: Commands) -> None:
     process = live.start("serve", "qa.py:program", "--port", "0")
     said = banner(process)
-    assert "qa   question, times -> answer, score: float" in said
+    assert "  qa     question, times -> answer, score: float\n" in said, "the texts stand below each other"
     assert "SIMULATED" in said
     where = address(said)
     status, headers, reply = ask(where, "/predict", {"question": "Why is the sky blue?"})

@@ -139,6 +139,12 @@ async def talk(call: Call, tape: Tape) -> None:
     turns = len(call.inputs["history"].messages)
     text = f"Answer {turns + 1} to: {call.inputs['question']}"
     await tape.push(Started(call.id, "talk"))
+    if call.inputs["question"] == "nothing":
+        raise LMFailed("the LM at http://127.0.0.1:9 can't be reached")
+    if call.inputs["question"] == "endless":
+        for i in range(100_000):
+            await tape.push(Token(f"{i} ", "answer", "p", 1))
+            await asyncio.sleep(0.005)
     await tape.tokens(text)
     await tape.push(USAGE, Predicted({"answer": text}))
 

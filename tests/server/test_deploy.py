@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,30 @@ def test_the_files_of_the_image_are_there() -> None:
     copied = [line.split()[1:-1] for line in text("Dockerfile").splitlines() if line.startswith("COPY ")]
     names = [name for group in copied if not group[0].startswith("--from") for name in group]
     assert names
-    assert [name for name in names if not (DEPLOY.parent / name).exists()] == []
+    optional = {name for name in names if "*" in name}
+    assert [name for name in names if name not in optional and not (DEPLOY.parent / name).exists()] == []
+    # A pattern that finds nothing is an error, unless another source of the same line is there.
+    assert all(set(group) - optional for group in copied)
+
+
+def test_the_image_is_built_from_all_that_the_wheel_takes_in() -> None:
+    """Pages were added to the wheel, and the image could not be built any more."""
+    lines = [line.split()[1:-1] for line in text("Dockerfile").splitlines() if line.startswith("COPY ")]
+    copied = {name for group in lines for name in group}
+    wheel = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    taken = [*wheel["force-include"], *wheel["packages"]]
+    assert [path for path in taken if not copied & {path, *map(str, Path(path).parents)}] == []
+
+
+def test_the_image_takes_the_wheel_that_is_made_for_it(tmp_path: Path) -> None:
+    """The pattern of the Dockerfile finds what `make native-wheel` writes for it, and nothing else in that folder."""
+    (pattern,) = re.findall(r"^COPY .*?(dist/\S*\*\S*) ", text("Dockerfile"), re.MULTILINE)
+    wheel = tmp_path / "dist" / "dspy_live_native-0.1.0-cp311-abi3-manylinux_2_17_x86_64.whl"
+    wheel.parent.mkdir()
+    wheel.touch()
+    (wheel.parent / "dspy_live-0.1.0-py3-none-any.whl").touch()
+    (wheel.parent / "dspy_live_native-0.1.0.tar.gz").touch()
+    assert list(tmp_path.glob(pattern)) == [wheel]
 
 
 def test_compose_gives_the_server_its_stores_and_its_time() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+
 import pytest
 from tests.server.browser import Page
 from tests.server.pages import has_no_barrier, resize
@@ -60,6 +63,75 @@ def test_an_example_is_sent_as_it_stands(quiet_tab: Page, guide: Live) -> None:
         open_docs(page, guide, operation)
         assert words in send(page, operation), operation
     page.errors.clear()
+
+
+FOUND = "[...document.querySelectorAll('details.operation:not([hidden]) .path')].map(e => e.textContent)"
+
+
+def test_an_operation_is_found_by_its_words_and_opened_by_the_keyboard(quiet_tab: Page, guide: Live) -> None:
+    page = quiet_tab
+    open_docs(page, guide)
+    everything = page.evaluate(FOUND)
+    page.call("Input.dispatchKeyEvent", type="keyDown", key="/", text="/")
+    page.wait("document.activeElement.id === 'find'")
+    assert page.evaluate("document.activeElement.value") == "", "the key that leads there is not written"
+    page.call("Input.insertText", text="survey/predict stream post")
+    assert page.evaluate(FOUND) == ["/programs/survey/predict/stream"]
+    assert page.evaluate("document.querySelector('#contents').innerText.includes('/metrics')") is False
+    page.call("Input.insertText", text=" nowhere")
+    assert page.evaluate("document.querySelector('#none-found').hidden") is False
+    page.press("Escape")
+    assert page.evaluate(FOUND) == everything
+    page.call("Input.insertText", text="statistics for prometheus")
+    page.press("Enter")
+    page.wait("document.querySelector('#get_metrics').open && document.activeElement.closest('#get_metrics')")
+    assert page.evaluate(FOUND) == everything, "the filter is over when it has led somewhere"
+    page.wait("document.querySelector('#contents a[aria-current]').textContent.includes('/metrics')")
+
+
+def test_a_request_is_copied_as_a_command_that_does_the_same(quiet_tab: Page, guide: Live) -> None:
+    page = quiet_tab
+    for operation, words in {
+        "post_programs_survey_predict": '"Two places were seen."',
+        "get_health_ready": "ready",
+    }.items():
+        open_docs(page, guide, operation)
+        page.evaluate("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
+        page.evaluate("(window.copied = '')")
+        page.evaluate(f"document.querySelector('#{operation} .actions .quiet').click()")
+        page.wait("window.copied")
+        command = page.evaluate("window.copied")
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=30, check=True)
+        assert words in done.stdout, (command, done.stdout)
+
+
+def test_a_command_of_the_docs_quotes_what_a_shell_would_read_and_keeps_the_key_out(
+    quiet_tab: Page, guide: Live
+) -> None:
+    page = quiet_tab
+    open_docs(page, guide)
+    request = {"method": "POST", "headers": {"authorization": "Bearer s3cret", "x": "it's"}, "body": "{'$HOME'}"}
+    command = page.evaluate(
+        f"import('/static/docs_curl.js').then(({{ curlOf }}) => curlOf('http://h/a?b=1&c', {json.dumps(request)}))"
+    )
+    assert "s3cret" not in command
+    script = command.replace("curl", "printf '%s|'", 1)
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, env={"DSPY_LIVE_KEY": "k"}, timeout=30
+    )
+    words = [
+        "-sN",
+        "-X",
+        "POST",
+        "http://h/a?b=1&c",
+        "-H",
+        "x: it's",
+        "-H",
+        "authorization: Bearer k",
+        "-d",
+        "{'$HOME'}",
+    ]
+    assert done.stdout.split("|")[:-1] == words
 
 
 def test_parameters_are_filled_in(quiet_tab: Page, guide: Live) -> None:

@@ -94,8 +94,8 @@ async def test_a_middleware_sees_the_requests_own_context() -> None:
     async def send(message: Message) -> None:
         seen.append(owner.get())
 
-    client.request.send_raw = send
-    with event_stream(client.request, client.stopped.append) as stream:
+    request = Request(client.request.app, client.request.scope, client.request.receive, send)
+    with event_stream(request, client.stopped.append) as stream:
         contextvars.Context().run(stream.write, b"from an LM's socket")
         await asyncio.sleep(0)
         await stream.end()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 from tests.server.browser import Page
-from tests.server.pages import DONE, FAILED, ask, open_program, value
-from tests.server.support import QA, Live, Scripted, answer, http, scripted, serving, until
+from tests.server.pages import DONE, FAILED, ask, open_program, reset_size, resize, value
+from tests.server.support import QA, Live, Scripted, answer, http, qa, scripted, serving, until
 
 from dspy_live.server import ServedProgram, create_app
 from dspy_live.server.routes import static
@@ -141,6 +142,76 @@ def test_an_output_is_shown_as_it_came_and_copied(quiet_tab: Page, guide: Live) 
     page.click(".output-head button")
     assert page.text(".output .source") == page.evaluate("window.copied")
     assert page.evaluate("document.querySelector('.output .value').hidden") is True
+
+
+def test_a_block_of_code_is_coloured_and_copied(quiet_tab: Page, guide: Live) -> None:
+    page = quiet_tab
+    open_program(page, guide)
+    ask(page, "markdown")
+    assert page.text(".value .code code") == "def length() -> int:\n    return 2850  # km"
+    coloured = page.evaluate(
+        "[...document.querySelectorAll('.value .code span')].map(s => [s.className, s.textContent])"
+    )
+    assert coloured[:2] == [["hl-keyword", "def"], ["hl-keyword", "return"]]
+    assert coloured[2:4] == [["hl-number", "2850"], ["hl-comment", "# km"]]
+    page.evaluate("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
+    page.click(".copy-code")
+    page.wait("window.copied")
+    assert page.evaluate("window.copied") == "def length() -> int:\n    return 2850  # km"
+
+
+COLOURED = [
+    ("python", "x = 'a' + \"b\" # c", ["'a'", '"b"', "# c"]),
+    ("rust", "fn f<'a>(x: &'a str) { 'x' } // don't", ["fn", "'x'", "// don't"]),
+    ("ts", "const a = `x\n${1}`; /* open", ["const", "`x\n${1}`", "/* open"]),
+    ("json", '{"a": true, "b": 1.5}', ['"a"', "true", '"b"', "1.5"]),
+    ("sh", "echo don't\nls", ["echo"]),
+    ("", "def f(): pass", []),
+    ("klingon", "def f(): pass", []),
+]
+
+
+def test_colours_leave_the_code_as_it_is(quiet_tab: Page, guide: Live) -> None:
+    page = quiet_tab
+    open_program(page, guide)
+    for language, code, coloured in COLOURED:
+        found = page.evaluate(
+            "import('/static/highlight.js').then(({ highlighted }) => {"
+            f" const parts = highlighted({json.dumps(code)}, {json.dumps(language)});"
+            " const text = (part) => part.textContent ?? part;"
+            " return [parts.map(text).join(''), parts.filter((p) => p.textContent).map(text)]; })"
+        )
+        assert found == [code, coloured], language
+
+
+def test_a_run_on_a_phone_goes_to_its_outputs_and_the_form_can_be_emptied(quiet_tab: Page, guide: Live) -> None:
+    page = quiet_tab
+    resize(page, 390, height=844)
+    open_program(page, guide)
+    top = "document.querySelector('#answer').getBoundingClientRect().top"
+    assert page.evaluate(top) > 844
+    page.type("#in-question", "Which?")
+    page.press("Enter", ctrl=True)
+    page.wait(f"{DONE} && {top} < 600")
+    page.click("#clear")
+    assert page.evaluate("document.querySelector('#in-question').value") == ""
+    assert page.evaluate("document.querySelector('#in-k').value") == "3", "what has a default has it again"
+    reset_size(page)
+
+
+def test_a_server_without_a_run_has_no_figures_to_show(quiet_tab: Page) -> None:
+    with serving(qa()) as live:
+        quiet_tab.goto(live.url)
+        quiet_tab.wait("document.querySelector('#live').childElementCount")
+        shown = "document.querySelector('#strip').checkVisibility({ visibilityProperty: true })"
+        assert quiet_tab.evaluate(shown) is False
+        height = "document.querySelector('#strip').getBoundingClientRect().height"
+        assert quiet_tab.evaluate(height) > 40, "its place is kept, so that nothing moves when it comes"
+        quiet_tab.type("#in-question", "Why?")
+        quiet_tab.click("#run")
+        quiet_tab.wait(shown)
+        quiet_tab.goto("about:blank")
+    quiet_tab.errors.clear()
 
 
 def test_the_live_statistics_move(quiet_tab: Page, guide: Live) -> None:

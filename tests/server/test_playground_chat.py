@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.server.browser import Page
-from tests.server.pages import DONE, open_program
+from tests.server.pages import DONE, FAILED, open_program, reset_size, resize
 from tests.server.support import Live, scripted
 
 BUBBLES = "[...document.querySelectorAll('.bubble')].map(b => [b.dataset.side, b.querySelector('.md').textContent])"
@@ -83,3 +83,73 @@ def test_a_run_of_a_chat_goes_by_what_was_asked_last(quiet_tab: Page, guide: Liv
     say(page, "And where does it end?")
     titles = page.evaluate("[...document.querySelectorAll('.past-title')].map(e => e.textContent)")
     assert titles == ["And where does it end?", "Where does it rise?"]
+
+
+def box(page: Page, selector: str) -> dict[str, float]:
+    """Where an element stands in the window."""
+    found: dict[str, float] = page.evaluate(f"document.querySelector({selector!r}).getBoundingClientRect().toJSON()")
+    return found
+
+
+def test_the_line_to_write_in_stays_at_the_bottom_and_nothing_covers_it(quiet_tab: Page, guide: Live) -> None:
+    page = quiet_tab
+    for width in (1280, 390):
+        resize(page, width)
+        open_program(page, guide, "talk")
+        before = box(page, "#answer")
+        assert box(page, "#ask")["bottom"] > 700, "an empty conversation fills the window"
+        for question in ("One?", "Two?\n\nAnd more\n\nof it\n\nyet", "Three?\n\nAnd more\n\nof it\n\nyet"):
+            say(page, question)
+        assert box(page, "#answer")["x"] == before["x"], "it stays where it is when the list of runs appears"
+        line = box(page, "#in-question")
+        assert 0 < line["top"] < line["bottom"] <= 860
+        middle = f"document.elementFromPoint({line['x'] + 9}, {(line['top'] + line['bottom']) / 2}).id"
+        assert page.evaluate(middle) == "in-question", "no button lies over it"
+        end = "document.querySelector('.output').getBoundingClientRect().bottom"
+        page.wait(f"{end} <= document.querySelector('#ask').getBoundingClientRect().top")  # the answer's end is in view
+    reset_size(page)
+
+
+def test_what_was_sent_leaves_the_line_at_once_and_what_is_written_meanwhile_stays(
+    quiet_tab: Page, guide: Live
+) -> None:
+    page = quiet_tab
+    open_program(page, guide, "talk")
+    page.type("#in-question", "endless")
+    page.press("Enter")
+    page.wait("document.querySelector('.output .value').textContent.includes('5 ')")
+    assert page.evaluate("document.querySelector('#in-question').value") == ""
+    assert page.evaluate("document.activeElement.id") == "in-question"
+    page.call("Input.insertText", text="The next one")
+    page.press("Escape")
+    page.wait("document.querySelector('#state').textContent === 'Cancelled'")
+    assert page.evaluate("document.querySelector('#in-question').value") == "The next one"
+
+
+def test_what_could_not_be_answered_comes_back_into_the_line(quiet_tab: Page, guide: Live) -> None:
+    page = quiet_tab
+    open_program(page, guide, "talk")
+    page.type("#in-question", "nothing")
+    page.press("Enter")
+    page.wait(f"{FAILED} && document.querySelector('#in-question').value === 'nothing'")
+    page.errors.clear()  # the browser logs every reply of 400 and more
+
+
+def test_the_last_question_is_asked_again_past_the_cache_or_changed(quiet_tab: Page, guide: Live) -> None:
+    page = quiet_tab
+    open_program(page, guide, "talk")
+    say(page, "One?")
+    say(page, "Two?")
+    calls = scripted(guide.app.programs["talk"]).calls
+    count = len(calls)
+    page.click("#again")
+    page.wait(f"{DONE} && !document.querySelector('#turn-actions').hidden")
+    page.wait("!document.querySelector('#run').disabled")
+    assert len(calls) == count + 1
+    again, before = calls[-1], calls[-2]
+    assert (again.inputs["question"], again.inputs["history"]) == ("Two?", before.inputs["history"])
+    assert "rollout_id" in (again.config or {}), "a cached answer would be the same one"
+    page.click("#take-back")
+    assert page.evaluate("document.querySelector('#in-question').value") == "Two?"
+    assert page.evaluate("document.querySelectorAll('.bubble').length") == 2
+    assert len(calls) == count + 1

@@ -9,54 +9,83 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from dspy_live.cli.colours import Colour, coloured
+from dspy_live.cli.table import COMMANDS, GROUPS
 
 if TYPE_CHECKING:
-    from cyclopts import App, CycloptsError
-
-COMMANDS: dict[str, tuple[str, str]] = {
-    "serve": ("dspy_live.cli.commands.serve:serve", "Serve a program over HTTP, SSE and WebSocket."),
-    "run": ("dspy_live.cli.commands.run:run", "Run a program once and print its outputs."),
-    "stream": ("dspy_live.cli.commands.stream:stream", "Run a program once and print its tokens as they come."),
-    "batch": ("dspy_live.cli.commands.batch:batch", "Run a program over every row of a file."),
-    "load": ("dspy_live.cli.commands.load:load", "Load a server, and report rates, latencies and errors."),
-    "top": ("dspy_live.cli.commands.top:top", "Watch a server: runs, rates, latencies, tokens, cost."),
-    "sim": ("dspy_live.cli.commands.sim:sim", "Start the simulated LM as an OpenAI-compatible server."),
-    "usage": ("dspy_live.cli.commands.usage:usage", "Show what runs used and cost, from the ledger."),
-    "cache": ("dspy_live.cli.commands.cache:cache", "Look at the cache of LM replies, clear it, prune it."),
-    "convert": (
-        "dspy_live.cli.commands.convert:convert",
-        "Make your program asynchronous, streaming, metered, served, tested.",
-    ),
-    "explain": ("dspy_live.cli.commands.explain:explain", "Explain a topic, or answer a question, from the guides."),
-    "shell": ("dspy_live.cli.commands.shell:shell", "Talk to the assistant: guides, conversions, runs."),
-    "init": ("dspy_live.cli.commands.init:init", "Write a new project: program, configuration, test, README."),
-    "check": ("dspy_live.cli.commands.check:check", "Check the configuration file of a server."),
-    "keys": ("dspy_live.cli.commands.keys:keys", "Make, list and revoke the API keys of a server."),
-    "doctor": ("dspy_live.cli.commands.doctor:doctor", "Look at what usually goes wrong, and say what to do."),
-    "completion": ("dspy_live.cli.commands.completion:completion", "Complete commands and flags in bash, zsh or fish."),
-}
+    from cyclopts import App
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
+ABOUT = """Run, stream and serve DSPy programs.
+
+TARGET is file.py:object, package.module:object, a saved program's folder, or an inline signature such as \
+'question -> answer'. Without an LM the simulated one answers, so that everything can be tried without a key."""
+
+EXAMPLES = """Examples:
+  dspy-live run "question -> answer" "Why do rivers bend?"
+  dspy-live serve qa.py --lm openai/gpt-4o-mini
+  dspy-live explain "How do I stream only one field?"
+
+`dspy-live COMMAND --help` tells a command's arguments and options."""
+
+
 def make_app() -> App:
     """Build the command line; each command's module is imported when it runs."""
-    from cyclopts import App
+    from cyclopts import App, Group, Parameter
 
     from dspy_live.cli.commands.version import version
 
+    look: Any = {"theme": {"cyclopts.name": "bold cyan"}, "help_formatter": _aligned()}
+    headings = {name: Group(name, sort_key=number, **look) for number, name in enumerate(GROUPS)}
+    others = Group("Options", sort_key=len(GROUPS), **look)
     app = App(
         name="dspy-live",
-        help="Run, stream and serve DSPy programs. TARGET is file.py:object, package.module:object, "
-        "a saved program's folder, or an inline signature such as 'question -> answer'.",
+        usage="dspy-live COMMAND [ARGUMENTS]",
+        help=ABOUT,
+        help_epilogue=EXAMPLES,
+        help_format="plaintext",
         version=version,
+        group_commands=others,
+        group_parameters=Group.create_default_parameters("Options"),
+        default_parameter=Parameter(show_default=_default_shown),
         result_action="return_value",
         suppress_keyboard_interrupt=False,
     )
-    for name, (path, summary) in COMMANDS.items():
-        app.command(path, name=name, help=summary)
+    app["--help"].help = "Show this help."
+    app["--version"].help = "Show the versions of dspy-live and DSPy."
+    for number, (name, command) in enumerate(COMMANDS.items()):
+        app.command(
+            command.path,
+            name=name,
+            help=command.summary,
+            sort_key=number,
+            group=headings[command.group],
+            usage=f"dspy-live {name} {command.takes} [OPTIONS]".replace("  ", " "),
+            help_format="restructuredtext",
+            help_epilogue=f"Example: dspy-live {command.example}",
+        )
     return app
+
+
+def _aligned() -> Any:
+    """Return a formatter whose panels have columns of one width."""
+    from cyclopts.help import DefaultFormatter
+    from cyclopts.help.specs import get_default_command_columns
+
+    def columns(console: Any, options: Any, entries: Any) -> Any:
+        name, about = get_default_command_columns(console, options, entries)
+        return name.copy(min_width=max(map(len, COMMANDS)) + 2), about
+
+    return DefaultFormatter(column_specs=columns)
+
+
+def _default_shown(value: Any) -> str | None:
+    """Return how help shows a default; what is off or empty by default needs no words."""
+    return None if value in (None, False, "", ()) else str(value)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:
-        _say("interrupted")
+        _say("interrupted", "dim")
         return INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has gone (``| head``): no more is to be written, at exit neither.
@@ -87,20 +116,12 @@ def _run(argv: Sequence[str]) -> int:
         sys.stdout.flush()
         return status if isinstance(status, int) else OK
     except CycloptsError as exc:
-        _say(_wrong_use(exc, argv[0] if argv else ""))
+        from dspy_live.cli.wrong_use import wrong_use
+
+        _say(wrong_use(exc, argv[0] if argv else ""))
         return USAGE
     except Exception as exc:
         return _failed(exc)
-
-
-def _wrong_use(exc: CycloptsError, command: str) -> str:
-    from cyclopts import UnusedCliTokensError
-
-    if not isinstance(exc, UnusedCliTokensError) or not exc.unused_tokens:
-        return " ".join(str(exc).split())
-    words = ", ".join(repr(word) for word in exc.unused_tokens)
-    help_of = f"dspy-live {command} --help" if command in COMMANDS else "dspy-live --help"
-    return f"nothing takes {words}; a text of several words stands in quotes, and {help_of} tells the arguments"
 
 
 def _unknown(command: str) -> int:
@@ -138,5 +159,5 @@ def _user_line(exc: BaseException) -> str | None:
     return user_frame.user_line(exc) if user_frame else None
 
 
-def _say(message: str) -> None:
-    print(f"dspy-live: {message}", file=sys.stderr)
+def _say(message: str, colour: Colour = "red") -> None:
+    print(f"{coloured('dspy-live:', colour, sys.stderr)} {message}", file=sys.stderr)

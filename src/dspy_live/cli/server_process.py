@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import closing
 
+from dspy_live.cli.colours import coloured
 from dspy_live.cli.observers import Observers, observe
 from dspy_live.cli.open_program import how_to_name_one, settings_of
 from dspy_live.cli.serve_options import ServeOptions
@@ -206,17 +207,20 @@ def base_url(host: str, listener: socket.socket, *, tls: bool = False) -> str:
 
 def banner(programs: Mapping[str, OpenedProgram], url: str, options: ServeOptions, keys: ServerKeys) -> str:
     """Return what a starting server prints: its addresses, its programs, their LMs."""
-    lines = []
+    rows = []
     for name, program in programs.items():
         schema = program.ready.schema
         inputs = ", ".join(f.name for f in schema.inputs) or "…"
         outputs = ", ".join(f.name if f.is_text else f"{f.name}: {f.type}" for f in schema.outputs) or "…"
-        lines.append(f"  {name}   {inputs} -> {outputs}")
+        rows.append((name, f"{inputs} -> {outputs}"))
     labels = dict.fromkeys(program.ready.lm.label for program in programs.values())
-    lines.append(f"  LM   {'; '.join(labels)}")
+    rows.append(("LM", "; ".join(labels)))
     if any(program.ready.lm.simulated for program in programs.values()):
-        lines.append(f"  SIMULATED: every answer is made up; {how_to_name_one()}")
-    lines.append(f"  keys   {keys.told()}")
+        made_up = f"SIMULATED: every answer is made up; {how_to_name_one()}"
+        rows.append(("", coloured(made_up, "yellow", sys.stdout)))
+    rows.append(("keys", keys.told()))
     if options.config is not None:
-        lines.append(f"  configuration   {options.config}")
+        rows.append(("configuration", str(options.config)))
+    width = max(len(label) for label, _ in rows)
+    lines = [f"  {label:<{width}}   {text}" for label, text in rows]
     return "\n".join((f"dspy-live serves {url}/   (playground; {url}/docs for the API; Ctrl-C ends it)", *lines))

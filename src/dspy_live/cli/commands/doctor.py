@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from dspy_live.cli.doctor.finding import Finding
+from dspy_live.cli.doctor.finding import Finding, print_findings
 from dspy_live.cli.flags import ProgramFlags
 from dspy_live.core.errors import ConfigurationError
 from dspy_live.loading.lm_settings import LMSettings, load_dotenv
@@ -48,8 +49,7 @@ def doctor(
 
         print(orjson.dumps([f._asdict() for f in findings]).decode())
     else:
-        for f in findings:
-            print(f"{f.state:4}  {f.name:<12}  {f.detail}" + (f"\n{'':20}→ {f.do}" if f.do else ""))
+        print_findings(findings, sys.stdout)
     return 1 if any(f.state == "bad" for f in findings) else 0
 
 

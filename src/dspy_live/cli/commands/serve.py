@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from dspy_live.cli.flags import ProgramFlags
 from dspy_live.cli.observers import ObserveFlags
@@ -23,36 +23,43 @@ _KEYS = "DSPY_LIVE_KEYS"
 MOST_WORKERS = 1024
 """Processes of one server at most: a slip of the finger must not fill the machine."""
 
+_ADDRESS, _KEY, _TLS, _RUNS, _END, _SHOWN, _MANY = (
+    Group(name, sort_key=number)
+    for number, name in enumerate(
+        ("Address", "Keys", "TLS", "Runs and sessions", "Ending", "Pages and log", "Processes and replicas")
+    )
+)
+
 
 def serve(
     *targets: str,
-    host: str | None = None,
-    port: int | None = None,
-    key: Annotated[tuple[str, ...], Parameter(negative="", negative_iterable="")] = (),
-    key_store: Path | None = None,
-    no_auth: Annotated[bool, Parameter(negative="")] = False,
-    origin: Annotated[tuple[str, ...], Parameter(negative="", negative_iterable="")] = (),
-    root_path: str = "",
-    forwarded_allow_ips: Annotated[tuple[str, ...], Parameter(negative="", negative_iterable="")] = (),
-    tls_cert: Path | None = None,
-    tls_key: Path | None = None,
-    tls_password_file: Path | None = None,
-    max_active: int | None = None,
-    max_body: int | None = None,
-    drain: float | None = None,
-    lame_duck: float | None = None,
-    ready_lm: float | None = None,
-    grace: float | None = None,
-    keep_runs: float | None = None,
-    sessions: str | None = None,
-    title: str | None = None,
-    access_log: bool | None = None,
-    access_log_rate: float | None = None,
-    reload: Annotated[bool, Parameter(negative="")] = False,
-    workers: int | None = None,
-    on: Literal["ray"] | None = None,
-    replicas: str | None = None,
-    runs_per_replica: int | None = None,
+    host: Annotated[str | None, Parameter(group=_ADDRESS)] = None,
+    port: Annotated[int | None, Parameter(group=_ADDRESS)] = None,
+    key: Annotated[tuple[str, ...], Parameter(group=_KEY, negative="", negative_iterable="")] = (),
+    key_store: Annotated[Path | None, Parameter(group=_KEY)] = None,
+    no_auth: Annotated[bool, Parameter(group=_KEY, negative="")] = False,
+    origin: Annotated[tuple[str, ...], Parameter(group=_ADDRESS, negative="", negative_iterable="")] = (),
+    root_path: Annotated[str, Parameter(group=_ADDRESS)] = "",
+    forwarded_allow_ips: Annotated[tuple[str, ...], Parameter(group=_ADDRESS, negative="", negative_iterable="")] = (),
+    tls_cert: Annotated[Path | None, Parameter(group=_TLS)] = None,
+    tls_key: Annotated[Path | None, Parameter(group=_TLS)] = None,
+    tls_password_file: Annotated[Path | None, Parameter(group=_TLS)] = None,
+    max_active: Annotated[int | None, Parameter(group=_RUNS)] = None,
+    max_body: Annotated[int | None, Parameter(group=_RUNS)] = None,
+    drain: Annotated[float | None, Parameter(group=_END)] = None,
+    lame_duck: Annotated[float | None, Parameter(group=_END)] = None,
+    ready_lm: Annotated[float | None, Parameter(group=_ADDRESS)] = None,
+    grace: Annotated[float | None, Parameter(group=_RUNS)] = None,
+    keep_runs: Annotated[float | None, Parameter(group=_RUNS)] = None,
+    sessions: Annotated[str | None, Parameter(group=_RUNS)] = None,
+    title: Annotated[str | None, Parameter(group=_SHOWN)] = None,
+    access_log: Annotated[bool | None, Parameter(group=_SHOWN)] = None,
+    access_log_rate: Annotated[float | None, Parameter(group=_SHOWN)] = None,
+    reload: Annotated[bool, Parameter(group=_MANY, negative="")] = False,
+    workers: Annotated[int | None, Parameter(group=_MANY)] = None,
+    on: Annotated[Literal["ray"] | None, Parameter(group=_MANY)] = None,
+    replicas: Annotated[str | None, Parameter(group=_MANY)] = None,
+    runs_per_replica: Annotated[int | None, Parameter(group=_MANY)] = None,
     flags: ProgramFlags | None = None,
     observe: ObserveFlags | None = None,
 ) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
+from dspy_live.cli.doctor.compiled_part import compiled_part
 from dspy_live.cli.doctor.finding import Finding
 
 _EXTRAS = {
@@ -33,8 +34,8 @@ def installation(needed: set[str]) -> Iterator[Finding]:
             yield Finding("ok", "uvloop", version("uvloop"))
         else:
             yield Finding("note", "uvloop", "not installed: servers are slower", "pip install uvloop")
-    for extra, (use, modules) in _EXTRAS.items():
-        yield _extra(extra, use, [name for name in modules if not _there(name)], extra in needed)
+    yield compiled_part()
+    yield from _extras(needed)
 
 
 def _dspy(found: str) -> Finding:
@@ -45,13 +46,22 @@ def _dspy(found: str) -> Finding:
     )
 
 
-def _extra(name: str, use: str, missing: list[str], needed: bool) -> Finding:
-    if not missing:
-        return Finding("ok", name, "installed")
-    install = f"pip install 'dspy-live[{name}]'"
-    if needed:
-        return Finding("bad", name, "not installed, and the configuration needs it", install)
-    return Finding("note", name, f"not installed; it is for {use}", install)
+def _extras(needed: set[str]) -> Iterator[Finding]:
+    missing = {name for name, (_, modules) in _EXTRAS.items() if not all(_there(module) for module in modules)}
+    for name in _EXTRAS:
+        if name not in missing:
+            yield Finding("ok", name, "installed")
+        elif name in needed:
+            install = f"pip install 'dspy-live[{name}]'"
+            yield Finding("bad", name, "not installed, and the configuration needs it", install)
+    if spare := [f"{name} for {_EXTRAS[name][0]}" for name in _EXTRAS if name in missing - needed]:
+        first = spare[0].partition(" ")[0]
+        yield Finding(
+            "ok",
+            "extras",
+            f"not installed, and not needed: {'; '.join(spare)}",
+            f"pip install 'dspy-live[{first}]' and so on, when one is wanted",
+        )
 
 
 def _there(module: str) -> bool:

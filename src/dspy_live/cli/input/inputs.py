@@ -35,7 +35,18 @@ def read_inputs(
     if text is not None:
         field = _first_free(schema, values)
         values[field.name] = _value(field, sys.stdin.read().strip() if text in _STDIN else text)
+    _check_that_all_are_there(schema, values)
     return schema.check(values)
+
+
+def _check_that_all_are_there(schema: Schema, values: Mapping[str, Any]) -> None:
+    missing = [field for field in schema.inputs if field.required and field.name not in values]
+    if not missing:
+        return
+    names = ", ".join(f"{field.name!r} ({field.type})" for field in missing)
+    flags = " ".join(f"--{field.name} …" for field in missing)
+    what = "field" if len(missing) == 1 else "fields"
+    raise InputError(f"missing {what} {names}: put a text in quotes behind the target, or give {flags}")
 
 
 def _document(document: str) -> dict[str, Any]:

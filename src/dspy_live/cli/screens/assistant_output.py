@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, ClassVar, TextIO
 
 from dspy_live.assistant.excerpt import excerpt, without_local_links
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
 THEME = "ansi_dark"
 """Highlighting in the terminal's own colours."""
 
-NEAR = 0.75
-"""From what part of the best section's score on another one is named beside it."""
+NEAR = 3.0
+"""How far behind the best section's score another one may be that is named beside it."""
 
 _MARKS = {"changed": "+", "left": "-", "advice": "!"}
 
@@ -107,9 +109,15 @@ def ask(question: str, out: TextIO) -> bool:
 
 
 def show_topics(out: TextIO) -> None:
-    """List the guides."""
-    for guide in guides():
-        print(f"{guide.name:<15}{guide.summary}", file=out)
+    """List the guides, each on one line of the terminal, and say how to go on."""
+    found = guides()
+    width = max(len(guide.name) for guide in found)
+    room = get_terminal_size().columns - width - 2 if out.isatty() else 10_000
+    for guide in found:
+        summary = textwrap.shorten(guide.summary.rstrip(":"), max(20, room), placeholder=" …")
+        print(f"{guide.name:<{width}}  {summary}", file=out)
+    if out.isatty():
+        print("\ndspy-live explain TOPIC shows one; a question in plain words is answered from all of them", file=out)
 
 
 def show_example(guide: Guide, out: TextIO) -> bool:
@@ -202,7 +210,7 @@ def show_answer(question: str, out: TextIO, *, command: str = "explain") -> None
     title = guide.title if passage.heading == guide.title else f"{guide.title}: {passage.heading}"
     show_markdown(f"## {title}\n\n{text}", out)
     print(f"\nFrom the guide {guide.name!r}; `{command} {guide.name}` shows all of it.", file=out)
-    near = [f"‘{hit.passage.place}’" for hit in others if hit.score >= best.score * NEAR]
+    near = [f"‘{hit.passage.place}’" for hit in others if best.score - hit.score <= NEAR]
     if near:
         print(f"See also {', '.join(near[:3])}", file=out)
 

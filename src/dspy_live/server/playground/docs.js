@@ -1,6 +1,7 @@
 // The API's documentation, drawn from openapi.json.
 
 import { getJson } from "./api.js";
+import { findAgain, setUpFind } from "./docs_find.js";
 import { operationNode } from "./docs_operation.js";
 import { trySocket } from "./docs_socket.js";
 import { byId, el } from "./dom.js";
@@ -12,10 +13,12 @@ import { setUpTheme } from "./theme.js";
 
 function draw(doc) {
   document.title = byId("title").textContent = `${doc.info.title} API`;
-  byId("about").textContent = doc.info.description ?? "";
+  const first = Object.values(Object.values(doc.paths)[0] ?? {})[0];
+  byId("about").textContent = doc.info.description === first?.description ? "" : (doc.info.description ?? "");
   const groups = grouped(doc);
   byId("operations").replaceChildren(...groups.map(([tag, nodes]) => section(tag, nodes)), sockets(doc));
   byId("contents").replaceChildren(...groups.map(([tag, nodes]) => entry(tag, nodes)), el("li", {}, el("a", { href: "#websockets" }, "WebSockets")));
+  findAgain();
   openAsked();
   if (!document.querySelector("details.operation[open]")) document.querySelector("details.operation").open = true;
 }
@@ -83,6 +86,7 @@ async function load() {
 
 byId("start-late").remove();
 setUpTheme();
+setUpFind();
 byId("key-button").addEventListener("click", () => askKey());
 addEventListener("hashchange", openAsked);
 load();

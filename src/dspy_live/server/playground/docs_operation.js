@@ -14,7 +14,8 @@ export function operationNode(doc, method, path, op) {
     el("span", { class: "path" }, path),
     el("span", { class: "dim" }, op.summary),
   );
-  const node = el("details", { class: "operation", id: op.operationId }, summary);
+  const words = [method, path, op.summary, op.description, ...(op.tags ?? [])].join(" ").toLowerCase();
+  const node = el("details", { class: "operation", id: op.operationId, "data-words": words }, summary);
   node.addEventListener("toggle", () => {
     if (node.open && node.childElementCount === 1) node.append(inside(doc, method, path, op));
   });

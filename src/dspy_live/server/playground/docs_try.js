@@ -1,7 +1,10 @@
 // "Try it": sends one request to the server that this page came from, and shows what comes back as it comes.
 
 import { authorized } from "./api.js";
-import { button, el, seconds } from "./dom.js";
+import { copy, select } from "./clipboard.js";
+import { curlOf } from "./docs_curl.js";
+import { button, confirmOn, el, seconds } from "./dom.js";
+import { highlighted } from "./highlight.js";
 import { askKey } from "./key.js";
 import { inline } from "./markdown_inline.js";
 
@@ -18,15 +21,19 @@ export function tryIt(method, path, operation) {
   const send = el("button", { type: "submit", class: "primary" }, "Send");
   const stop = button("Cancel", () => running?.abort());
   stop.disabled = true;
+  const asCurl = button("Copy as curl", () => offer(curl(), shown, asCurl), { class: "quiet" });
+  const copier = button("Copy", () => offer(shown.textContent, shown, copier), { class: "small copy-reply", hidden: true }, "the reply");
+  const reply = el("div", { class: "reply" }, shown, copier);
+  const curl = () => curlOf(new URL(address(path, fields), location.href).href, request(method, fields, body));
   const nodes = fields.filter((each) => each.place !== "header").map((each) => each.node);
-  const form = el("form", { class: "try", novalidate: true }, ...nodes, body?.node ?? "", headerFields(fields), el("div", { class: "actions" }, send, stop, status), shown);
+  const form = el("form", { class: "try", novalidate: true }, ...nodes, body?.node ?? "", headerFields(fields), el("div", { class: "actions" }, send, stop, status, el("span", { class: "grow" }), asCurl), reply);
 
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     running?.abort();
     running = new AbortController();
     stop.disabled = false;
-    shown.hidden = false;
+    shown.hidden = copier.hidden = false;
     shown.textContent = "";
     status.textContent = "Waiting";
     const began = performance.now();
@@ -45,6 +52,15 @@ export function tryIt(method, path, operation) {
     stop.disabled = true;
   });
   return form;
+}
+
+// Copy a text, or show and select it where the browser gives no clipboard.
+async function offer(text, place, pressed) {
+  if (await copy(text)) return confirmOn(pressed, "Copied");
+  place.hidden = false;
+  place.textContent = text;
+  select(place);
+  confirmOn(pressed, "Press Ctrl C");
 }
 
 // Headers are seldom needed, so they are folded.
@@ -96,7 +112,7 @@ async function show(reply, place) {
     text += part.value;
   }
   if ((reply.headers.get("content-type") ?? "").startsWith("application/json") && text.length < MOST) {
-    place.textContent = JSON.stringify(JSON.parse(text), null, 2);
+    place.replaceChildren(...highlighted(JSON.stringify(JSON.parse(text), null, 2), "json"));
   }
   if (!text) place.textContent = "(no body)";
   if (text.length > MOST) place.append("\n… cut here");

@@ -31,6 +31,7 @@ export function describe(list, rows) {
   }
   rows.forEach(([label, text], i) => {
     const [term, value] = list.children[i].children;
+    list.children[i].toggleAttribute("data-none", text === "–");
     if (term.textContent !== label) term.textContent = label;
     if (value.textContent !== text) value.textContent = value.title = text;
   });

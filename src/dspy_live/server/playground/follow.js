@@ -11,10 +11,30 @@ export function keepInView(node, footer) {
   addEventListener("resize", place);
 }
 
-/** While `wanted()`, go to the end of the page when `node` grows, unless the reader has scrolled up. */
-export function followEnd(node, wanted) {
+/** Go to a node of which little is seen: on a phone the outputs stand below the form. */
+export function bringIntoView(node) {
+  if (node.getBoundingClientRect().top > innerHeight * 0.7) node.scrollIntoView({ block: "start" });
+}
+
+/**
+ * While `wanted()`, keep the end of `node` above `below`, which stands at the window's edge, unless the reader has
+ * scrolled up. Returns a function that goes there and follows again.
+ */
+export function followEnd(node, below, wanted) {
   let follows = true;
-  const page = document.documentElement;
-  addEventListener("scroll", () => (follows = page.scrollHeight - innerHeight - scrollY < 80), { passive: true });
-  new ResizeObserver(() => wanted() && follows && scrollTo(0, page.scrollHeight)).observe(node);
+  let before = scrollY;
+  const hidden = () => node.getBoundingClientRect().bottom + MARGIN - Math.min(innerHeight, below.getBoundingClientRect().top);
+  const toEnd = () => wanted() && follows && hidden() > 0 && scrollBy(0, hidden());
+  // Only a way up is the reader's: when the event of our own scrolling comes, the text may have grown again.
+  const scrolled = () => {
+    if (hidden() < 80) follows = true;
+    else if (scrollY < before) follows = false;
+    before = scrollY;
+  };
+  addEventListener("scroll", scrolled, { passive: true });
+  new ResizeObserver(toEnd).observe(node);
+  return () => {
+    follows = true;
+    toEnd();
+  };
 }

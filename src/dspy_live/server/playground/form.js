@@ -62,6 +62,27 @@ export class Form {
     }
   }
 
+  /** Empty the texts, and leave what was chosen as it is. */
+  clearTexts() {
+    for (const { shape, widget } of this.#fields) if (shape.kind === "text") widget.write("");
+  }
+
+  /** Whether nothing is written in the texts. */
+  async saysNothing() {
+    const values = await this.read("draft");
+    return this.#fields.every(({ field, shape }) => shape.kind !== "text" || !values[field.name]);
+  }
+
+  /** Say in the only control that is shown, if it is a text, what belongs there; with `null` take it back. */
+  hintInOnly(text) {
+    const shown = this.#fields.filter(({ node }) => !node.hidden);
+    const only = text !== null && shown.length === 1 && shown[0].shape.kind === "text";
+    for (const { field, shape, widget } of shown) {
+      if (shape.kind === "text") widget.labelled.placeholder = only ? field.description || text : "";
+    }
+    this.#place.toggleAttribute("data-only", only);
+  }
+
   widget(name) {
     return this.#fields.find(({ field }) => field.name === name)?.widget;
   }
@@ -92,5 +113,5 @@ function makeField(field, program) {
   const shape = shapeOf(field.schema ?? {});
   const about = { id: `in-${field.name}`, name: field.name, required: field.required, field, program, top: true };
   const widget = makeWidget(shape, about);
-  return { field, widget, node: labelled(field, typeLabel(field), widget, about.id, field.required) };
+  return { field, shape, widget, node: labelled(field, typeLabel(field), widget, about.id, field.required) };
 }

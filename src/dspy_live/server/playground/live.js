@@ -25,6 +25,7 @@ export function watchServer() {
         draw(rates);
       } catch (problem) {
         if (problem.status === 403) return; // this key may not see them: nothing to show, and nothing to ask again
+        byId("strip").removeAttribute("data-none");
         describe(byId("live"), [["Server", "no answer"]]);
       }
     }
@@ -35,7 +36,9 @@ export function watchServer() {
   return look;
 }
 
+// Before the first run there is nothing to see.
 function show(now, rate) {
+  byId("strip").toggleAttribute("data-none", !now.started);
   describe(byId("live"), [
     ["Active", now.max_active ? `${now.active} of ${now.max_active}` : count(now.active)],
     ["Runs", count(now.started)],

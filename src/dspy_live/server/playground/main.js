@@ -3,7 +3,7 @@
 import { Failure, getJson } from "./api.js";
 import { compareRuns } from "./compare.js";
 import { byId, el } from "./dom.js";
-import { followEnd, keepInView } from "./follow.js";
+import { bringIntoView, followEnd, keepInView } from "./follow.js";
 import { askKey, withKey } from "./key.js";
 import { watchServer } from "./live.js";
 import { Problem } from "./problem.js";
@@ -23,7 +23,7 @@ const runs = new RunsPanel(byId("runs"), { show: showPast, compare: compareRuns 
 const runner = new Runner({
   page,
   view,
-  began: () => (showNote(null), setTimeout(look, 100)),
+  began: () => (showNote(null), page.chats ? follow() : bringIntoView(byId("answer")), setTimeout(look, 100)),
   ended: (record) => {
     runs.add(record);
     runs.mark(record);
@@ -109,9 +109,12 @@ setUpTheme();
 setUpSnippets();
 setUpSharing();
 keepInView(byId("answer"), byId("strip"));
-followEnd(byId("answer"), () => page.chats);
+const follow = followEnd(byId("answer"), byId("ask"), () => page.chats);
 byId("form").addEventListener("submit", (event) => (event.preventDefault(), runner.start()));
 byId("cancel").addEventListener("click", () => runner.cancel());
+byId("clear").addEventListener("click", () => page.fill({}, null));
+byId("take-back").addEventListener("click", () => page.takeBack());
+byId("again").addEventListener("click", () => (page.takeBack(), runner.start({ anew: true })));
 byId("key-button").addEventListener("click", () => askKey());
 byId("program").addEventListener("change", () => choose(byId("program").value));
 byId("snippets").addEventListener("click", () => tell(showSnippets));

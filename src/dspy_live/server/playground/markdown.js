@@ -2,6 +2,7 @@
 
 import { el } from "./dom.js";
 import { blocks } from "./markdown_blocks.js";
+import { codeBlock } from "./code_block.js";
 import { inline } from "./markdown_inline.js";
 
 /** Return the nodes of a Markdown text. */
@@ -73,12 +74,6 @@ function item({ blocks: inside, done }) {
   const [first, ...rest] = inside;
   if (first?.kind === "text") return el("li", {}, mark, ...inline(first.text), ...rest.map(render));
   return el("li", {}, mark, ...inside.map(render));
-}
-
-/** A block of code that can be scrolled by the keyboard. */
-export function codeBlock(text, language = "") {
-  const label = language ? `Code, ${language}` : "Code";
-  return el("pre", { tabindex: "0", role: "region", "aria-label": label }, el("code", {}, text));
 }
 
 function table({ head, align, rows }) {

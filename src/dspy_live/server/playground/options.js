@@ -4,7 +4,7 @@ import { byId } from "./dom.js";
 import { Problem } from "./problem.js";
 
 /** The LM options as an object, or null. Marks what is no JSON object, and throws. */
-export function readOptions({ fresh = true } = {}) {
+export function readOptions({ fresh = true, anew = false } = {}) {
   const text = byId("config").value.trim();
   byId("config-error").textContent = "";
   byId("config").removeAttribute("aria-invalid");
@@ -16,7 +16,7 @@ export function readOptions({ fresh = true } = {}) {
     refuseOption(`This must be a JSON object: ${error.message}`);
     throw new Problem(error.message, byId("config"));
   }
-  if (fresh && byId("fresh").checked) options = { rollout_id: Math.floor(Math.random() * 2 ** 31), ...options };
+  if (fresh && (anew || byId("fresh").checked)) options = { rollout_id: Math.floor(Math.random() * 2 ** 31), ...options };
   return options;
 }
 

@@ -8,6 +8,9 @@ import { readOptions, writeOptions } from "./options.js";
 import { titleOf } from "./run_record.js";
 import { remember } from "./share.js";
 
+// What DSPy says of a signature without instructions tells only what the form shows.
+const aboutOf = ({ description }) => (/^Given the fields `.*, produce the fields `/.test(description) ? "" : description);
+
 export class ProgramPage {
   program;
   form;
@@ -31,7 +34,7 @@ export class ProgramPage {
   /** Show a program with given inputs, or with those that were last written for it in this tab. */
   show(program, given = null) {
     this.program = program;
-    byId("about").textContent = program.description;
+    byId("about").textContent = aboutOf(program);
     this.form = new Form(byId("inputs"), program);
     this.conversation = hasHistory(program) ? new Conversation(byId("conversation"), program) : null;
     const draft = given ?? kept(`draft ${program.name}`);
@@ -54,30 +57,61 @@ export class ProgramPage {
     this.form.focus();
   }
 
-  /** A run has begun: in a chat its words join the conversation. */
+  /** A run is shown: in a chat its words stand at the conversation's end. */
   asked(inputs) {
-    if (this.chats) this.conversation.show(inputs[this.conversation.field]?.messages ?? [], inputs);
+    if (!this.chats) return;
+    this.conversation.show(inputs[this.conversation.field]?.messages ?? [], inputs);
+    byId("turn-actions").hidden = true;
   }
 
-  /** A run has ended well: in a chat it becomes a turn, and the form is ready for the next one. */
+  /** A run has begun: in a chat its words go from the form into the conversation. */
+  sent(inputs) {
+    this.asked(inputs);
+    if (!this.chats) return;
+    this.form.clearTexts();
+    this.form.focus();
+  }
+
+  /** A run has ended well: in a chat it becomes a turn. What was written meanwhile stays. */
   answered(inputs, outputs) {
     if (!this.chats) return;
     const before = inputs[this.conversation.field]?.messages ?? [];
-    const messages = [...before, this.conversation.turn(inputs, outputs)];
-    const rest = Object.fromEntries(Object.entries(inputs).filter(([, value]) => typeof value !== "string"));
-    this.form = new Form(byId("inputs"), this.program);
-    this.form.write({ ...rest, [this.conversation.field]: { messages } });
-    this.#hideHistory();
+    this.#converse([...before, this.conversation.turn(inputs, outputs)]);
+    if (byId("form").contains(document.activeElement) || document.activeElement === document.body) this.form.focus();
+  }
+
+  /** A run has failed: in a chat its words come back, to be changed or sent again, unless others were written. */
+  async failed(inputs) {
+    if (!this.chats || !(await this.form.saysNothing())) return;
+    this.form.write(Object.fromEntries(Object.entries(inputs).filter(([, value]) => typeof value === "string")));
     this.#keepDraft();
+  }
+
+  /** Take the last turn out of the conversation; what was asked stands in the form again. */
+  takeBack() {
+    const { messages } = this.history.read();
+    const last = messages.pop();
+    this.#converse(messages);
+    this.form.write(Object.fromEntries(this.conversation.sides.user.map((name) => [name, last[name]])));
+    this.#showTurns();
     this.form.focus();
   }
 
   #beginAnew() {
-    this.history.write({ messages: [] });
-    this.conversation.show([]);
-    this.view.program(this.program);
-    this.#keepDraft();
+    this.#converse([]);
+    this.#showTurns();
     this.form.focus();
+  }
+
+  #converse(messages) {
+    this.history.write({ messages });
+    byId("turn-actions").hidden = !messages.length;
+    this.#keepDraft();
+  }
+
+  #showTurns() {
+    this.view.program(this.program);
+    this.conversation.show(this.history.read().messages);
   }
 
   // In a chat the answers stand above the form, in the order of reading and of the keyboard.
@@ -85,22 +119,25 @@ export class ProgramPage {
     byId("modes").hidden = this.conversation === null;
     byId("anew").hidden = !this.chats;
     byId("page").dataset.mode = this.chats ? "chat" : "form";
+    byId("clear").hidden = this.chats;
     byId("ask-title").textContent = this.chats ? "Your turn" : "Inputs";
     byId("answer-title").textContent = this.chats ? "Conversation" : "Outputs";
     byId("run").firstChild.data = this.chats ? "Send " : "Run ";
     byId("run").querySelector("kbd").textContent = this.chats ? "⏎" : "Ctrl ⏎";
-    byId("nothing").textContent = this.chats ? "Nothing was said yet." : "Nothing has run yet. Fill in the inputs and press Run.";
+    byId("nothing").textContent = this.chats ? this.#firstWords() : "Nothing has run yet. Fill in the inputs and press Run.";
     if (this.chats) byId("answer").after(byId("ask"));
     else byId("answer").before(byId("ask"));
     byId("conversation").hidden = !this.chats;
     byId("steps").open = !this.chats;
-    if (this.chats) this.conversation.show(this.history.read().messages);
-    this.#hideHistory();
+    const turns = this.chats ? this.history.read().messages : [];
+    if (this.chats) this.conversation.show(turns);
+    byId("turn-actions").hidden = !turns.length;
+    if (this.conversation) this.history.node.closest(".field").hidden = this.chats;
+    this.form.hintInOnly(this.chats ? "Write a message" : null);
   }
 
-  #hideHistory() {
-    const node = this.conversation && this.history.node.closest(".field");
-    if (node) node.hidden = this.chats;
+  #firstWords() {
+    return [aboutOf(this.program), "Write the first message below. Every answer knows what was said before it."].filter(Boolean).join("\n\n");
   }
 
   #showExamples() {

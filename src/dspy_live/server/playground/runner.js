@@ -19,26 +19,28 @@ export class Runner {
     this.#current?.abort();
   }
 
-  async start() {
+  /** Run with the inputs of the form; `anew` goes past the cache. */
+  async start({ anew = false } = {}) {
     if (this.#current) return;
-    const asked = await this.#asked();
+    const asked = await this.#asked(anew);
     if (!asked || this.#current) return;
     this.#current = new AbortController();
     this.#busy(true);
     this.began();
     this.view.begin();
     this.view.state("running", "Waiting");
-    this.page.asked(asked.inputs);
+    this.page.sent(asked.inputs);
     const record = await this.#follow(asked);
     this.#current = null;
     this.#busy(false);
     if (record.state === "done") this.page.answered(asked.inputs, record.outputs);
+    else this.page.failed(asked.told);
     this.ended(record);
   }
 
-  async #asked() {
+  async #asked(anew) {
     try {
-      return { inputs: await this.page.form.read(), config: readOptions(), told: await this.page.form.read("draft") };
+      return { inputs: await this.page.form.read(), config: readOptions({ anew }), told: await this.page.form.read("draft") };
     } catch (error) {
       if (error instanceof Problem) return null;
       throw error;

@@ -1,7 +1,8 @@
 // A value for people: text as Markdown, equal objects as a table, the rest as a tree that can be folded.
 
 import { el } from "./dom.js";
-import { codeBlock, markdown } from "./markdown.js";
+import { codeBlock } from "./code_block.js";
+import { markdown } from "./markdown.js";
 
 const MOST_ROWS = 200;
 const OPEN_DEPTH = 2;
