@@ -67,6 +67,8 @@ def read(text: str) -> tuple[list[int], dict[tuple[str, int], str], list[Any]]:
             texts[key] = texts.get(key, "") + data["text"]
             if data.get("last"):
                 others.append(("last", *key, texts[key]))
+        elif lines["event"] == "reasoning" and others[-1][0] == "reasoning":  # what comes together is one event
+            others[-1][1]["text"] += data["text"]
         elif data == "[DONE]" or data.get("final", True):  # how often a value is told before depends on the pace
             others.append((lines["event"], without_times(data)))
     return numbers, texts, others
