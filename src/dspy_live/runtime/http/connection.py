@@ -221,6 +221,7 @@ class Connection(asyncio.Protocol):
                 reason = "the peer closed the connection" if exc is None else f"the connection broke ({exc})"
                 reader.lost(reason, self._received)
         self._parts.clear()
+        del self._parser, self._feed  # the parser holds this connection: the two would wait for the garbage collector
 
     # httptools callbacks. They only note; what follows from it happens after the feed, so that an
     # error raised by a reader never passes through the parser.
