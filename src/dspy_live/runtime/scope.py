@@ -61,10 +61,13 @@ class Scope:
         if self._cancelling is not None:
             self._cancelling.cancel()
         ours = self._sent and task is not None and task.uncancel() <= self._before
-        if ours and kind is asyncio.CancelledError:
-            raise failed from failed.__cause__ or exc
-        if kind is None:
-            raise failed
+        try:
+            if ours and kind is asyncio.CancelledError:
+                raise failed from failed.__cause__ or exc
+            if kind is None:
+                raise failed
+        finally:
+            del failed, self  # an error whose own traceback holds it would wait for the garbage collector
 
     async def __aenter__(self) -> Scope:
         self.enter()

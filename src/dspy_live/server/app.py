@@ -208,9 +208,8 @@ class App:
             else:
                 with self.runs.called(name, request.run_id, request.key):  # a run is found by its client's name for it
                     await route.handler(request)
-        except ClientGone as gone:
-            # The run keeps it, its traceback the frames, and they the run: some 20 KB that wait for the collector.
-            gone.__traceback__ = gone.__context__ = gone.__cause__ = None
+        except ClientGone:
+            return
         except (Exception, Stop) as exc:
             error = public_error(exc, request.run_id)
             if request.began:

@@ -45,14 +45,15 @@ class RegisteredRun:
         self.key = key
         self.totals = RunTotals()
         self._registry = registry
-        self._scope = Scope()
+        self._scope: Scope | None = Scope()
         self._entered = False
         self._stopped: BaseException | None = None
 
     def stop(self, error: BaseException) -> None:
         """End it: the work is cancelled, and once it has ended ``async with`` raises ``error``. The first one wins."""
         if self._entered:
-            self._scope.fail(error)
+            if self._scope is not None:
+                self._scope.fail(error)
         elif self._stopped is None:
             self._stopped = error
 
@@ -61,6 +62,7 @@ class RegisteredRun:
         if self._stopped is not None:
             raise self._stopped
         self._registry.check()
+        assert self._scope is not None
         self._scope.enter()
         self._entered = True
         self._registry.add(self)
@@ -69,13 +71,16 @@ class RegisteredRun:
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
+        scope, self._scope = self._scope, None  # which keeps the error, and its traceback all that the run held
+        assert scope is not None
         try:
-            self._scope.leave(kind, exc)
+            scope.leave(kind, exc)
         except BaseException as error:
             exc = error
             raise
         finally:
             self._registry.remove(self, exc)
+            del exc, scope
 
 
 class RunRegistry:
