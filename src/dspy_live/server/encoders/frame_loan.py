@@ -12,51 +12,16 @@ if TYPE_CHECKING:
     from dspy_live.server.encoders.events import Encoder
 
 
-class FrameLoan:
-    """The frames of one field's tokens and the reply that they belong to; a :class:`~dspy_live.core.outlet.Loan`.
-
-    While it is lent, the encoder takes it back before it makes another frame, so that the numbers follow each other.
-    """
-
-    __slots__ = ("_encoder", "_exchange", "after", "before", "middle", "seq")
-
-    def __init__(self, encoder: Encoder, exchange: Exchange, before: bytes, middle: bytes, after: bytes) -> None:
-        self._encoder = encoder
-        self._exchange = exchange
-        self.before = before
-        self.middle = middle
-        self.after = after
-        self.seq: int | None = encoder.seq
-
-    def descriptor(self, borrower: Borrower) -> int | None:
-        """See :class:`~dspy_live.core.outlet.Loan`."""
-        if self._encoder.borrower is not None:
-            return None
-        descriptor = self._exchange.lend(borrower)
-        if descriptor is not None:
-            self._encoder.borrower = borrower
-            self.seq = self._encoder.seq
-        return descriptor
-
-    def returned(self, frames: int, size: int, unsent: bytes) -> None:
-        """See :class:`~dspy_live.core.outlet.Loan`."""
-        encoder = self._encoder
-        encoder.borrower = None
-        encoder.seq += frames
-        encoder.totals.tokens += frames
-        self._exchange.returned(size, unsent)
-
-
 class ContentLoan:
-    """The frames of a text that are not numbered, and the reply that they belong to."""
+    """The frames of a text, which are not numbered, and the reply that they belong to."""
 
     __slots__ = ("_exchange", "_totals", "after", "before", "middle", "seq")
 
-    def __init__(self, exchange: Exchange, totals: RunTotals, before: bytes, after: bytes) -> None:
+    def __init__(self, exchange: Exchange, totals: RunTotals, before: bytes, after: bytes, middle: bytes = b"") -> None:
         self._exchange = exchange
         self._totals = totals
         self.before = before
-        self.middle = b""
+        self.middle = middle
         self.after = after
         self.seq: int | None = None
 
@@ -68,3 +33,32 @@ class ContentLoan:
         """See :class:`~dspy_live.core.outlet.Loan`."""
         self._totals.tokens += frames
         self._exchange.returned(size, unsent)
+
+
+class FrameLoan(ContentLoan):
+    """The same of one field's tokens, whose frames an encoder numbers.
+
+    While it is lent, the encoder takes it back before it makes another frame, so that the numbers follow each other.
+    """
+
+    __slots__ = ("_encoder",)
+
+    def __init__(self, encoder: Encoder, exchange: Exchange, before: bytes, middle: bytes, after: bytes) -> None:
+        super().__init__(exchange, encoder.totals, before, after, middle)
+        self._encoder = encoder
+
+    def descriptor(self, borrower: Borrower) -> int | None:
+        """See :class:`~dspy_live.core.outlet.Loan`."""
+        if self._encoder.borrower is not None:
+            return None
+        descriptor = super().descriptor(borrower)
+        if descriptor is not None:
+            self._encoder.borrower = borrower
+            self.seq = self._encoder.seq
+        return descriptor
+
+    def returned(self, frames: int, size: int, unsent: bytes) -> None:
+        """See :class:`~dspy_live.core.outlet.Loan`."""
+        self._encoder.borrower = None
+        self._encoder.seq += frames
+        super().returned(frames, size, unsent)
