@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from types import FunctionType, ModuleType
@@ -52,6 +51,8 @@ from dspy.utils.callback import ACTIVE_CALL_ID, BaseCallback, with_callbacks
 from dspy.utils.constants import IS_TYPE_UNDEFINED
 from dspy.utils.exceptions import AdapterParseError, is_retryable_lm_error
 from dspy.utils.parallelizer import ParallelExecutor
+
+from dspy_live.runtime.forks import process_lock
 
 # DSPy's engine, imported by its name in a string. This folder of DSPy is marked as typed and DSPy is not: a type
 # checker that follows an import statement to it takes ``dspy`` for a package with nothing else in it, and then says
@@ -131,7 +132,7 @@ __all__ = [
 ]
 
 
-_metadata_lock = threading.Lock()
+_metadata_lock = process_lock()
 _LOCAL = "LITELLM_LOCAL_MODEL_COST_MAP"
 
 

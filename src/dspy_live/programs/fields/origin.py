@@ -10,7 +10,6 @@ stand in the frame of ``Adapter.__call__`` or ``acall``.
 from __future__ import annotations
 
 import sys
-import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from types import CodeType, FrameType
@@ -21,6 +20,7 @@ from dspy_live.programs.fields.field_stream import FieldStream
 from dspy_live.programs.fields.names import Names
 from dspy_live.programs.internals import Adapter, overrides
 from dspy_live.programs.run.run import Run
+from dspy_live.runtime.forks import process_lock
 
 _MAX_FRAMES = 24
 _MAX_NAMES = 16
@@ -116,7 +116,7 @@ def _from_frames(messages: Any) -> tuple[Any, Any]:
     return None, None
 
 
-_lock = threading.Lock()
+_lock = process_lock()
 _recent: OrderedDict[int, Names] = OrderedDict()
 
 

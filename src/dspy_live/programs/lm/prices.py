@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gzip
 import re
-import threading
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
@@ -16,8 +15,9 @@ import orjson
 
 from dspy_live.programs.internals import _provider_names, rate
 from dspy_live.runtime.books.prices import Price
+from dspy_live.runtime.forks import process_lock
 
-_lock = threading.Lock()
+_lock = process_lock()
 _table: dict[str, Any] | None = None
 _ABOVE = re.compile(r"_above_(\d+)k_tokens$")
 

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Coroutine
 from concurrent.futures import Future
-from threading import Lock, get_ident
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dspy_live.core.call import Buffer, Call
@@ -23,6 +23,7 @@ from dspy_live.core.sink import Pen, Sink, pen_of, pushing
 from dspy_live.core.usage import Meter
 from dspy_live.programs.internals import overrides
 from dspy_live.runtime.execution.stop_signal import OnStop, StopSignal
+from dspy_live.runtime.forks import process_lock
 from dspy_live.runtime.runtime import Runtime
 from dspy_live.runtime.scope import Scope, ended
 from dspy_live.sansio.lifecycle import Lifecycle
@@ -35,7 +36,7 @@ KEY = "dspy_live_run"
 
 T = TypeVar("T")
 
-_making = Lock()
+_making = process_lock()
 """Held where what a run rarely needs is made, on whatever thread."""
 
 

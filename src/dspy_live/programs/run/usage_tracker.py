@@ -11,9 +11,10 @@ import dspy
 from dspy.utils.usage_tracker import UsageTracker as DspyUsageTracker
 
 from dspy_live.programs.internals import ACTIVE_CALL_ID, BaseCallback, settings
+from dspy_live.runtime.forks import process_lock
 
 # One for all trackers that are not ours: two runs may have the same one around them.
-_theirs = threading.Lock()
+_theirs = process_lock()
 
 
 class SharedUsageTracker(DspyUsageTracker):

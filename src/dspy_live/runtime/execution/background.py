@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import os
 import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
+
+from dspy_live.runtime.forks import at_fork
 
 T = TypeVar("T")
 
@@ -31,7 +32,7 @@ class BackgroundLoop:
     def __init__(self, name: str) -> None:
         self._name = name
         self._forked()
-        os.register_at_fork(after_in_child=self._forked)
+        at_fork(in_child=self._forked)
 
     def _forked(self) -> None:
         # Threads do not survive a fork, and the lock may have been held by one of them.

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 
 from dspy_live.core.errors import LiveError, Stop
+from dspy_live.runtime.forks import process_lock
 
 OnStop = Callable[[LiveError], object]
 
-_lock = threading.Lock()
+_lock = process_lock()
 """One for all signals, which hold it for some instructions: a run is a signal, and there are many."""
-
-
-def _renew_lock() -> None:
-    global _lock
-    _lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_renew_lock)
 
 
 class StopSignal:

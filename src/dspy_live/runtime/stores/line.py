@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 from uuid import uuid4
 
 from dspy_live.core.errors import ConfigurationError
-from dspy_live.runtime.forks import at_fork
+from dspy_live.runtime.forks import at_fork, process_lock
 from dspy_live.runtime.stores.address import connected
 
 if TYPE_CHECKING:
@@ -286,7 +286,7 @@ class Ask(Generic[T]):
 
 
 _lines: weakref.WeakValueDictionary[tuple[str, float], Line] = weakref.WeakValueDictionary()
-_lines_lock = threading.Lock()
+_lines_lock = process_lock()
 
 
 def line_to(url: str, timeout: float = 1.0) -> Line:
