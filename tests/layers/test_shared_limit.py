@@ -173,7 +173,7 @@ async def test_the_queue_is_bounded_in_each_process(redis_url: str) -> None:
     await async_until(lambda: lm.active)
     with pytest.raises(Overloaded, match="the limit of 1 calls at once"):
         await layer(lm)(Call({}), DISCARD)
-    assert (layer.statistics().active, layer.statistics().waiting) == (1, 2)
+    await async_until(lambda: (layer.statistics().active, layer.statistics().waiting) == (1, 2))
     await leave(tasks)
 
 

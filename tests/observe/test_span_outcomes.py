@@ -78,7 +78,7 @@ async def test_a_run_whose_time_is_up_has_failed_and_its_lm_call_was_cancelled(t
     traced.start()
     with dspy.context(lm=LM("openai/gpt-4o-mini", endpoint=Stalls(), cache=False)):
         with pytest.raises(DeadlineExceeded):
-            await asyncify(dspy.Predict("question -> answer"), timeout=0.01, runtime=traced.runtime)(question="Why?")
+            await asyncify(dspy.Predict("question -> answer"), timeout=0.5, runtime=traced.runtime)(question="Why?")
     await async_until(lambda: traced.named("invoke_workflow Predict"))
     assert outcome(traced.one("invoke_workflow Predict")) == ("error", "DeadlineExceeded", True)
     assert outcome(traced.one(CHAT)) == ("cancelled", None, False)

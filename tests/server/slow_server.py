@@ -31,6 +31,7 @@ def main() -> None:
             await may_end.wait()
         await tape.push(Predicted({"answer": "in time"}))
 
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may have been started by nohup
     drain, lame_duck = float(sys.argv[1]), float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
     port = int(sys.argv[3]) if len(sys.argv) > 3 else 0
     app = create_app(qa(script), forwarded_allow_ips=["127.0.0.1"])

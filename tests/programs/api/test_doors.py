@@ -60,7 +60,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def strike(sim: Sim, fault: str) -> None:
     """Let the next reply go wrong; one that is cut, when some words of its first field are out."""
-    sim.server.next(fault=fault, after=14, tps=300)
+    sim.server.next(fault=fault, after=14, tps=60)
 
 
 def sse(live: Live, question: str = "What is Rust?") -> list[tuple[str, Any]]:
