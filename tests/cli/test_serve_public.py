@@ -55,8 +55,11 @@ def test_tls_a_prefix_and_a_named_proxy(live: Commands, tmp_path: Path) -> None:
 
 
 def test_a_refusal_names_the_flags(live: Commands) -> None:
-    process = live.start(*BASE)
-    port = port_of(banner(process))
+    process = live.start(*BASE, "--no-playground")
+    text = banner(process)
+    assert "playground" not in text
+    port = port_of(text)
+    assert asked(port, None, "GET", "/docs")[0] == 404
     status, page = asked(port, None, "POST", "/predict", Origin="http://public.example")
     assert status == 403
     assert "--origin http://public.example" in page["error"]["message"]

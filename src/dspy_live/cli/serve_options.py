@@ -77,6 +77,7 @@ def app_options(file: ConfigFile, given: Mapping[str, Any]) -> dict[str, Any]:
         "heartbeat": server.heartbeat,
         "sessions": None,
         "title": server.title,
+        "playground": server.playground,
         "root_path": proxies.root_path,
         "forwarded_allow_ips": proxies.trusted,
     }

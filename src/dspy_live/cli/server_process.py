@@ -223,4 +223,5 @@ def banner(programs: Mapping[str, OpenedProgram], url: str, options: ServeOption
         rows.append(("configuration", str(options.config)))
     width = max(len(label) for label, _ in rows)
     lines = [f"  {label:<{width}}   {text}" for label, text in rows]
-    return "\n".join((f"dspy-live serves {url}/   (playground; {url}/docs for the API; Ctrl-C ends it)", *lines))
+    pages = f"playground; {url}/docs for the API; " if options.app.get("playground", True) else ""
+    return "\n".join((f"dspy-live serves {url}/   ({pages}Ctrl-C ends it)", *lines))

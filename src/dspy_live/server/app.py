@@ -53,7 +53,12 @@ KEEP_RUNS = 300.0
 _WEBSOCKET = re.compile(r"(?:/programs/(?P<program>[^/]+))?/ws")
 
 
-def _routes() -> list[Route]:
+def _routes(playground: bool) -> list[Route]:
+    pages = [
+        Route("GET", "/", static.playground, open=True),
+        Route("GET", "/docs", static.docs, open=True),
+        Route("GET", "/static/{file}", static.asset, open=True),
+    ]
     per_program = [
         Route("POST", "/predict", predict.predict),
         Route("POST", "/predict/stream", stream.predict_stream),
@@ -86,9 +91,7 @@ def _routes() -> list[Route]:
         Route("GET", "/openapi.json", openapi.document),
         Route("GET", "/health/live", health.live, open=True),
         Route("GET", "/health/ready", health.ready, open=True),
-        Route("GET", "/", static.playground, open=True),
-        Route("GET", "/docs", static.docs, open=True),
-        Route("GET", "/static/{file}", static.asset, open=True),
+        *(pages if playground else ()),
     ]
 
 
@@ -117,6 +120,7 @@ class App:
         proxies: Sequence[str] = (),
         keep_runs: float = KEEP_RUNS,
         shared_runs: SharedRuns | None = None,
+        playground: bool = True,
     ) -> None:
         self.programs = programs
         self.default = next(iter(programs.values()))
@@ -143,7 +147,7 @@ class App:
         self.root_path = checked_prefix(root_path)
         self.proxies = Proxies(self._serve, proxies) if proxies else None
         self.common_headers: Headers = [(b"x-simulated", b"1")] if simulated else []
-        self.router = Router(_routes())
+        self.router = Router(_routes(playground))
         self.siblings: Siblings | None = None
         """The other workers of this server; ``None`` where this process is the whole server."""
 
@@ -292,6 +296,7 @@ def create_app(
     ready_lm: float | None = None,
     ask_lm: Callable[[], Awaitable[object]] | None = None,
     shared_runs: SharedRuns | None = None,
+    playground: bool = True,
 ) -> App:
     """Return the ASGI application that serves ``programs``.
 
@@ -328,6 +333,8 @@ def create_app(
         ask_lm: returns where the LM is there and raises where it is not; needed with ``ready_lm``.
         shared_runs: where runs of ``POST /runs`` are told, so that other servers find them: a
             :class:`~dspy_live.server.runs.shared.shared_runs.SharedRuns`. ``None``: this process has them for itself.
+        playground: show the pages for people, ``/`` and ``/docs``; without them both are not found, as for any other
+            unknown path, and ``/openapi.json`` is still there.
 
     Raises :class:`~dspy_live.core.errors.ConfigurationError` for values that can't work.
     """
@@ -368,4 +375,5 @@ def create_app(
         proxies=forwarded_allow_ips,
         keep_runs=keep_runs,
         shared_runs=shared_runs,
+        playground=playground,
     )

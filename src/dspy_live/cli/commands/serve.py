@@ -53,6 +53,7 @@ def serve(
     keep_runs: Annotated[float | None, Parameter(group=_RUNS)] = None,
     sessions: Annotated[str | None, Parameter(group=_RUNS)] = None,
     title: Annotated[str | None, Parameter(group=_SHOWN)] = None,
+    playground: Annotated[bool | None, Parameter(group=_SHOWN)] = None,
     access_log: Annotated[bool | None, Parameter(group=_SHOWN)] = None,
     access_log_rate: Annotated[float | None, Parameter(group=_SHOWN)] = None,
     reload: Annotated[bool, Parameter(group=_MANY, negative="")] = False,
@@ -101,6 +102,7 @@ def serve(
         access_log: log a line for each request, which is the default.
         access_log_rate: the share of requests that are logged, over 0 and at most 1; those that fail are logged all.
         title: shown in the playground and the API's documentation.
+        playground: show the pages for people, / and /docs; they are on by default.
         reload: start again when a Python file below the working folder changes.
         workers: processes that serve; 1 by default. More use more cores: SIGHUP then replaces them one after the other.
         on: ray serves with replicas on Ray, on the cluster of RAY_ADDRESS or on one of this machine that ends with the
@@ -131,6 +133,7 @@ def serve(
             "keep_runs": keep_runs,
             "sessions": sessions,
             "title": title,
+            "playground": playground,
             "access_log": access_log,
             "access_log_rate": access_log_rate,
         },

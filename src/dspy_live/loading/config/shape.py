@@ -33,6 +33,7 @@ class ServerTable(Table, frozen=True, kw_only=True):
     host: Text | None = None
     port: Annotated[int, Meta(ge=0, le=65_535)] | None = None
     title: str | None = None
+    playground: bool | None = None
     no_auth: bool | None = None
     sim: bool = False
     max_active: Count | None = None
