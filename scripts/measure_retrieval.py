@@ -1,24 +1,45 @@
 """Measures how well questions in plain words find the sections that answer them.
 
-``python scripts/measure_retrieval.py`` asks the questions of tests/assistant/user_questions.toml, which the search has
-learned from, and those of held_out.toml beside it, which it has not: they alone tell how well it does. Another file
-is named on the command line. Misses are printed with what was found instead, but for held-out questions only with
-``--misses``. To go on tuning: write new questions before you look at these misses, and let those take the place of
-held_out.toml, whose own may then be learned from.
+``python scripts/measure_retrieval.py`` asks the questions of tests/assistant/held_out.toml, from which nothing was
+learned; another file is named on the command line. Misses are printed with what was found instead, but for held-out
+questions only with ``--misses``. What the search learns from stands in tests/assistant/questions: how well it does on
+those that it was not told of, ``learn_retrieval.py --cross`` says. To go on: write new questions before you look
+at these misses, and let those take the place of held_out.toml, whose own may then be learned from.
 """
 
 from __future__ import annotations
 
 import sys
 import tomllib
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Protocol
 
-from dspy_live.assistant.retrieval import index
+from dspy_live.assistant.retrieval import Index, index
 
 FOLDER = Path(__file__).resolve().parents[1] / "tests" / "assistant"
-DEVELOPED = FOLDER / "user_questions.toml"
 HELD_OUT = FOLDER / "held_out.toml"
+
+
+class Question(Protocol):
+    """A question with the sections that answer it; with none it is about other things."""
+
+    @property
+    def text(self) -> str:
+        """What is asked."""
+
+    @property
+    def places(self) -> Sequence[str]:
+        """The sections."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A question with the sections that answer it; with none it is about other things."""
+
+    text: str
+    places: Sequence[str]
 
 
 @dataclass
@@ -33,6 +54,10 @@ class Shares:
     refused: int = 0
     misses: list[str] = field(default_factory=list)
 
+    def __add__(self, other: Shares) -> Shares:
+        """Return the counts of both."""
+        return Shares(*(getattr(self, name.name) + getattr(other, name.name) for name in fields(self)))
+
     def __str__(self) -> str:
         """The shares, for a person."""
         text = (
@@ -42,42 +67,48 @@ class Shares:
         return f"{text}; {self.refused} of {self.foreign} foreign ones not covered" if self.foreign else text
 
 
-def measure(file: Path = DEVELOPED, every: int = 1) -> Shares:
-    """Ask the questions of a file: ``[questions]``, each with its sections, and ``foreign`` ones, which have none.
+def load(file: Path) -> list[HeldOut]:
+    """Return the questions of a file: ``[questions]``, each with its sections, and ``foreign`` ones, with none."""
+    asked = tomllib.loads(file.read_text("utf-8"))
+    found = [HeldOut(text, places) for text, places in asked["questions"].items()]
+    return found + [HeldOut(text, ()) for text in asked.get("foreign", [])]
+
+
+def measure(asked: Sequence[Question], among: Index | None = None) -> Shares:
+    """Ask some questions.
 
     Args:
-        file: the questions, in TOML.
-        every: which of them: all, or with 3 every third.
+        asked: the questions.
+        among: where to search; by default in the installed guides, with all that was learned.
     """
-    asked = tomllib.loads(file.read_text("utf-8"))
     shares = Shares()
-    for question, wanted in list(asked["questions"].items())[::every]:
-        hits = index().search(question)
-        section = any(hit.passage.place in wanted for hit in hits[:2])
-        guide = bool(hits) and hits[0].passage.page in {place.partition(": ")[0] for place in wanted}
+    for one in asked:
+        hits = (among or index()).search(one.text)
         answered = bool(hits) and hits[0].answers
+        found = "; ".join(hit.passage.place for hit in hits[:2])
+        if not one.places:
+            shares.foreign += 1
+            shares.refused += not answered
+            if answered:
+                shares.misses.append(f"{one.text}  ->  {found}  (foreign)")
+            continue
+        section = any(hit.passage.place in one.places for hit in hits[:2])
+        guide = bool(hits) and hits[0].passage.page in {place.partition(": ")[0] for place in one.places}
         shares.asked += 1
         shares.section += section
         shares.guide += guide
         shares.answered += answered
         if not (section and guide and answered):
-            found = "; ".join(hit.passage.place for hit in hits[:2])
-            shares.misses.append(f"{question}  ->  {found or 'nothing'}{'' if answered else '  (not answered)'}")
-    for question in asked.get("foreign", [])[::every]:
-        hits = index().search(question)
-        refused = not hits or not hits[0].answers
-        shares.foreign += 1
-        shares.refused += refused
-        if not refused:
-            shares.misses.append(f"{question}  ->  {hits[0].passage.place}  (foreign)")
+            said = f"{found or 'nothing'}{'' if answered else '  (not answered)'}"
+            shares.misses.append(f"{one.text}  ->  {said}  not  {'; '.join(one.places)}")
     return shares
 
 
 def main() -> None:
     """Print the misses and the shares."""
     named = [Path(argument) for argument in sys.argv[1:] if argument != "--misses"]
-    for file in named or [DEVELOPED, HELD_OUT]:
-        shares = measure(file)
+    for file in named or [HELD_OUT]:
+        shares = measure(load(file))
         if file != HELD_OUT or "--misses" in sys.argv:
             print(*shares.misses, sep="\n")
         print(f"{file.name}: {shares}\n")

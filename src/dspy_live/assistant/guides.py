@@ -12,6 +12,13 @@ from pathlib import Path
 from dspy_live.core.errors import ConfigurationError, NotFound
 
 ALIASES: dict[str, str] = {
+    "install": "start",
+    "upgrade": "start",
+    "licence": "start",
+    "license": "start",
+    "production": "going-live",
+    "jwt": "going-live",
+    "memory": "going-live",
     "shell": "assistant",
     "convert": "assistant",
     "conversion": "assistant",
@@ -81,7 +88,6 @@ ALIASES: dict[str, str] = {
     "alternatives": "comparison",
     "workers": "scale",
     "ray": "scale",
-    "install": "troubleshooting",
     "errors": "troubleshooting",
 }
 """Other words for a page, as people type them."""

@@ -12,13 +12,12 @@ from dspy_live.assistant.stems import compounds, stems
 FIELDS: dict[str, tuple[float, float]] = {
     "page": (1.0, 0.0),
     "heading": (3.0, 0.3),
-    "aliases": (3.0, 0.3),
     "prose": (0.35, 0.6),
     "code": (0.2, 0.6),
 }
 """Of each field of a section: what a word in it counts, and by how much a long field makes it count less, 0 to 1."""
 
-NAMING = ("page", "heading", "aliases")
+NAMING = ("page", "heading")
 """The fields that say what a section is about."""
 
 SATURATION = 2.5

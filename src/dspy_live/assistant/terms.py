@@ -1,4 +1,4 @@
-"""The words by which questions are read: fillers, those of other fields, those that stand for each other."""
+"""The words by which questions are read: fillers, and those that stand for each other."""
 
 from __future__ import annotations
 
@@ -21,32 +21,15 @@ class Vocabulary:
 
     Args:
         filler: left out of questions.
-        elsewhere: words, as they are written, and phrases of other fields.
         same: for a stem, those that may stand for it.
-        error: of which a question about an error has one.
     """
 
     filler: frozenset[str] = frozenset()
-    elsewhere: frozenset[str] = frozenset()
     same: Mapping[str, frozenset[str]] | None = None
-    error: frozenset[str] = frozenset()
-
-    def of_elsewhere(self, question: str) -> int:
-        """Return how many words of other fields a question has, but for those after "from"."""
-        if not self.elsewhere:
-            return 0
-        return len(set(re.findall(_any_of(self.elsewhere), question.lower())))
 
     def alike(self, stem: str) -> frozenset[str]:
         """Return the stems that may stand for this one."""
         return (self.same or {}).get(stem, frozenset())
-
-
-@lru_cache(maxsize=4)
-def _any_of(phrases: frozenset[str]) -> re.Pattern[str]:
-    """Return a pattern of any of some phrases, as whole words, that do not stand after "from"."""
-    longest_first = sorted(phrases, key=lambda phrase: (-len(phrase), phrase))
-    return re.compile(rf"(?<!\w)(?<!from )(?:{'|'.join(map(re.escape, longest_first))})(?!\w)")
 
 
 @lru_cache(maxsize=1)
@@ -54,13 +37,12 @@ def vocabulary() -> Vocabulary:
     """Return the project's vocabulary."""
     data = _data()
     groups = [line.replace(",", " ") for line in data["same"].splitlines() if line.strip()]
-    filler, error, *alike = map(frozenset, stems([data["filler"], data["error"], *groups]))
-    elsewhere = frozenset(" ".join(phrase.split()) for phrase in data["elsewhere"].split(",") if phrase.strip())
+    filler, *alike = map(frozenset, stems([data["filler"], *groups]))
     same: dict[str, frozenset[str]] = {}
     for group in alike:
         for stem in group:
             same[stem] = same.get(stem, frozenset()) | group - {stem}
-    return Vocabulary(filler, elsewhere, same, error)
+    return Vocabulary(filler, same)
 
 
 @lru_cache(maxsize=1)

@@ -1,60 +1,160 @@
-"""Which page people mean by a wording: the words and pairs of neighbours that phrases for its sections consist of.
+"""Which section people mean by a wording: a weight for each word and each pair of neighbours, learned from questions.
 
-A page's phrases are a sample of how people ask for it. The likelihood of a question under each sample is naive Bayes
-(Manning, Raghavan, Schütze: "Introduction to Information Retrieval", 2008, chapter 13). Pairs tell what single words
-don't: "switch to … is down" stands in phrases for one page, "switch" and "down" in those for many.
+A section's score is the sum of the weights that the question's parts have for it and for its page, divided by the
+question's length: multinomial logistic regression, as ``scripts/learn_retrieval.py`` learns it from questions of which
+the sections are known. Beside the sections there is one more class, for questions about other things.
 """
 
 from __future__ import annotations
 
+import difflib
+import json
 import math
-from collections import Counter
-from collections.abc import Iterable, Sequence, Set
-from itertools import pairwise
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
+from pathlib import Path
 
-UNSEEN = 0.3
-"""How often a word counts as seen that a page's phrases don't have."""
+from dspy_live.assistant.reading import LITTLE, parts
+
+FILE = Path(__file__).with_name("wordings.bin")
+
+ELSEWHERE = ""
+"""The page, and the place, of questions about other things."""
+
+LENGTH = 2.0
+"""The length to which a question is brought, so that a long one is no surer than a short one."""
+
+STEP = 32
+"""How many steps of a part's size there are to 1."""
+
+SHORT = 5
+"""The letters of a word below which another one is no slip of the pen but another word."""
+
+_FIRST = 0x100
+"""The character that stands for 0 in the file's columns of numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A word or a pair of neighbours.
+
+    Args:
+        text: the word, or both with a space between them.
+        size: what it adds to a question's length, in steps.
+        weights: what it counts for the pages and places that it tells something about.
+    """
+
+    text: str
+    size: int
+    weights: Mapping[str, int]
 
 
 class Wordings:
-    """The wordings of some pages.
+    """What the parts of questions tell about pages (``"usage"``) and places (``"usage: Prices"``).
 
     Args:
-        phrases: of each phrase, its page and its stems, in their order.
-        filler: stems that count in pairs only.
+        names: the pages, then the places.
+        base: what each place has from the start: the more questions it had, the more.
+        columns: of all parts, one after the other: the texts, with tabs between them, the sizes, how many weights each
+            has, which names these are for, and the weights; each number is a character.
+        learned_from: names the questions that it was learned from.
     """
 
-    def __init__(self, phrases: Iterable[tuple[str, Sequence[str]]], filler: Set[str] = frozenset()) -> None:
-        self._filler = filler
-        self._counts: dict[str, Counter[str]] = {}
-        self._lengths: Counter[str] = Counter()
-        self._phrases: Counter[str] = Counter()
-        for page, stems in phrases:
-            self._phrases[page] += 1
-            for part in set(self._parts(stems)):
-                self._counts.setdefault(part, Counter())[page] += 1
-                self._lengths[page] += 1
+    def __init__(
+        self, names: Sequence[str], base: Mapping[str, float], columns: Sequence[str], learned_from: str = ""
+    ) -> None:
+        texts, self._sizes, many, self._which, self._weights = columns
+        self._names, self._base, self._columns = names, base, columns
+        self._rows = {text: row for row, text in enumerate(texts.split("\t"))}
+        self._ends = [*accumulate((ord(char) - _FIRST for char in many), initial=0)]
+        self.learned_from = learned_from
 
-    def likelihoods(self, stems: Sequence[str]) -> dict[str, float]:
-        """Return, for each page, the logarithm of how likely it is that a question of these stems means it.
+    @classmethod
+    def of(
+        cls, names: Sequence[str], base: Mapping[str, float], parts: Sequence[Part], learned_from: str = ""
+    ) -> Wordings:
+        """Return the wordings with these parts."""
+        numbers = {name: number for number, name in enumerate(names)}
+        columns = [
+            "\t".join(part.text for part in parts),
+            _column(part.size for part in parts),
+            _column(len(part.weights) for part in parts),
+            _column(numbers[name] for part in parts for name in part.weights),
+            _column(weight for part in parts for weight in part.weights.values()),
+        ]
+        return cls(names, base, columns, learned_from)
 
-        Unknown stems tell nothing. A page with more phrases is one that people ask for in more ways.
+    @classmethod
+    def load(cls, data: bytes) -> Wordings:
+        """Return the wordings that :meth:`dump` wrote."""
+        head, *columns = zlib.decompress(data).decode().split("\n")
+        return cls(columns=columns, **json.loads(head))
+
+    def dump(self) -> bytes:
+        """Return everything as bytes."""
+        head = {"names": self._names, "base": self._base, "learned_from": self.learned_from}
+        return zlib.compress("\n".join([json.dumps(head), *self._columns]).encode(), 9)
+
+    def __contains__(self, stem: object) -> bool:
+        return stem in self._rows or stem in LITTLE
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def knows(self, place: str) -> bool:
+        """True where a question has named this place."""
+        return place in self._base
+
+    def part(self, text: str) -> Part | None:
+        """Return what is known of a word or of a pair."""
+        row = self._rows.get(text)
+        if row is None:
+            return None
+        here = slice(self._ends[row], self._ends[row + 1])
+        names = (self._names[ord(char) - _FIRST] for char in self._which[here])
+        weights = (ord(char) - _FIRST for char in self._weights[here])
+        return Part(text, ord(self._sizes[row]) - _FIRST, dict(zip(names, weights, strict=True)))
+
+    def scores(self, stems: Sequence[str], places: Iterable[str]) -> dict[str, float] | None:
+        """Return how well each of some places fits a question, as logarithms of odds; none if nothing of it is known.
+
+        ELSEWHERE is one of the places in the result.
         """
-        known = [part for part in self._parts(stems) if part in self._counts]
-        unseen = UNSEEN * len(self._counts)
-        found = {
-            page: math.log(self._phrases[page]) - len(known) * math.log(length + unseen)
-            for page, length in self._lengths.items()
-        }
+        known = [part for part in map(self.part, parts(stems)) if part is not None]
+        if not known:
+            return None
+        sums: dict[str, int] = {}
         for part in known:
-            for page, count in self._counts[part].items():
-                found[page] += math.log(1 + count / UNSEEN)
-        return found
+            for name, weight in part.weights.items():
+                sums[name] = sums.get(name, 0) + weight
+        share = LENGTH / math.hypot(*(part.size / STEP for part in known))
+        least = min(self._base.values(), default=0.0)
+        return {
+            place: self._base.get(place, least)
+            + share * (sums.get(place, 0) + (sums.get(place.partition(": ")[0], 0) if place else 0))
+            for place in [*places, ELSEWHERE]
+        }
 
-    def familiar(self, stems: Sequence[str]) -> float:
-        """Return the part of a question's pairs of neighbours that stand in phrases too, 0 to 1; 1 without a pair."""
-        pairs = [" ".join(pair) for pair in pairwise(stems)]
-        return sum(pair in self._counts for pair in pairs) / len(pairs) if pairs else 1.0
+    def nearest(self, stem: str) -> str | None:
+        """Return the word that is written nearly like an unknown one: what was meant, where a letter is wrong."""
+        if len(stem) < SHORT:
+            return None
+        near = [
+            word
+            for word in self._rows
+            if word[0] == stem[0] and abs(len(word) - len(stem)) < 3 and len(word) >= SHORT and " " not in word
+        ]
+        return next(iter(difflib.get_close_matches(stem, near, n=1, cutoff=0.84)), None)
 
-    def _parts(self, stems: Sequence[str]) -> list[str]:
-        return [*(stem for stem in stems if stem not in self._filler), *(" ".join(pair) for pair in pairwise(stems))]
+
+def _column(numbers: Iterable[int]) -> str:
+    return "".join(chr(_FIRST + number) for number in numbers)
+
+
+@lru_cache(maxsize=1)
+def wordings() -> Wordings:
+    """Return what was learned about the installed guides."""
+    return Wordings.load(FILE.read_bytes())

@@ -53,7 +53,7 @@ KEEP_RUNS = 300.0
 _WEBSOCKET = re.compile(r"(?:/programs/(?P<program>[^/]+))?/ws")
 
 
-def _routes(playground: bool) -> list[Route]:
+def _routes(playground: bool = True) -> list[Route]:
     pages = [
         Route("GET", "/", static.playground, open=True),
         Route("GET", "/docs", static.docs, open=True),
