@@ -98,6 +98,24 @@ def test_nobody_reads_so_the_lm_waits_and_after_the_grace_the_run_is_stopped() -
     assert "0.4 seconds" in events[-2][2]["error"]["message"]
 
 
+def test_a_run_that_waits_goes_on_for_a_reader_who_has_all_of_it() -> None:
+    """It was read at another server while the store was away, so that this one had not heard how far."""
+
+    async def at_once(call: Call, tape: Tape) -> None:
+        await tape.push(Started(call.id))
+        await tape.tokens(WORDS)
+        await tape.push(Predicted({"answer": WORDS}))
+
+    with serving(qa(at_once)) as live:
+        run = start(live)
+        until(lambda: bool(live.service.tapes) and live.service.tapes[0].waits)
+        waits_at = live.service.tapes[0].pushed
+        events = read(live, run, f"{run}:{waits_at}")
+    assert int(events[0][1].rpartition(":")[2]) == waits_at + 1
+    assert WORDS.endswith(joined(events))
+    assert events[-1][0] == "done"
+
+
 def test_a_failure_waits_for_the_reader() -> None:
     async def script(call: Call, tape: Tape) -> None:
         await tape.push(Started(call.id))

@@ -127,9 +127,13 @@ class Resumable:
             self._run.stop(error)
 
     def resume_after(self, seq: int) -> int:
-        """Return the number to begin after: the given one, or the last so far. Raises :class:`Gone`."""
+        """Return the number to begin after: the given one, or the last so far. Raises :class:`Gone`.
+
+        Who comes back after it has been given all up to it, perhaps at another server, while the store was away.
+        """
         seq = min(seq, self.last)
         self.after(seq)
+        self.delivered(seq)
         return seq
 
     def attach(self) -> int:
