@@ -80,6 +80,8 @@ class Asked:
 def load(file: Path) -> list[Asked]:
     """Return the questions of a file: ``[sections]``, a question a line under their places, and ``foreign`` ones."""
     data = tomllib.loads(file.read_text("utf-8"))
+    if others := data.keys() - {"sections", "foreign"}:
+        raise SystemExit(f"{file}: {', '.join(sorted(others))} would not be read; it has [sections] and foreign")
     weight = OF_PHRASE if file.stem == PHRASES else 1.0
     asked = [
         Asked(line, tuple(places.split(" | ")), weight)
