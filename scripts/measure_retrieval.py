@@ -81,9 +81,9 @@ def measure(asked: Sequence[Question], among: Index | None = None) -> Shares:
         asked: the questions.
         among: where to search; by default in the installed guides, with all that was learned.
     """
-    shares = Shares()
+    shares, among = Shares(), among or index()
     for one in asked:
-        hits = (among or index()).search(one.text)
+        hits = among.search(one.text)
         answered = bool(hits) and hits[0].answers
         found = "; ".join(hit.passage.place for hit in hits[:2])
         if not one.places:

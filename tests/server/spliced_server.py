@@ -18,19 +18,13 @@ from dspy_live.server.transport.serve import serve
 def main() -> None:
     """Serve one predictor until a signal."""
     lm, drain = sys.argv[1], float(sys.argv[2])
-    splicers: list[LoopSplicer] = []
-    plain_add = LoopSplicer.__init__
-
-    def remembered(self: LoopSplicer, *args: object) -> None:
-        plain_add(self, *args)  # type: ignore[arg-type]
-        splicers.append(self)
-
-    LoopSplicer.__init__ = remembered  # type: ignore[method-assign, assignment]
+    splicers: set[LoopSplicer] = set()
     plain_begin = Splice.begin
 
     def told(self: Splice) -> None:
         plain_begin(self)
-        if splicers and len(splicers[0]):
+        splicers.add(self._splicer)
+        if len(self._splicer):
             print("spliced", flush=True)
 
     Splice.begin = told  # type: ignore[method-assign]

@@ -22,9 +22,14 @@ from dspy_live.server.transport.serve import serve
 ROOT = Path(__file__).parents[2]
 
 
+def process(drain: float, lame_duck: float = 0) -> contextlib.AbstractContextManager[tuple[subprocess.Popen[str], str]]:
+    return server_process("slow_server", drain, lame_duck)
+
+
 @contextlib.contextmanager
-def process(drain: float, lame_duck: float = 0) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    command = [sys.executable, "-m", "tests.server.slow_server", str(drain), str(lame_duck)]
+def server_process(module: str, *words: object) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A module of this folder that prints its address first, as a process; and that address."""
+    command = [sys.executable, "-m", f"tests.server.{module}", *map(str, words)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
         assert server.stdout is not None
         try:

@@ -4,36 +4,27 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from tests.server.support import sse, until
-from tests.server.test_serve import Asking, draining
+from tests.server.test_serve import Asking, draining, server_process
 from tests.server.test_splice import read
 from tests.server.test_splice_clients import Holding
-
-ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
 def spliced(drain: float) -> Iterator[tuple[Holding, subprocess.Popen[str], str, Asking]]:
     """A server over an LM that waits in the middle of its words, which a client reads."""
-    with Holding() as lm:
-        command = [sys.executable, "-m", "tests.server.spliced_server", lm.url, str(drain)]
-        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
-            assert server.stdout is not None
-            try:
-                url = server.stdout.readline().strip()
-                assert url.startswith("http://127.0.0.1:"), url + server.stdout.read()
-                asking = Asking(url)
-                until(lambda: lm.steps == 61)
-                assert "spliced" in server.stdout.readline()
-                yield lm, server, url, asking
-            finally:
-                lm.go.set()
-                server.kill()
+    with Holding() as lm, server_process("spliced_server", lm.url, drain) as (server, url):
+        assert server.stdout is not None
+        try:
+            asking = Asking(url)
+            until(lambda: lm.steps == 61)
+            assert "spliced" in server.stdout.readline()
+            yield lm, server, url, asking
+        finally:
+            lm.go.set()
 
 
 def passed(server: subprocess.Popen[str]) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from dspy_live.assistant.reading import nearest
 from dspy_live.assistant.stems import compounds, stems
 
 FIELDS: dict[str, tuple[float, float]] = {
@@ -22,10 +22,6 @@ NAMING = ("page", "heading")
 
 SATURATION = 2.5
 """The weight of a word at which it has half of its effect: the tenth "stream" adds next to nothing."""
-
-
-SHORT = 5
-"""The letters of a word below which another one is no slip of the pen but another word."""
 
 
 class Postings:
@@ -51,7 +47,7 @@ class Postings:
                     rows = self._counts.setdefault(stem, {})
                     rows[row] = rows.get(row, 0.0) + weight * (1 + math.log(count)) / length
                     (naming if field in NAMING else using).setdefault(stem, set()).add(self.pages[row])
-        self._named = [stem for stem in naming if len(stem) >= SHORT]
+        self._named = list(naming)
         self._spread = {stem: len(naming.get(stem) or using[stem]) for stem in self._counts}
         self._page_count = len(set(self.pages))
 
@@ -59,11 +55,8 @@ class Postings:
         return stem in self._counts
 
     def nearest(self, stem: str) -> str | None:
-        """Return the word that is written nearly like an unknown one: what was meant, where a letter is wrong."""
-        if len(stem) < SHORT:
-            return None
-        near = [word for word in self._named if word[0] == stem[0] and abs(len(word) - len(stem)) < 3]
-        return next(iter(difflib.get_close_matches(stem, near, n=1, cutoff=0.84)), None)
+        """Return the word of a page's name or a heading that is written nearly like an unknown one."""
+        return nearest(stem, self._named)
 
     def strengths(self, stem: str) -> dict[int, float]:
         """Return the sections that have a word, with how much they speak of it: 0 to 1."""

@@ -92,6 +92,7 @@ class Index:
         self._words = vocabulary() if words is None else words
         self._learned = learned
         self._passages = [passage for page in pages for passage in page.passages]
+        self._places = [passage.place for passage in self._passages]
         rows = [_fields(page, passage) for page in pages for passage in page.passages]
         self._postings = Postings(rows, [passage.page for passage in self._passages])
         self._openings = _openings(pages)
@@ -102,8 +103,7 @@ class Index:
         wanted = self._wanted(read)
         standing = self._standing(wanted)
         opening = self._openings.get(frozenset(wanted))
-        places = [passage.place for passage in self._passages]
-        meant = self._learned.scores(read, places) if self._learned and wanted else None
+        meant = self._learned.scores(read, self._places) if self._learned and wanted else None
         confidence = 1.0 if meant is None else _confidence(meant)
         outright = [self._passages[row] for row in named_outright(question, self._passages)]
         hits = [
@@ -112,7 +112,7 @@ class Index:
                 self._score(place, meant, standing.get(row, 0.0)) + OPENING * (row == opening),
                 confidence,
             )
-            for row, (passage, place) in enumerate(zip(self._passages, places, strict=True))
+            for row, (passage, place) in enumerate(zip(self._passages, self._places, strict=True))
             if passage not in outright and (meant or row in standing)
         ]
         hits.sort(key=lambda hit: -hit.score)

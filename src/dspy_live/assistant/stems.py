@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Sequence
-from functools import lru_cache
 
 from dspy_live.core.errors import ConfigurationError
 
@@ -32,12 +31,6 @@ def stems(texts: Sequence[str]) -> list[list[str]]:
         found[row - 1].append(term)
     db.close()
     return found
-
-
-@lru_cache(maxsize=256)
-def stems_of(text: str) -> tuple[str, ...]:
-    """Return the stems of one text's words, in their order."""
-    return tuple(stems([text])[0])
 
 
 def compounds(text: str) -> str:

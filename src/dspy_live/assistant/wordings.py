@@ -7,7 +7,6 @@ the sections are known. Beside the sections there is one more class, for questio
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import zlib
@@ -17,7 +16,7 @@ from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 
-from dspy_live.assistant.reading import LITTLE, parts
+from dspy_live.assistant.reading import LITTLE, nearest, parts
 
 FILE = Path(__file__).with_name("wordings.bin")
 
@@ -29,9 +28,6 @@ LENGTH = 2.0
 
 STEP = 32
 """How many steps of a part's size there are to 1."""
-
-SHORT = 5
-"""The letters of a word below which another one is no slip of the pen but another word."""
 
 _FIRST = 0x100
 """The character that stands for 0 in the file's columns of numbers."""
@@ -139,15 +135,8 @@ class Wordings:
         }
 
     def nearest(self, stem: str) -> str | None:
-        """Return the word that is written nearly like an unknown one: what was meant, where a letter is wrong."""
-        if len(stem) < SHORT:
-            return None
-        near = [
-            word
-            for word in self._rows
-            if word[0] == stem[0] and abs(len(word) - len(stem)) < 3 and len(word) >= SHORT and " " not in word
-        ]
-        return next(iter(difflib.get_close_matches(stem, near, n=1, cutoff=0.84)), None)
+        """Return the known word that is written nearly like an unknown one; see :func:`~.reading.nearest`."""
+        return nearest(stem, (part for part in self._rows if " " not in part))
 
 
 def _column(numbers: Iterable[int]) -> str:
