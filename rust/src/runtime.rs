@@ -80,7 +80,7 @@ impl Runtime {
 
     /// Take no new calls, let the running ones end for `grace`, cancel those that are left, and end.
     ///
-    /// Calls that come meanwhile fail with [`Error::Shutdown`]. Returns within `grace` and two seconds, whatever the
+    /// Calls that come meanwhile fail with [`Error::Shutdown`]. Returns within `grace` and five seconds, whatever the
     /// programs do. Must be called in a Tokio runtime.
     pub async fn shutdown(&self, grace: Duration) -> ShutdownReport {
         self.0.closing.store(true, Ordering::SeqCst);

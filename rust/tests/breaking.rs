@@ -4,9 +4,8 @@
 mod common;
 
 use std::future::IntoFuture;
-use std::time::Duration;
 
-use common::{root, venv, Server};
+use common::{root, until, venv, Server, BOUND};
 use dspy_live::{Error, Program, Runtime};
 use futures_util::future::join_all;
 use serde_json::{json, Value};
@@ -32,14 +31,8 @@ async fn world() -> &'static World {
 static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 async fn nothing_is_left(world: &World) {
-    for _ in 0..10_000 {
-        if world.runtime.metrics().in_flight == 0 {
-            world.sim.until("active", |n| n == 0).await;
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-    panic!("{:?}", world.runtime.metrics());
+    until("no run is in flight", || world.runtime.metrics().in_flight == 0).await;
+    world.sim.until("active", |n| n == 0).await;
 }
 
 /// The text that came, and the one in the result.
@@ -176,7 +169,7 @@ async fn whatever_a_program_raises_is_that_runs_error() {
     ];
     for (question, kind, text) in cases {
         let ask = json!({"question": question});
-        let call = tokio::time::timeout(Duration::from_secs(30), program.predict(&ask).into_future());
+        let call = tokio::time::timeout(BOUND, program.predict(&ask).into_future());
         let error = call.await.unwrap_or_else(|_| panic!("{question} hangs")).unwrap_err();
         let failure = error.failure().unwrap_or_else(|| panic!("{question}: {error:?}"));
         assert_eq!(failure.kind, kind, "{question}: {error:?}");

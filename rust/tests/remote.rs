@@ -33,7 +33,7 @@ conformance!();
 fn a_consumer_that_stops() {
     conformance::run(async {
         let _turn = TURN.lock().await;
-        conformance::a_slow_consumer_stops_the_lms_socket(world().await, Duration::from_secs(2)).await;
+        conformance::a_slow_consumer_stops_the_lms_socket(world().await, Duration::from_millis(500)).await;
     });
 }
 

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use common::proxy::{Allowed, Cut, Proxy};
-use common::Server;
+use common::{until, Server};
 use dspy_live::{Error, PredictionStream, Program, Runtime, StreamEvent};
 use futures_util::StreamExt;
 use serde_json::json;
@@ -21,12 +21,13 @@ const ANYWHERE: Cut = |random, before| match before % 4 {
 };
 /// The first reader has some events, and then nobody has any.
 const FOR_GOOD: Cut = |_, before| Allowed::Bytes(if before == 0 { 1500 } else { 0 });
-/// As long as that, with the pauses between the tries, the server hears of no reader.
-const A_SECOND_AND_MORE: Cut = |_, before| match before {
+/// The first reader has some events, and the server hears of no other one.
+const NO_READER: Cut = |_, before| match before {
     0 => Allowed::Bytes(1500),
-    1..=5 => Allowed::Refused,
-    _ => Allowed::All,
+    _ => Allowed::Refused,
 };
+/// Tries of a client that comes back until the test lets it: with the pauses between them, a minute and more.
+const MANY: u32 = 40;
 
 struct World {
     sim: Server,
@@ -129,7 +130,7 @@ fn a_stream_that_is_cut_hundreds_of_times_tells_what_an_uncut_one_does() {
 fn whoever_leaves_has_the_run_stopped() {
     run(async {
         let proxy = Proxy::start(&world().server.url, NEVER).await;
-        let program = program(&proxy, 5).await;
+        let program = program(&proxy, MANY).await;
         let mut stream = endless(&program).await;
         while stream.recv().await.unwrap().unwrap().token().is_none() {}
         drop(stream);
@@ -144,13 +145,7 @@ fn whoever_leaves_has_the_run_stopped() {
             let _ = stream.recv_with_timeout(Duration::from_millis(10)).await;
         }
         drop(stream);
-        for _ in 0..2000 {
-            if proxy.asked("DELETE") == 3 {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        panic!("{} runs were stopped", proxy.asked("DELETE"));
+        until("three runs were stopped", || proxy.asked("DELETE") == 3).await;
     });
 }
 
@@ -168,8 +163,13 @@ fn a_server_that_does_not_come_back_is_told() {
 #[test]
 fn a_run_whose_grace_is_over_is_told() {
     run(async {
-        let proxy = Proxy::start(&world().impatient.url, A_SECOND_AND_MORE).await;
-        let error = failure_of(endless(&program(&proxy, 6).await).await).await;
+        let proxy = Proxy::start(&world().impatient.url, NO_READER).await;
+        world().sim.reset();
+        let failing = tokio::spawn(failure_of(endless(&program(&proxy, MANY).await).await));
+        world().sim.until("requests", |n| n == 1).await;
+        world().sim.until("active", |n| n == 0).await;
+        proxy.cut_as(NEVER);
+        let error = failing.await.unwrap();
         assert!(matches!(&error, Error::Lost(why) if why.contains("over") || why.contains("grace")), "{error}");
     });
 }
@@ -179,7 +179,7 @@ fn a_run_whose_grace_is_over_is_told() {
 fn a_server_that_does_not_have_the_run_is_told() {
     run(async {
         let proxy = Proxy::start(&world().impatient.url, FOR_GOOD).await;
-        let mut stream = endless(&program(&proxy, 5).await).await;
+        let mut stream = endless(&program(&proxy, MANY).await).await;
         stream.recv().await.unwrap();
         proxy.cut_as(NEVER);
         proxy.lead_to(&world().server.url);

@@ -4,9 +4,9 @@
 mod common;
 
 use std::future::IntoFuture;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use common::{root, venv, Server};
+use common::{root, venv, Server, BOUND};
 use dspy_live::{Error, Runtime};
 use serde_json::json;
 
@@ -55,15 +55,14 @@ async fn from_a_wrong_venv_to_a_shutdown_with_work_left() {
     while runtime.metrics().succeeded == 0 {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-    let short = tokio::spawn(program.predict(json!({"question": "Short? [sim ttft=1]"})).into_future());
-    let long = tokio::spawn(program.predict(json!({"question": "Long? [sim ttft=60]"})).into_future());
+    let short = tokio::spawn(program.predict(json!({"question": "Short? [sim ttft=0.4]"})).into_future());
+    let long = tokio::spawn(program.predict(json!({"question": "Long? [sim ttft=600]"})).into_future());
     sim.until("requests", |n| n == 3).await;
-    let waiting = tokio::spawn(program.predict(json!({"question": "Waiting? [sim ttft=60]"})).into_future());
+    let waiting = tokio::spawn(program.predict(json!({"question": "Waiting? [sim ttft=600]"})).into_future());
     tokio::time::sleep(Duration::from_millis(50)).await;
 
-    let start = Instant::now();
-    let report = runtime.shutdown(Duration::from_secs(2)).await;
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    // Three seconds: the short one has its reply then, though a process stood still for two.
+    let report = tokio::time::timeout(BOUND, runtime.shutdown(Duration::from_secs(3))).await.unwrap();
     assert_eq!((report.cancelled, report.clean), (1, true));
     assert!(!short.await.unwrap().unwrap()["answer"].is_null(), "a reply within the grace period is not lost");
     assert_eq!(long.await.unwrap().unwrap_err(), Error::Cancelled);

@@ -60,8 +60,9 @@ class Commands:
 
     def start(self, *words: str, descriptors: int | None = None, **environ: str) -> subprocess.Popen[str]:
         def prepare() -> None:
-            # A shell that runs the tests in the background makes its children deaf to Ctrl-C.
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            # A shell that runs the tests in the background makes its children deaf to Ctrl-C, and nohup to a hang-up.
+            for which in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+                signal.signal(which, signal.SIG_DFL)
             if descriptors is not None:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 
@@ -81,7 +82,7 @@ class Commands:
 
     def run(self, *words: str, stdin: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
         process = self.start(*words, **environ)
-        out, err = process.communicate(stdin, timeout=40)
+        out, err = process.communicate(stdin, timeout=120)
         return subprocess.CompletedProcess(words, process.returncode, out, err)
 
     def main(self, *words: str, stdin: str = "", **environ: str) -> subprocess.CompletedProcess[str]:

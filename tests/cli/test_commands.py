@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -97,11 +96,9 @@ def test_an_endpoint_that_is_not_there_is_a_failure(live: Commands) -> None:
 
 
 def test_a_run_that_takes_too_long_is_stopped(live: Commands) -> None:
-    started = time.monotonic()
-    done = live.main("run", "question -> answer", "x", "--timeout", "0.2", DSPY_LIVE_SIM="ttft=60")
+    done = live.main("run", "question -> answer", "x", "--timeout", "0.2", DSPY_LIVE_SIM="ttft=3600")
     assert done.returncode == 1
     assert "0.2" in done.stderr or "deadline" in done.stderr.lower()
-    assert time.monotonic() - started < 30
 
 
 def test_ctrl_c_ends_a_stream_with_status_130(live: Commands) -> None:
@@ -109,18 +106,18 @@ def test_ctrl_c_ends_a_stream_with_status_130(live: Commands) -> None:
     assert process.stdout is not None
     assert "started" in process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=40)
     assert process.returncode == 130
     assert err.splitlines()[-1] == "dspy-live: interrupted"
     assert "Traceback" not in err
 
 
 def test_a_reader_that_leaves_is_no_failure(live: Commands) -> None:
-    process = live.start("stream", "question -> answer", "x", "--json", DSPY_LIVE_SIM="ttft=0 tps=50 length=60")
+    process = live.start("stream", "question -> answer", "x", "--json", DSPY_LIVE_SIM="ttft=0 tps=20 length=5000")
     assert process.stdout is not None
     process.stdout.readline()
     process.stdout.close()
-    process.wait(timeout=20)
+    process.wait(timeout=40)
     assert process.returncode == 0
     assert process.stderr is not None
     assert "Traceback" not in process.stderr.read()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 import pytest
+from tests.support.until import BOUND
 
 from dspy_live.assistant.convert import KINDS
 from dspy_live.cli.commands.completion import Shell, completion_script
@@ -71,7 +72,7 @@ def test_bash(folder: Path) -> None:
     lines = "\n".join(CASES) + "\n"
     text = BASH.format(script=script(folder, "bash"))
     done = subprocess.run(
-        [program("bash"), "-c", text], input=lines, cwd=folder, capture_output=True, text=True, timeout=30
+        [program("bash"), "-c", text], input=lines, cwd=folder, capture_output=True, text=True, timeout=100
     )
     assert not done.stderr
     how, *completed = done.stdout.splitlines()
@@ -86,7 +87,7 @@ def test_fish(folder: Path) -> None:
         environ = {**os.environ, "HOME": str(folder)}
         done = subprocess.run(
             [program("fish"), "--no-config", "-c", text],
-            cwd=folder, env=environ, capture_output=True, text=True, timeout=30,
+            cwd=folder, env=environ, capture_output=True, text=True, timeout=100,
         )  # fmt: skip
         assert value in [one.partition("\t")[0] for one in done.stdout.splitlines()], (line, done)
 
@@ -107,7 +108,7 @@ class Terminal:
         os.write(self.end, text.encode())
 
     def wait(self, pattern: str) -> None:
-        until = time.monotonic() + 30
+        until = time.monotonic() + BOUND
         while not re.search(pattern, self.said):
             assert time.monotonic() < until, (pattern, self.said)
             if select.select([self.end], [], [], 0.1)[0]:

@@ -5,19 +5,25 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import os
 import re
 import signal
 import socket
 import subprocess
 import threading
-import time
 import urllib.parse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
+import uvicorn
+from tests.support.until import until
 
 from dspy_live.cli.commands.serve import _keys
 from dspy_live.cli.observers import usage_of
+from dspy_live.cli.reload import ReloadFromTheStart
+from dspy_live.cli.serve_options import ServeOptions
 from dspy_live.cli.server_process import base_url
 from dspy_live.core.errors import ConfigurationError, InputError
 from dspy_live.server.transport.address import listen
@@ -65,7 +71,7 @@ def text_of(where: tuple[str, int], path: str, **headers: str) -> str:
 
 def stopped(process: subprocess.Popen[str], how: signal.Signals) -> tuple[int, str]:
     process.send_signal(how)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=40)
     return process.returncode, err
 
 
@@ -157,36 +163,61 @@ def test_a_port_that_is_taken_is_told(live: Commands) -> None:
     assert "take another" in done.stderr
 
 
+GATED = '''
+import asyncio
+import pathlib
+import dspy
+
+class Gated(dspy.Module):
+    """Answers when there is a file "open" in the working folder."""
+
+    async def aforward(self, question: str):
+        while not pathlib.Path("open").exists():
+            await asyncio.sleep(0.01)
+        return dspy.Prediction(answer="it is open")
+
+program = Gated()
+'''
+
+
 def test_sigterm_lets_a_running_call_end_and_takes_no_new_one(live: Commands) -> None:
-    words = ("serve", "question -> answer", "--port", "0", "--lame-duck", "0")
-    process = live.start(*words, DSPY_LIVE_SIM="ttft=1.5 tps=none")
+    live.write("gated.py", GATED)
+    process = live.start("serve", "gated.py:program", "--port", "0", "--lame-duck", "0", "--drain", "3600")
     where = address(banner(process))
     running: list[Any] = []
-    thread = threading.Thread(target=lambda: running.append(ask(where, "/predict", {"question": "a"})))
+    thread = threading.Thread(target=lambda: running.append(ask(where, "/predict", {"question": "a"})), daemon=True)
     thread.start()
-    while ask(where, "/stats")[2]["active"] != 1:
-        pass
+    until(lambda: ask(where, "/stats")[2]["active"] == 1)
     process.send_signal(signal.SIGTERM)
-    while ask(where, "/health/ready")[0] == 200:
-        pass
+    until(lambda: ask(where, "/health/ready")[0] != 200)
     assert ask(where, "/predict", {"question": "b"})[0] == 503
-    thread.join(20)
+    live.write("open", "")
+    thread.join(30)
     assert running[0][0] == 200
-    process.wait(timeout=20)
+    process.wait(timeout=30)
 
 
-def test_a_server_without_a_terminal_serves_on_for_a_while_after_sigterm(live: Commands) -> None:
+def test_a_server_serves_on_in_its_lame_duck_time_and_a_second_sigterm_ends_that(live: Commands) -> None:
     """A balancer sends requests until it has seen that readiness is off."""
-    process = live.start("serve", "question -> answer", "--port", "0")
+    process = live.start("serve", "question -> answer", "--port", "0", "--lame-duck", "3600")
     where = address(banner(process))
     process.send_signal(signal.SIGTERM)
-    while ask(where, "/health/ready")[0] == 200:
-        pass
+    until(lambda: ask(where, "/health/ready")[0] != 200)
     status, headers, _ = ask(where, "/predict", {"question": "b"})
     assert status == 200
     assert headers["connection"] == "close"
     process.send_signal(signal.SIGTERM)
-    process.wait(timeout=20)
+    process.wait(timeout=30)
+
+
+@pytest.mark.parametrize(("words", "seconds"), [((), 5.0), (("--lame-duck", "0"), 0.0), (("--lame-duck", "7"), 7.0)])
+def test_a_server_without_a_terminal_has_a_lame_duck_time(
+    live: Commands, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], seconds: float
+) -> None:
+    served: list[ServeOptions] = []
+    monkeypatch.setattr("dspy_live.cli.server_process.serve_process", lambda options, _: served.append(options))
+    assert live.main("serve", "question -> answer", "--port", "0", *words).returncode == 0
+    assert [options.lame_duck for options in served] == [seconds]
 
 
 @pytest.mark.parametrize("option", ["--drain", "--lame-duck"])
@@ -202,16 +233,15 @@ def test_calls_that_outlast_the_drain_get_a_clean_error(live: Commands) -> None:
     )
     where = address(banner(process))
     running: list[Any] = []
-    thread = threading.Thread(target=lambda: running.append(ask(where, "/predict", {"question": "a"})))
+    thread = threading.Thread(target=lambda: running.append(ask(where, "/predict", {"question": "a"})), daemon=True)
     thread.start()
-    while ask(where, "/stats")[2]["active"] != 1:
-        pass
+    until(lambda: ask(where, "/stats")[2]["active"] == 1)
     process.send_signal(signal.SIGTERM)
-    thread.join(20)
+    thread.join(30)
     status, _, reply = running[0]
     assert status == 503
     assert reply["error"]["type"] == "draining"
-    process.wait(timeout=20)
+    process.wait(timeout=30)
 
 
 def test_a_timeout_holds_for_every_run(live: Commands) -> None:
@@ -223,7 +253,7 @@ def test_a_timeout_holds_for_every_run(live: Commands) -> None:
 
 def test_runs_are_counted_written_to_the_ledger_and_logged(live: Commands) -> None:
     ledger, log = live.folder / "ledger.db", live.folder / "log.jsonl"
-    words = ("--ledger", str(ledger), "--log-file", str(log), "--log-level", "info")
+    words = ("--ledger", str(ledger), "--log-file", str(log), "--log-level", "info", "--lame-duck", "0")
     process = live.start("serve", "qa.py:program", "--port", "0", "--key", "me=k1", *words)
     where = address(banner(process))
     key = {"Authorization": "Bearer k1"}
@@ -232,7 +262,7 @@ def test_runs_are_counted_written_to_the_ledger_and_logged(live: Commands) -> No
     assert 'dspy_live_requests_total{outcome="ok",program="qa"} 1.0' in metrics
     assert 'dspy_live_layer{figure="active",layer="server"} 0.0' in metrics
     process.send_signal(signal.SIGTERM)
-    process.wait(timeout=20)
+    process.wait(timeout=30)
     again = live.start("serve", "qa.py:program", "--port", "0", "--key", "me=k1", *words)
     where = address(banner(again))
     _, _, usage = ask(where, "/usage?by=key", **key)
@@ -273,6 +303,28 @@ def test_more_connections_than_a_shell_allows_by_default(live: Commands) -> None
             one.close()
 
 
+def test_what_changes_while_the_process_starts_is_served_anew_too(tmp_path: Path) -> None:
+    """The files were looked at a while after the process that reads them had begun."""
+    file, started = tmp_path / "dev.py", []
+    file.write_text("program = 1\n")
+    os.utime(file, (1_000, 1_000))
+
+    def save() -> None:
+        started.append(file.stat().st_mtime)
+        os.utime(file, (1_000 + len(started),) * 2)
+
+    config = uvicorn.Config("unused:unused", reload=True, reload_dirs=[str(tmp_path)], reload_delay=0)
+    reload = ReloadFromTheStart(config, target=lambda sockets: None, sockets=[])
+    process = mock.Mock(start=save)
+    begins = mock.patch("uvicorn.supervisors.basereload.get_subprocess", return_value=process)
+    with begins, mock.patch("signal.signal"):
+        reload.startup()
+        assert reload.should_restart() == [file]
+        reload.restart()
+        assert reload.should_restart() == [file]
+    assert started == [1_000, 1_001]
+
+
 def described(where: tuple[str, int]) -> str:
     try:
         return str(ask(where, "/programs")[2]["programs"][0]["outputs"][0]["name"])
@@ -290,11 +342,9 @@ def test_a_change_is_served_anew_and_a_broken_one_is_waited_out(live: Commands) 
     while "dev.py can't be imported" not in (line := process.stderr.readline()):
         assert line
     live.write("dev.py", "import dspy\nprogram = dspy.Predict('question -> second')\n")
-    while described(where) != "second":
-        assert process.poll() is None
-        time.sleep(0.05)
+    until(lambda: described(where) == "second")
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=20)
+    process.communicate(timeout=30)
 
 
 def test_the_simulated_lm_as_a_server_answers_a_command(live: Commands) -> None:

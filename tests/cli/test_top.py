@@ -81,6 +81,17 @@ def test_the_screen() -> None:
     assert "refused" not in text_of(history)
 
 
+def test_the_newest_reason_of_a_failure_is_shown_with_the_time_of_the_first() -> None:
+    """The first one stayed, for as long as the server was away."""
+    history = History("http://x")
+    history.fail("the server closed the connection", "12:00:01")
+    history.fail("Connection refused", "12:00:02")
+    assert text_of(history).splitlines()[1] == "Connection refused (since 12:00:01)"
+    history.add(3.0, stats())
+    history.fail("no reply within 10 s", "12:30:00")
+    assert history.trouble == "no reply within 10 s (since 12:30:00)"
+
+
 def test_the_command_in_a_pipe(live: Commands) -> None:
     server = live.start("serve", "qa.py:plain", "--port", "0", "--no-ledger")
     where = address(banner(server))
@@ -97,7 +108,7 @@ def test_the_command_in_a_pipe(live: Commands) -> None:
     while "refused" not in (line := watching.stdout.readline()):
         assert line or watching.poll() is None
     watching.send_signal(signal.SIGINT)
-    watching.communicate(timeout=20)
+    watching.communicate(timeout=40)
     assert watching.returncode == 130
     gone = live.main("top", url)
     assert gone.returncode == 1

@@ -125,8 +125,8 @@ impl Backend for Embedded {
     }
 }
 
-/// How long cancelled runs have to end.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long cancelled runs have to end: longer than a process of a busy machine stands still.
+const PATIENCE: Duration = Duration::from_millis(2500);
 
 impl Drop for Embedded {
     fn drop(&mut self) {

@@ -201,8 +201,8 @@ impl Backend for Server {
     }
 }
 
-/// How long cancelled runs have to tell the server.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long cancelled runs have to tell the server, which may be busy.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 struct Program {
     path: String,

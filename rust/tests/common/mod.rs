@@ -12,6 +12,25 @@ use std::time::{Duration, Instant};
 
 use serde_json::{json, Value};
 
+/// After this a test fails: processes of a busy machine may stand still for seconds.
+pub const BOUND: Duration = Duration::from_secs(30);
+
+/// Wait until something is so.
+pub async fn until(what: &str, ok: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !ok() {
+        assert!(start.elapsed() < BOUND, "not within {BOUND:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// A path for a file that is not there yet: of this process and this name alone.
+pub fn new_path(name: &str) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("dspy-live-{}-{name}", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    path
+}
+
 /// The repository.
 pub fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().expect("a parent").to_owned()
@@ -96,7 +115,7 @@ impl Server {
             body.len()
         );
         socket.write_all((head + &body).as_bytes()).expect("it reads");
-        socket.set_read_timeout(Some(Duration::from_secs(10))).expect("a time");
+        socket.set_read_timeout(Some(BOUND)).expect("a time");
         let mut reader = BufReader::new(socket);
         let mut length = 0;
         loop {
@@ -127,7 +146,7 @@ impl Server {
         self.request("POST", "/next", options);
     }
 
-    /// Wait until one of the statistics is what `ok` wants, for ten seconds.
+    /// Wait until one of the statistics is what `ok` wants.
     pub async fn until(&self, name: &str, ok: impl Fn(u64) -> bool) -> Duration {
         let start = Instant::now();
         loop {
@@ -135,7 +154,7 @@ impl Server {
             if ok(value) {
                 return start.elapsed();
             }
-            assert!(start.elapsed() < Duration::from_secs(10), "{name} stays {value}");
+            assert!(start.elapsed() < BOUND, "{name} stays {value}");
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }

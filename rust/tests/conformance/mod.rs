@@ -9,7 +9,7 @@ use dspy_live::{Buffer, CancelHandle, Error, Retry, Runtime, StreamEvent};
 use futures_util::StreamExt;
 use serde_json::json;
 
-use crate::common::{resident, Server};
+use crate::common::{resident, until, Server, BOUND};
 
 /// A runtime whose programs (see `tests/programs`) ask this simulated LM.
 pub struct World {
@@ -145,13 +145,12 @@ pub async fn an_lm_that_fails_is_told_and_tried_again(world: &World) {
 
 pub async fn a_timeout_ends_the_call_and_the_work(world: &World) {
     let program = world.runtime.program("rust_programs:predict").await.unwrap();
-    let slow = json!({"question": "Timeout? [sim ttft=20]"});
+    let slow = json!({"question": "Timeout? [sim ttft=600]"});
     let before = world.runtime.metrics();
     world.sim.reset();
-    let start = Instant::now();
-    let error = program.predict(&slow).timeout(Duration::from_millis(300)).await.unwrap_err();
+    let call = tokio::time::timeout(BOUND, program.predict(&slow).timeout(Duration::from_millis(300)).into_future());
+    let error = call.await.expect("the timeout ends it").unwrap_err();
     assert_eq!(error, Error::Timeout { after: Duration::from_millis(300) });
-    assert!(start.elapsed() < Duration::from_secs(5));
     world.sim.until("active", |n| n == 0).await;
 
     let mut stream = program.stream(&slow).timeout(Duration::from_millis(300)).start().await.unwrap();
@@ -170,17 +169,25 @@ pub async fn a_timeout_ends_the_call_and_the_work(world: &World) {
 
 pub async fn silence_is_told_and_the_stream_goes_on(world: &World) {
     let program = world.runtime.program("rust_programs:predict").await.unwrap();
-    let mut stream = program.stream(json!({"question": "Silence? [sim ttft=0.5 length=3]"})).start().await.unwrap();
-    let mut silent = 0;
-    loop {
-        match stream.recv_with_timeout(Duration::from_millis(100)).await {
-            Ok(Some(_)) => {}
-            Ok(None) => break,
-            Err(Error::Timeout { .. }) => silent += 1,
-            Err(error) => panic!("{error}"),
+    // A process that stands still for a while may hear nothing of a short silence.
+    for seconds in [0.5, 4.0, 8.0] {
+        let ask = json!({"question": format!("Silence? [sim ttft={seconds} length=3]")});
+        let mut stream = program.stream(ask).start().await.unwrap();
+        let (mut silent, mut last) = (0, None);
+        loop {
+            match stream.recv_with_timeout(Duration::from_millis(100)).await {
+                Ok(Some(event)) => last = Some(event),
+                Ok(None) => break,
+                Err(Error::Timeout { .. }) => silent += 1,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert!(last.unwrap().prediction().is_some(), "it went on to its end");
+        if silent >= 2 {
+            return;
         }
     }
-    assert!(silent >= 2, "{silent}");
+    panic!("no silence was told");
 }
 
 pub async fn dropping_a_stream_closes_the_lms_connection(world: &World) {
@@ -233,7 +240,8 @@ pub async fn a_handle_cancels_calls_and_streams(world: &World) {
 
 pub async fn a_batch_in_order_and_as_completed(world: &World) {
     let program = world.runtime.program("rust_programs:predict").await.unwrap();
-    let ask = |n: usize| json!({"question": format!("Number {n}? [sim ttft={}]", if n == 0 { 0.3 } else { 0.02 })});
+    let ask = |n: usize| json!({"question": format!("Number {n}? [sim ttft=0.02]")});
+    let slow = json!({"question": "Slow? [sim ttft=600]"});
     world.sim.reset();
     let results = program.batch((0..12).map(ask)).concurrency(4).in_order().await;
     assert_eq!(results.len(), 12);
@@ -244,18 +252,22 @@ pub async fn a_batch_in_order_and_as_completed(world: &World) {
         assert_eq!(result.unwrap().outputs, alone.outputs, "{n}");
     }
 
-    let mut stream = program.batch((0..6).map(ask).chain([json!({"wrong": 1})])).concurrency(4).as_completed();
+    let asks = [slow].into_iter().chain((1..6).map(ask)).chain([json!({"wrong": 1})]);
+    let mut stream = program.batch(asks).concurrency(4).as_completed();
     let mut order = Vec::new();
     let mut failed = Vec::new();
-    while let Some((index, result)) = stream.next().await {
+    while order.len() < 6 {
+        let (index, result) = stream.next().await.expect("the slow one holds nobody up");
         order.push(index);
         if result.is_err() {
             failed.push(index);
         }
     }
-    assert_ne!(order[0], 0, "the slow one comes later: {order:?}");
     order.sort_unstable();
-    assert_eq!((order, failed), ((0..7).collect(), vec![6]));
+    assert_eq!((order, failed), ((1..7).collect(), vec![6]), "whoever is ready comes before the slow one");
+    drop(stream);
+    let all = program.batch((0..6).map(ask)).concurrency(4).as_completed();
+    assert_eq!(all.count().await, 6);
 
     let endless = program.batch((0..).map(ask)).concurrency(3).as_completed().take(5);
     assert_eq!(endless.count().await, 5);
@@ -296,7 +308,8 @@ pub async fn buffers_are_bounded_and_readable(world: &World) {
     let program = world.runtime.program("rust_programs:predict").await.unwrap();
     let ask = json!({"question": "Buffer? [sim length=3000]"});
     let stream = program.stream(&ask).buffer(8).start().await.unwrap();
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    until("the buffer is full", || stream.waiting() == 8).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!((stream.buffer_size(), stream.waiting()), (8, 8));
     drop(stream);
 
@@ -324,11 +337,13 @@ pub async fn a_slow_consumer_stops_the_lms_socket(world: &World, pause: Duration
     world.sim.reset();
     let mut stream = program.stream(&ask).buffer(16).fields(["answer"]).start().await.unwrap();
     while !stream.recv().await.unwrap().expect("it goes on").name().eq("started") {}
-    // What the sockets' own buffers take, they take first: some megabytes.
-    let mut taken = 0;
+    // What the sockets' own buffers take, they take first: some megabytes. Nothing more for three seconds is longer than
+    // one of the processes stands still on a busy machine.
+    let (mut taken, mut quiet) = (0, 0);
     for _ in 0..60 {
         let before = std::mem::replace(&mut taken, world.sim.stats()["bytes_taken"].as_u64().unwrap());
-        if taken > 1 << 20 && taken - before < 4096 {
+        quiet = if taken > 1 << 20 && taken - before < 4096 { quiet + 1 } else { 0 };
+        if quiet == 3 {
             break;
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -395,11 +410,7 @@ pub fn run(test: impl Future<Output = ()>) {
 
 /// Wait until no run is in flight.
 pub async fn settled(world: &World) {
-    let start = Instant::now();
-    while world.runtime.metrics().in_flight > 0 {
-        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", world.runtime.metrics());
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    until("no run is in flight", || world.runtime.metrics().in_flight == 0).await;
 }
 
 /// Makes a test of each.

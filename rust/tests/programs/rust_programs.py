@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import mmap
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import dspy
@@ -79,26 +83,40 @@ class Blocking(dspy.Module):
 
 
 class Stubborn(dspy.Module):
-    """Takes half a second to end when it is cancelled."""
+    """Ends, when it is cancelled, as soon as there is the file that the question names."""
 
     async def aforward(self, question: str) -> dspy.Prediction:
         try:
-            await asyncio.sleep(30)
+            await asyncio.sleep(3600)
         finally:
-            await asyncio.sleep(0.5)
+            while not Path(question).exists():  # noqa: ASYNC110, ASYNC240 - another process makes it
+                await asyncio.sleep(0.01)
         return dspy.Prediction(answer="never")
 
 
+@contextmanager
+def memory_of(path: str) -> Iterator[mmap.mmap]:
+    """The first byte of a file, to be read and written without a system call."""
+    with Path(path).open("r+b") as file, mmap.mmap(file.fileno(), 1) as memory:
+        yield memory
+
+
 class Busy(dspy.Module):
-    """Holds Python for a while, and hands it to no other thread meanwhile."""
+    """Holds Python until the file that the question names begins with a 2, and hands it to no other thread meanwhile.
+
+    It writes a 1 there when it begins, and looks at the file's memory: to read it would hand Python over.
+    """
 
     async def aforward(self, question: str) -> dspy.Prediction:
         before = sys.getswitchinterval()
         sys.setswitchinterval(60.0)
         try:
-            until = time.monotonic() + float(question)
-            while time.monotonic() < until:
-                pass
+            with memory_of(question) as told:
+                if told[0] == 0:
+                    told[0] = 1
+                until = time.monotonic() + 60
+                while told[0] == 1 and time.monotonic() < until:
+                    pass
         finally:
             sys.setswitchinterval(before)
         return dspy.Prediction(answer="done")

@@ -272,8 +272,11 @@ def _reloading(options: ServeOptions, sockets: list[socket.socket]) -> None:
 
     import uvicorn
     from uvicorn.supervisors import ChangeReload
+    from uvicorn.supervisors.statreload import StatReload
 
+    from dspy_live.cli.reload import ReloadFromTheStart
     from dspy_live.cli.server_process import serve_again
 
     config = uvicorn.Config("unused:unused", reload=True, reload_dirs=[str(Path.cwd())], log_level="warning")
-    ChangeReload(config, target=partial(serve_again, options), sockets=sockets).run()
+    supervisor = ReloadFromTheStart if ChangeReload is StatReload else ChangeReload  # the other one where watchfiles is
+    supervisor(config, target=partial(serve_again, options), sockets=sockets).run()

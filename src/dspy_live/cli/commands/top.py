@@ -97,8 +97,6 @@ async def _look(endpoint: Endpoint, history: History, *, first: bool = False) ->
             raise Unreachable(f"no server at {endpoint.url} ({exc.message}); {do}") from exc
         if first:
             raise
-        history.trouble = (
-            f"{exc.message} (since {time.strftime('%H:%M:%S')})" if not history.trouble else history.trouble
-        )
+        history.fail(exc.message, time.strftime("%H:%M:%S"))
         return
     history.add(time.monotonic(), stats)

@@ -24,13 +24,19 @@ class History:
     simulated: bool = False
     stats: deque[tuple[float, Mapping[str, Any]]] = field(default_factory=lambda: deque(maxlen=KEPT))
     trouble: str = ""
+    failing_since: str = ""
 
     def add(self, at: float, stats: Mapping[str, Any]) -> None:
         """Add the server's statistics of now. A server that was started anew begins a new history."""
         if self.stats and stats["uptime_s"] < self.stats[-1][1]["uptime_s"]:
             self.stats.clear()
         self.stats.append((at, stats))
-        self.trouble = ""
+        self.trouble = self.failing_since = ""
+
+    def fail(self, why: str, at: str) -> None:
+        """Keep why the server did not answer now, and the time of day since when it has not."""
+        self.failing_since = self.failing_since or at
+        self.trouble = f"{why} (since {self.failing_since})"
 
     def rates(self, name: str) -> list[float]:
         """Return how much a count grew per second, between each two neighbours."""

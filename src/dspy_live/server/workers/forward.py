@@ -40,12 +40,11 @@ async def forward(path: Path, request: Request) -> None:
     scope, events = Scope(), False
     try:
         async with asked(path, portable(request)) as (reader, _):
-            with cancel_on_disconnect(request.receive, scope.fail):
-                async with scope:
-                    head = await read_frame(reader)
-                    events = await _begin(request, head)
-                    while await _relay(request, await read_frame(reader)):
-                        pass
+            with cancel_on_disconnect(request, scope.fail), scope:
+                head = await read_frame(reader)
+                events = await _begin(request, head)
+                while await _relay(request, await read_frame(reader)):
+                    pass
     except (OSError, EOFError) as exc:
         error = StreamBroken(_LOST)
         if not events:
@@ -68,7 +67,7 @@ async def _begin(request: Request, message: Message) -> bool:
     headers = [(bytes(name), bytes(value)) for name, value in message["headers"]]
     if request.app.runs.leaving and CLOSE not in headers:
         headers.append(CLOSE)
-    request.began, request.status = True, message["status"]
+    request.status = message["status"]
     await request.send_raw({**message, "headers": headers})
     return any(header in EVENT_STREAM for header in headers)
 

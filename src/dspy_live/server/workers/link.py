@@ -61,12 +61,14 @@ async def asked(path: Path, question: Any) -> AsyncIterator[tuple[asyncio.Stream
         writer.close()
 
 
-async def ask(path: Path, question: Any, seconds: float) -> Any:
-    """Return the one frame of an answer, ``None`` where the worker has gone or takes too long."""
+async def ask(path: Path, question: Any, seconds: float, *, late: Any = None) -> Any:
+    """Return the one frame of an answer, ``None`` where the worker has gone, ``late`` where it takes too long."""
     try:
         async with asyncio.timeout(seconds), asked(path, question) as (reader, _):
             return await read_frame(reader)
-    except (OSError, EOFError, TimeoutError):
+    except TimeoutError:
+        return late
+    except (OSError, EOFError):
         return None
 
 

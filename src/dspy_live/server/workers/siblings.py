@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from dspy_live.core.errors import Overloaded
 from dspy_live.server.routes.health import readiness
 from dspy_live.server.routes.statistics import metrics_text
 from dspy_live.server.workers.counts import Counts, DeadCounts, latest, read_dead, read_files, write
@@ -23,8 +24,11 @@ if TYPE_CHECKING:
 
 ANSWER_SECONDS = 2.0
 """Seconds that another worker has to answer; then its file says what it has counted."""
+FIND_SECONDS = 10.0
+"""Seconds that another worker has to say whether it has a run: as long as one is busy, its runs are not unknown."""
 WRITE_SECONDS = 1.0
 """Seconds between two looks at what has changed: what a killed worker has counted and not written, at most."""
+_SILENT = "silent"
 
 
 class Siblings:
@@ -85,7 +89,8 @@ class Siblings:
     async def serve(self, request: Request) -> bool:
         """Let the worker of the run that ``request`` names answer it. False where that is this one, or nobody.
 
-        A stop goes to all workers that have a run of that name.
+        A stop goes to all workers that have a run of that name. Raises :class:`Overloaded` where no worker says that
+        it has the run, and one says nothing at all.
         """
         if FORWARDED in request.scope:
             return False
@@ -93,10 +98,14 @@ class Siblings:
         mine = self._knows(run_id, request.key)
         if mine and not stop:
             return False
-        theirs = await self._who_know(run_id, request.key)
+        theirs, silent = await self._who_know(run_id, request.key)
         if mine:
             await asyncio.gather(*(forward_unheard(path, portable(request)) for path in theirs))
             return False
+        if not theirs and silent:
+            raise Overloaded(
+                "another worker of this server may have this run and is too busy to say so; ask again soon"
+            )
         if not theirs:
             return False
         await asyncio.gather(*(forward_unheard(path, portable(request)) for path in theirs[1:]))
@@ -120,11 +129,13 @@ class Siblings:
         answers = await asyncio.gather(*(ask(path, question, ANSWER_SECONDS) for path in paths))
         return [one for one in answers if one is not None]
 
-    async def _who_know(self, run_id: str, key: str) -> Sequence[Path]:
+    async def _who_know(self, run_id: str, key: str) -> tuple[Sequence[Path], bool]:
+        """Return the workers that have a run, and whether one of them is silent."""
         paths = others(self._folder, self._worker)
         question = {"ask": "knows", "id": run_id, "key": key}
-        answers = await asyncio.gather(*(ask(path, question, ANSWER_SECONDS) for path in paths))
-        return [path for path, answer in zip(paths, answers, strict=True) if answer]
+        answers = await asyncio.gather(*(ask(path, question, FIND_SECONDS, late=_SILENT) for path in paths))
+        knowing = [path for path, answer in zip(paths, answers, strict=True) if answer is True]
+        return knowing, _SILENT in answers
 
     def _knows(self, run_id: str, key: str) -> bool:
         return self._app.resumables.knows(run_id, key) or self._app.runs.knows(run_id, key)
