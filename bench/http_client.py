@@ -24,7 +24,6 @@ import http.client
 import json
 import random
 import resource
-import socket
 import statistics
 import subprocess
 import sys
@@ -37,6 +36,7 @@ from typing import Any
 import aiohttp
 import orjson
 import uvloop
+from systems import free_port
 
 from dspy_live.runtime.http.transport import HttpPool, Timeouts
 from dspy_live.sansio.openai import StreamParser, parse_reply
@@ -143,7 +143,7 @@ async def work(client: Client, url: str, scenario: str, seconds: float) -> float
         await asyncio.gather(*(ask() for _ in range(at_once)))  # connects, and warms up
         gc.collect()
         count, began, until = 0, cpu(), time.monotonic() + seconds
-        while time.monotonic() < until:
+        while not count or time.monotonic() < until:
             if scenario == "requests":
                 await asyncio.gather(*(repeat(ask, 10) for _ in range(at_once)))
                 count += 10 * at_once
@@ -166,13 +166,11 @@ def cpu() -> float:
 @contextmanager
 def lm(interval: float) -> Iterator[str]:
     """Run the fake LM and give its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     words = ["--port", str(port), "--chunks", str(CHUNKS), "--interval", str(interval)]
     process = subprocess.Popen([sys.executable, str(Path(__file__).with_name("fake_lm.py")), *words])
     try:
-        for _ in range(200):
+        for _ in range(600):
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
             try:
                 connection.connect()

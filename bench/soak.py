@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from soak_clients import BEHAVIOURS, PROGRAMS, Clients
+from systems import free_port
 
 from dspy_live.runtime.execution.background import new_event_loop
 from dspy_live.runtime.http.transport import HttpPool, Timeouts, TransportError
@@ -35,13 +36,6 @@ from dspy_live.simulator import Faults
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMITS = {"lm": 200, "runs": 600}
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 @contextmanager
@@ -75,7 +69,7 @@ async def post(pool: HttpPool, url: str, value: Any) -> None:
 async def soak(server: str, lm: str, options: argparse.Namespace) -> dict[str, Any]:
     clients = Clients(server, options.seed)
     pool, lm_root = clients.pool, lm.removesuffix("/v1")
-    for _ in range(200):
+    for _ in range(600):
         with suppress(TransportError):
             await get(pool, f"{server}/health/live")
             await get(pool, f"{lm_root}/stats")
@@ -100,7 +94,7 @@ async def soak(server: str, lm: str, options: argparse.Namespace) -> dict[str, A
     # The clients' kept connections are theirs, not something that the server has left over.
     await pool.aclose()
     pool = HttpPool(asyncio.get_running_loop())
-    after = await settled(pool, server)
+    after = await settled(pool, server, before)
     stats = await get(pool, f"{lm_root}/stats")
     await pool.aclose()
     return {
@@ -122,14 +116,21 @@ async def get_ready(clients: Clients) -> None:
     clients.outcomes.clear()
 
 
-async def settled(pool: HttpPool, server: str) -> dict[str, Any]:
+async def settled(pool: HttpPool, server: str, before: dict[str, Any]) -> dict[str, Any]:
     """The server's inside once all has ended, 20 s after the last client at the latest."""
     for _ in range(100):
         inside = await get(pool, f"{server}/soak")
-        if not inside["slots"] and not inside["leaving"] and inside["counts"]["started"] == inside["counts"]["ended"]:
+        if not left_over(before, inside) and inside["counts"]["started"] == inside["counts"]["ended"]:
             break
         await asyncio.sleep(0.2)
     return inside
+
+
+def left_over(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """What there is more of than before, beyond what may come and go."""
+    spare = {"slots": 0, "lm_slots": 0, "leaving": 0, "parked": 0, "tasks": 3}
+    more = [name for name, few in spare.items() if after[name] > before[name] + few]
+    return [f"{after[name]} {name} are left; there were {before[name]}" for name in more]
 
 
 def judged(found: dict[str, Any]) -> list[str]:
@@ -141,9 +142,7 @@ def judged(found: dict[str, Any]) -> list[str]:
     wrong += [f"{n} times: {what}" for what, n in found["outcomes"].items() if what.split(": ")[1][:2].isupper()]
     if lm["peak_active"] > LIMITS["lm"]:
         wrong.append(f"the LM had {lm['peak_active']} requests at once; the limit is {LIMITS['lm']}")
-    for name, spare in (("slots", 0), ("lm_slots", 0), ("leaving", 0), ("parked", 0), ("tasks", 3)):
-        if after[name] > before[name] + spare:
-            wrong.append(f"{after[name]} {name} are left; there were {before[name]}")
+    wrong += left_over(before, after)
     # Idle worker threads and kept connections to the LM stay for a while, by design: at most these.
     if after["threads"] > before["threads"] + 256 or after["files"] > before["files"] + LIMITS["lm"] + 20:
         wrong.append(f"{after['threads']} threads and {after['files']} open files are left")
@@ -194,7 +193,7 @@ def soak_parallel(lm: str, options: argparse.Namespace) -> int:
 def wait_for(lm: str) -> None:
     """Return when the LM takes connections."""
     port = int(lm.rpartition(":")[2].partition("/")[0])
-    for _ in range(200):
+    for _ in range(600):
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return
         time.sleep(0.1)

@@ -159,7 +159,8 @@ class Load:
         await asyncio.gather(*tasks)
         for _ in range(200):
             after = self.look()
-            if not after["slots"] and not after["leaving"] and after["counts"]["started"] == after["counts"]["ended"]:
+            busy = after["slots"] or after["leaving"] or after["parked"] or after["tasks"] > before["tasks"] + 3
+            if not busy and after["counts"]["started"] == after["counts"]["ended"]:
                 break
             await asyncio.sleep(0.1)
         gc.collect()

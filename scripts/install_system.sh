@@ -54,7 +54,9 @@ quietly() {
 }
 
 echo "install_system: installing ${missing[*]}" >&2
-quietly "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -q
+# A machine that has just started may be installing something else.
+patient=(-o DPkg::Lock::Timeout=300 -o Acquire::Retries=3)
+quietly "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get "${patient[@]}" update -q
 packages=()
 for name in "${missing[@]}"; do
   case $name in
@@ -73,6 +75,6 @@ if [ ! -e $policy ]; then
   placed=yes
 fi
 status=0
-(quietly "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${packages[@]}") || status=$?
+(quietly "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get "${patient[@]}" install -q -y --no-install-recommends "${packages[@]}") || status=$?
 [ -z "$placed" ] || "${as_root[@]}" rm -f $policy
 exit $status

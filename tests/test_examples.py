@@ -8,12 +8,13 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.support.ports import lasting_port
+from tests.support.until import until
 
 from dspy_live.simulator import Simulator
 
@@ -43,26 +44,25 @@ def environ() -> Iterator[dict[str, str]]:
 @contextmanager
 def served(words: list[str], environ: dict[str, str]) -> Iterator[int]:
     """Run a server on a free port; ``{port}`` in the words becomes it."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = lasting_port()
     process = subprocess.Popen([sys.executable, *(w.format(port=port) for w in words)], env=environ)
     try:
-        for _ in range(400):
-            assert process.poll() is None, "the server ended"
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except ConnectionRefusedError:
-                time.sleep(0.05)
+        until(lambda: process.poll() is not None or listens(port))
+        assert process.poll() is None, "the server ended"
         yield port
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(40)
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0
 
 
 def run(example: str, environ: dict[str, str], *words: str) -> str:
     done = subprocess.run(
-        [sys.executable, str(EXAMPLES / example), *words], env=environ, capture_output=True, text=True, timeout=50
+        [sys.executable, str(EXAMPLES / example), *words], env=environ, capture_output=True, text=True, timeout=170
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -86,7 +86,7 @@ def test_the_clients_against_the_demo(environ: dict[str, str]) -> None:
 
 def test_the_fastapi_application(environ: dict[str, str]) -> None:
     with served([str(EXAMPLES / "fastapi_app.py"), "{port}"], environ) as port:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=40)
         connection.request("POST", "/qa/predict", json.dumps({"question": "Why?"}))
         reply = json.loads(connection.getresponse().read())
         assert {"reasoning", "answer", "run"} <= reply.keys()

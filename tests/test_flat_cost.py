@@ -65,10 +65,10 @@ print(json.dumps(asyncio.run(measure())))
 """
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(480)
 def test_neither_length_nor_number_makes_a_token_dearer() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", MEASURE], cwd=ROOT, capture_output=True, text=True, timeout=170, check=False
+        [sys.executable, "-c", MEASURE], cwd=ROOT, capture_output=True, text=True, timeout=470, check=False
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.timeout(330)
 MOST = 1.05
 MEASURE = """
 import asyncio, json, sys

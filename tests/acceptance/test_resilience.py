@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import dspy
+import httpx
 import pytest
 from tests.programs.conftest import Sim, paced, sim  # noqa: F401  (fixtures)
+from tests.support.until import BOUND, async_until
 
 from dspy_live import Budget, Parallel, Runtime, asyncify, batch, streamify
 from dspy_live.core.errors import BudgetExceeded, DeadlineExceeded, LiveError
@@ -122,17 +124,22 @@ CASES: list[tuple[Callable[[], Any], str]] = [
 NAMES = [f"{make.__name__}-{way}" for make, way in CASES]
 
 
+async def over(lm: Sim) -> None:
+    """Wait until nothing of a program runs any more, and the LM has heard all that was sent to it."""
+    await async_until(lambda: not leaving())
+    async with httpx.AsyncClient(timeout=BOUND, trust_env=False) as client:
+        await client.get(f"{lm.url}/models")
+    await async_until(lambda: not lm.server.stats.active)
+
+
 @pytest.mark.parametrize(("make", "way"), CASES, ids=NAMES)
 async def test_a_deadline_is_not_swallowed(paced: Sim, make: Any, way: Any) -> None:  # noqa: F811
     limit = Limit(1)
     runtime = Runtime(layers=[Deadline(0.4), limit])
     with dspy.context(lm=paced.lm(num_retries=0)), pytest.raises(DeadlineExceeded):
         await asyncify(make(), execution=way, runtime=runtime)(question="Why?")
-    for _ in range(500):
-        if not leaving() and not paced.server.stats.active:
-            break
-        await asyncio.sleep(0.01)
-    assert leaving() == paced.server.stats.active == limit.statistics().active == 0
+    await over(paced)
+    assert limit.statistics().active == 0
     asked = paced.server.stats.requests
     assert asked <= MANY
     await asyncio.sleep(0.15)
@@ -163,11 +170,7 @@ async def test_a_stream_that_is_left_ends_the_program(paced: Sim, make: Any, way
         async for _ in stream:
             break
         await stream.aclose()
-        for _ in range(500):
-            if not leaving() and not paced.server.stats.active:
-                break
-            await asyncio.sleep(0.01)
-    assert leaving() == paced.server.stats.active == 0
+    await over(paced)
 
 
 @pytest.mark.parametrize("layers", [[], [Deadline(0.4)]], ids=["timeout", "layer"])

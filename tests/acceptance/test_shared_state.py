@@ -8,9 +8,10 @@ from typing import Any
 import dspy
 import pytest
 from tests.acceptance.test_resilience import CASES, NAMES, QA, Gathers, InOurThreads, InThreads, ModuleBatch
-from tests.programs.conftest import Sim, paced, sim  # noqa: F401  (fixtures)
+from tests.programs.conftest import HeldSim, Sim, held, paced, sim  # noqa: F401  (fixtures)
 from tests.programs.lm.test_usage_end_to_end import Own
 from tests.support.databases import Server
+from tests.support.until import BOUND, async_until
 
 from dspy_live import Runtime, asyncify, batch, streamify
 from dspy_live.core.errors import BudgetExceeded, RateLimited
@@ -23,7 +24,7 @@ SIDE_BY_SIDE = (Gathers, InThreads, InOurThreads, ModuleBatch)
 
 @pytest.mark.parametrize(("make", "way"), CASES, ids=NAMES)
 async def test_a_shared_budget_is_exact_and_not_swallowed(sim: Sim, make: Any, way: Any, redis_url: str) -> None:  # noqa: F811
-    budget = SharedBudget(redis_url, "team", max_calls=3)
+    budget = SharedBudget(redis_url, "team", max_calls=3, timeout=BOUND)
     call = asyncify(make(), execution=way, runtime=Runtime(layers=[budget]))
     with dspy.context(lm=sim.lm(num_retries=0)), pytest.raises(BudgetExceeded):
         await call(question="Why?")
@@ -37,7 +38,7 @@ async def test_a_shared_budget_is_exact_and_not_swallowed(sim: Sim, make: Any, w
 async def test_all_doors_share_one_budget(sim: Sim, redis_url: str) -> None:  # noqa: F811
     def runtime() -> Runtime:
         line._lines.clear()  # as if each were another process's
-        return Runtime(layers=[SharedBudget(redis_url, "team", max_calls=11)])
+        return Runtime(layers=[SharedBudget(redis_url, "team", max_calls=11, timeout=BOUND)])
 
     program = dspy.Predict(QA)
 
@@ -60,7 +61,7 @@ async def test_a_synchronous_lm_of_the_users_own_waits_in_its_thread(redis_url: 
     budgets = []
     for _ in range(2):
         line._lines.clear()
-        budgets.append(SharedBudget(redis_url, "team", max_calls=5))
+        budgets.append(SharedBudget(redis_url, "team", max_calls=5, timeout=BOUND))
     program = dspy.Predict(QA)
     lm = Own()
     with dspy.context(lm=lm):
@@ -77,8 +78,8 @@ async def test_limits_around_lms_hold_for_programs_of_several_processes(paced: S
     runtimes = []
     for _ in range(2):
         line._lines.clear()
-        rate = SharedRate(redis_url, "lm", requests_per_minute=9, max_wait=5)
-        runtimes.append(Runtime(lm_layers=[rate, SharedLimit(redis_url, "lm", 3)]))
+        rate = SharedRate(redis_url, "lm", requests_per_minute=9, max_wait=5, timeout=BOUND)
+        runtimes.append(Runtime(lm_layers=[rate, SharedLimit(redis_url, "lm", 3, timeout=BOUND)]))
     most = 0
     with dspy.context(lm=paced.lm(num_retries=0)):
         calls = [asyncify(dspy.Predict(QA), runtime=runtimes[n % 2])(question=f"{n}") for n in range(14)]
@@ -92,17 +93,21 @@ async def test_limits_around_lms_hold_for_programs_of_several_processes(paced: S
     assert 1 <= most <= 3
 
 
-async def test_identical_programs_of_several_processes_are_run_once(paced: Sim, redis_url: str) -> None:  # noqa: F811
+async def test_identical_programs_of_several_processes_are_run_once(held: HeldSim, redis_url: str) -> None:  # noqa: F811
     program = dspy.Predict(QA)
-    calls = []
+    calls, layers = [], []
     for _ in range(3):
         line._lines.clear()
-        layer = SharedSingleFlight(redis_url, "answers")
-        calls += [asyncify(program, runtime=Runtime(layers=[layer]))] * 2
-    with dspy.context(lm=paced.lm(num_retries=0)):
-        answers = [result.answer for result in await asyncio.gather(*(call(question="Why?") for call in calls))]
+        layers.append(SharedSingleFlight(redis_url, "answers", timeout=BOUND))
+        calls += [asyncify(program, runtime=Runtime(layers=[layers[-1]]))] * 2
+    with dspy.context(lm=held.lm(num_retries=0)):
+        asking = asyncio.gather(*(call(question="Why?") for call in calls))
+        await async_until(lambda: sum(layer.statistics().following for layer in layers) == 2)
+        await async_until(lambda: sum(layer.statistics().joined for layer in layers) == 3)
+        held.server.release()
+        answers = [result.answer for result in await asking]
     assert len(set(answers)) == 1
-    assert paced.server.stats.requests == 1
+    assert held.server.arrived == 1
 
 
 async def test_without_its_server_a_strict_budget_sends_nothing(sim: Sim, redis_server: Server) -> None:  # noqa: F811

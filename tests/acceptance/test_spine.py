@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,8 @@ from tests.runtime.http.certificates import Authority
 from tests.runtime.http.peer import Peer, reply
 from tests.runtime.http.test_transport_proxy import relay
 from tests.server.support import serving
-from tests.support.lm_server import LMServer, chat_grammar
+from tests.support.lm_server import ENDLESS, LMServer, chat_grammar
+from tests.support.until import BOUND, until
 
 from dspy_live import LM, asyncify, create_app
 from dspy_live.simulator import Simulator
@@ -136,7 +136,7 @@ async def test_two_servers_in_one_process_keep_apart() -> None:
         first, second = dspy.Predict(QA), dspy.Predict("text -> summary")
         first.lm, second.lm = endpoint(a), endpoint(b)
         with serving(create_app(first)) as here, serving(create_app(second)) as there:
-            async with httpx.AsyncClient(timeout=20) as client:
+            async with httpx.AsyncClient(timeout=BOUND) as client:
                 replies = await asyncio.gather(
                     *(client.post(f"{here.url}/predict", json={"question": f"q{n}"}) for n in range(20)),
                     *(client.post(f"{there.url}/predict", json={"text": f"t{n}"}) for n in range(20)),
@@ -150,7 +150,7 @@ async def test_two_servers_in_one_process_keep_apart() -> None:
 TARGET = """
 import dspy, dspy_live
 
-lm = dspy_live.LM("openai/tiny", api_base={url!r}, api_key="x", max_tokens=16000, cache=False, num_retries=0,
+lm = dspy_live.LM("openai/tiny", api_base={url!r}, api_key="x", max_tokens={tokens}, cache=False, num_retries=0,
                   temperature=1.0, extra_body={{"grammar": {grammar!r}}})
 dspy.configure(lm=lm)
 program = dspy.Predict("question -> answer")
@@ -173,7 +173,7 @@ def command(folder: Path, *words: str) -> Iterator[tuple[str, int]]:
         assert "http://127.0.0.1:" in line, line + (process.stderr.read() if process.stderr else "")
         yield "127.0.0.1", int(line.split("127.0.0.1:")[1].split("/")[0])
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(BOUND) == 0
     finally:
         process.kill()
         process.communicate()
@@ -183,7 +183,7 @@ def command(folder: Path, *words: str) -> Iterator[tuple[str, int]]:
 async def test_a_client_that_leaves_stops_a_real_lm(lm_server: LMServer, tmp_path: Path, path: str) -> None:
     """From the client's socket through our server's process to the LM's process, and back."""
     # A plain request is generated to its end by this LM's server, whoever has gone: only a streamed one stops.
-    target = TARGET.format(url=lm_server.url, grammar=chat_grammar({"answer": "[a-z ]+"}, 40))
+    target = TARGET.format(url=lm_server.url, tokens=ENDLESS, grammar=chat_grammar({"answer": "[a-z ]+"}, 40))
     (tmp_path / "real.py").write_text(target.replace("cache=False", "cache=False, stream='always'"))
     await asyncio.to_thread(lm_server.idle_after)
     with command(tmp_path, "real.py:program") as where:
@@ -191,16 +191,13 @@ async def test_a_client_that_leaves_stops_a_real_lm(lm_server: LMServer, tmp_pat
         sock = socket.create_connection(where)
         head = b"POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n" % (path.encode(), len(body))
         sock.sendall(head + body)
-        while not await asyncio.to_thread(lm_server.busy):
-            pass
+        await asyncio.to_thread(until, lm_server.busy)
         if path.endswith("stream"):
             text = b""
             while b"event: token" not in text:
                 text += await asyncio.to_thread(sock.recv, 65536)
         sock.close()
-        left = time.monotonic()
-        await asyncio.to_thread(lm_server.idle_after, 2.0)
-        assert time.monotonic() - left < 2.0
+        await asyncio.to_thread(lm_server.idle_after)
 
 
 def test_a_page_under_a_name_that_was_made_to_point_here_may_not_ask(tmp_path: Path) -> None:
@@ -210,7 +207,7 @@ def test_a_page_under_a_name_that_was_made_to_point_here_may_not_ask(tmp_path: P
             (f"127.0.0.1:{where[1]}", f"http://127.0.0.1:{where[1]}", 200),
             (f"evil.example:{where[1]}", f"http://evil.example:{where[1]}", 403),
         ):
-            connection = http.client.HTTPConnection(*where, timeout=20)
+            connection = http.client.HTTPConnection(*where, timeout=BOUND)
             headers = {"Host": host, **({"Origin": origin} if origin else {})}
             connection.request("POST", "/predict", b'{"question": "x"}', headers)
             assert connection.getresponse().status == status, (host, origin)
@@ -228,6 +225,6 @@ def test_sys_exit_in_a_program_leaves_the_server_standing(tmp_path: Path) -> Non
     )
     with command(tmp_path, "leaves.py:program", "--sim", "--execution", "thread") as (host, port):
         for question, status in (("stay", 200), ("go", 500), ("stay", 200)):
-            got = httpx.post(f"http://{host}:{port}/predict", json={"question": question})
+            got = httpx.post(f"http://{host}:{port}/predict", json={"question": question}, timeout=BOUND)
             assert got.status_code == status
             assert "Traceback" not in got.text

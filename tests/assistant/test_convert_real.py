@@ -24,7 +24,7 @@ from dspy_live.assistant.convert import convert
 pytestmark = [pytest.mark.webapps, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).resolve().parents[2]
-SLOW = "ttft=0.1, tokens_per_second=40, length=60"
+SLOW = "ttft=0.1, tokens_per_second=40, length=200"
 
 STREAMLIT = f"""import dspy
 import dspy_live

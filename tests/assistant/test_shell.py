@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.support.until import BOUND
 
 from dspy_live.assistant.trial import Outcome
 from dspy_live.cli.flags import ProgramFlags
@@ -323,7 +324,10 @@ def test_on_a_terminal(file: Path, tmp_path: Path) -> None:
     master, slave = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", "COLUMNS": "100", "LINES": "40"}
     command = [sys.executable, "-m", "dspy_live", "shell", "--sim"]
-    child = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True)
+    child = subprocess.Popen(
+        command, stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # it may be ignored where the tests run
+    )  # fmt: skip
     os.close(slave)
     screen = Screen(master)
     try:
@@ -341,7 +345,7 @@ def test_on_a_terminal(file: Path, tmp_path: Path) -> None:
         screen.until("Tokio services")
         screen.until("live>")
         screen.type("\x04")
-        assert child.wait(10) == 0
+        assert child.wait(30) == 0
     finally:
         child.kill()
         child.wait()
@@ -361,7 +365,7 @@ class Screen:
     def type(self, text: str) -> None:
         os.write(self.fd, text.encode())
 
-    def until(self, text: str, seconds: float = 20.0) -> None:
+    def until(self, text: str, seconds: float = BOUND) -> None:
         """Read until ``text`` appears after what was found before."""
         end = time.monotonic() + seconds
         while text not in self.seen:

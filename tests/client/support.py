@@ -1,8 +1,7 @@
-"""Running a test's coroutine, and a relay that can cut connections."""
+"""A relay that can cut connections."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import socket
 import threading
@@ -56,7 +55,9 @@ class Relay:
     def _copy(self, source: socket.socket, target: socket.socket, counted: bool) -> None:
         passed = 0
         with contextlib.suppress(OSError):
-            while data := source.recv(4096):
+            while data := source.recv(
+                256
+            ):  # so that a connection is cut soon after ``cut_after``, however much has come
                 target.sendall(data)
                 passed += len(data)
                 if counted and self.cut_after is not None and passed > self.cut_after:
@@ -74,11 +75,3 @@ def relay(port: int) -> Iterator[Relay]:
         yield between
     finally:
         between.close()
-
-
-async def within(seconds: float, condition: object) -> None:
-    """Wait until a function returns true."""
-    assert callable(condition)
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - another thread makes it true
-            await asyncio.sleep(0.002)

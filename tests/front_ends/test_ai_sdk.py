@@ -11,7 +11,7 @@ from tests.front_ends.programs import Served, served
 from tests.front_ends.real_clients import run
 from tests.front_ends.scripted import SAYS, takes_back
 from tests.server.support import QA, qa, serving
-from tests.support.until import until
+from tests.support.until import BOUND, until
 
 from dspy_live.core.schema import Field, Schema
 
@@ -73,7 +73,7 @@ def test_a_chat_brings_its_history(server: Served, found: dict[str, Any]) -> Non
 
 def test_the_chats_id_is_a_session_where_one_message_comes(server: Served, found: dict[str, Any]) -> None:
     load = server.live.app.sessions.store.load("", "ui-chat")
-    kept = asyncio.run_coroutine_threadsafe(load, server.live.loop).result(10)
+    kept = asyncio.run_coroutine_threadsafe(load, server.live.loop).result(BOUND)
     assert kept is not None
     messages = [message for turn in kept.turns for message in turn.messages]
     assert [message["question"] for message in messages] == ["Uno.", "Dos."]

@@ -15,7 +15,7 @@ import pytest
 from tests.front_ends.programs import Served, served
 from tests.front_ends.real_clients import npm_package, run
 from tests.server.support import Live, serving
-from tests.support.until import until
+from tests.support.until import BOUND, until
 
 from dspy_live import create_app
 
@@ -83,7 +83,7 @@ def _kept(server: Served, session: str) -> list[dict[str, Any]]:
     import asyncio
 
     load = server.live.app.sessions.store.load("", session)
-    found = asyncio.run_coroutine_threadsafe(load, server.live.loop).result(10)
+    found = asyncio.run_coroutine_threadsafe(load, server.live.loop).result(BOUND)
     assert found is not None
     return [message for turn in found.turns for message in turn.messages]
 

@@ -27,3 +27,16 @@ def _no_line_outlives_its_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None
         one.soon = lambda *_: None  # type: ignore[method-assign]
         with one._changed:
             one._due.clear()
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All waits of the protocol are short, but for the lease: who stands still for a while is not dead."""
+    for name, seconds in {"BEAT": 0.05, "LEASE": 60.0, "SETTLE": 0.2, "REST": 0.05, "TELL": 0.01}.items():
+        monkeypatch.setattr(line, name, seconds)
+
+
+@pytest.fixture
+def unsettled(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ``quick``; a server that came back empty grants nothing until the test ends that time."""
+    monkeypatch.setattr(line, "SETTLE", 60.0)

@@ -33,7 +33,7 @@ class PlainSink(Recorder):
 
 async def without_restarts(service: Service, call: Call) -> list[Any]:
     """Run the call as such a door does; returns the events and the result."""
-    async with Scope() as scope:
+    with Scope() as scope:
         sink = PlainSink(scope)
         result = await service(call, sink)
     return [*sink.events, result]

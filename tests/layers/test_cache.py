@@ -217,8 +217,9 @@ async def test_entries_end_after_their_time(monkeypatch: pytest.MonkeyPatch) -> 
     import time
 
     store = MemoryStore(ttl=10)
-    await store.put("k", 1)
     now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    await store.put("k", 1)
     monkeypatch.setattr(time, "time", lambda: now + 9)
     assert await store.get("k") == 1
     monkeypatch.setattr(time, "time", lambda: now + 11)

@@ -225,7 +225,7 @@ async def test_it_holds_across_event_loops() -> None:
         thread.start()
     await many()
     for thread in threads:
-        await asyncio.to_thread(thread.join, 10)
+        await asyncio.to_thread(thread.join)
     assert most == 1
     statistics = layer.statistics()
     assert (statistics.active, statistics.waiting, statistics.admitted) == (0, 0, 40)

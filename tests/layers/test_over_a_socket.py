@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import dspy
 import pytest
 from tests.layers.doors import without_restarts
+from tests.support.held_simulator import HeldSimulator
+from tests.support.until import async_until
 
 from dspy_live import LM, asyncify, streamify
 from dspy_live.core.call import Call
@@ -47,7 +49,7 @@ class Sim(NamedTuple):
 def running(**options: Any) -> Iterator[Sim]:
     server = Simulator(seed=1, **options)
     with server.running() as url:
-        yield Sim(server, url if url.endswith("/v1") else f"{url}/v1")
+        yield Sim(server, url)
 
 
 @pytest.fixture
@@ -55,9 +57,17 @@ def sim() -> Iterator[Sim]:
     yield from running()
 
 
+class Held(NamedTuple):
+    server: HeldSimulator
+    sim: Sim
+
+
 @pytest.fixture
-def paced() -> Iterator[Sim]:
-    yield from running(ttft=0.05, tokens_per_second=300)
+def held() -> Iterator[Held]:
+    """An LM that answers when the test says so."""
+    server = HeldSimulator(seed=1)
+    with server.running() as url:
+        yield Held(server, Sim(server, url))
 
 
 def joined(items: list[Any]) -> str:
@@ -89,7 +99,8 @@ async def test_after_a_retried_fault_the_streamed_text_is_the_answer(sim: Sim, f
 
 
 async def test_a_stall_is_cut_off_and_retried(sim: Sim) -> None:
-    runtime = Runtime(lm_layers=[Retry(3, backoff=QUICK), Timeouts(first_token=0.3, idle=0.3)])
+    # A machine that stands still is an LM that stalls too: each time costs one more try.
+    runtime = Runtime(lm_layers=[Retry(20, backoff=QUICK), Timeouts(first_token=0.3, idle=0.3)])
     for fault in ("stall_start", "stall"):
         sim.server.next(fault=fault)
         with dspy.context(lm=sim.lm()):
@@ -98,34 +109,34 @@ async def test_a_stall_is_cut_off_and_retried(sim: Sim) -> None:
         assert joined(items) == items[-1].answer
 
 
-async def test_a_limit_around_the_lm_holds_and_slots_come_back(paced: Sim) -> None:
+async def test_a_limit_around_the_lm_holds_and_slots_come_back(held: Held) -> None:
     limit = Limit(3)
     runtime = Runtime(lm_layers=[limit])
-    with dspy.context(lm=paced.lm()):
+    with dspy.context(lm=held.sim.lm()):
         ask = asyncify(dspy.Predict("question -> answer"), runtime=runtime)
         tasks = [asyncio.create_task(ask(question=f"q{n}")) for n in range(12)]
-        await asyncio.sleep(0.1)
+        await async_until(lambda: len(held.server.held) == 3 and limit.statistics().waiting == 9)
         for task in tasks[::3]:
             task.cancel()
+        await async_until(lambda: held.server.arrived == 4 and len(held.server.held) == 3)
+        assert limit.statistics().waiting == 5
+        held.server.release()
         results = await asyncio.gather(*tasks, return_exceptions=True)
     assert sum(isinstance(r, asyncio.CancelledError) for r in results) == 4
     assert sum(isinstance(r, dspy.Prediction) for r in results) == 8
-    assert paced.server.snapshot()["peak_active"] <= 3
+    assert held.server.snapshot()["peak_active"] <= 3
     assert limit.statistics().active == limit.statistics().waiting == 0
 
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_deadline_around_the_program_closes_the_lms_connection(way: Any) -> None:
-    for slow in running(ttft=5):
+    for slow in running(ttft=60):
         runtime = Runtime(layers=[Deadline(0.2), Limit(1)])
         with dspy.context(lm=slow.lm()):
             ask = asyncify(dspy.Predict("question -> answer"), runtime=runtime, execution=way)
             with pytest.raises(DeadlineExceeded, match=r"0\.2 s"):
                 await ask(question="q")
-        deadline = asyncio.get_running_loop().time() + 5
-        while slow.server.snapshot()["active"] and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-        assert slow.server.snapshot()["active"] == 0
+        await async_until(lambda server=slow.server: server.stats.active == 0)
 
 
 async def test_another_lm_takes_over(sim: Sim) -> None:
@@ -152,16 +163,19 @@ async def test_an_open_circuit_asks_nobody(sim: Sim) -> None:
     assert sim.server.snapshot()["requests"] == asked
 
 
-async def test_identical_calls_in_flight_share_one_run(paced: Sim) -> None:
-    runtime = Runtime(lm_layers=[SingleFlight()])
-    with dspy.context(lm=paced.lm()):
-        stream = streamify(dspy.Predict("question -> answer"), runtime=runtime)
+async def test_identical_calls_in_flight_share_one_run(held: Held) -> None:
+    single = SingleFlight()
+    with dspy.context(lm=held.sim.lm()):
+        stream = streamify(dspy.Predict("question -> answer"), runtime=Runtime(lm_layers=[single]))
 
         async def one(question: str) -> list[Any]:
             return [item async for item in stream(question=question)]
 
-        results = await asyncio.gather(*(one("the same") for _ in range(5)), one("another"))
-    assert paced.server.snapshot()["requests"] == 2
+        asking = asyncio.gather(*(one("the same") for _ in range(5)), one("another"))
+        await async_until(lambda: single.statistics().joined == 4 and len(held.server.held) == 2)
+        held.server.release()
+        results = await asking
+    assert held.server.arrived == 2
     for items in results:
         assert joined(items) == items[-1].answer
     assert len({items[-1].answer for items in results[:5]}) == 1
@@ -186,9 +200,11 @@ async def test_everything_together_under_load_and_faults() -> None:
         sim.server.set_options(retry_after=0)
         sim.server.set_faults(rates={"429": 0.05, "500": 0.05, "cut": 0.1, "cut_start": 0.05, "stall": 0.03})
         shed, single, limit = Shed(150), SingleFlight(lambda call: call.inputs.get("question")), Limit(100, queue=20)
-        adaptive, retry = Adaptive(4, 20, start=8, queue=200), Retry(4, backoff=QUICK, budget=None)
-        layers = [shed, Deadline(20), single, limit]
-        lm_layers = [retry, Breaker(0.9), Rate(requests_per_minute=600_000), adaptive, Timeouts(2, 0.5)]
+        adaptive, retry = Adaptive(4, 20, start=8, queue=200), Retry(20, backoff=QUICK, budget=None)
+        layers = [shed, Deadline(60), single, limit]
+        # While the machine stands still all replies stall at once; the breaker waits for more failures than that.
+        breaker = Breaker(0.9, minimum=500)
+        lm_layers = [retry, breaker, Rate(requests_per_minute=600_000), adaptive, Timeouts(2, 0.5)]
         check_order(layers)
         check_order(lm_layers)
         runtime = Runtime(layers=layers, lm_layers=lm_layers)
@@ -201,7 +217,7 @@ async def test_everything_together_under_load_and_faults() -> None:
                 return items[-1]
 
             tasks = [asyncio.create_task(one(n)) for n in range(120)]
-            await asyncio.sleep(0.05)
+            await async_until(lambda server=sim.server: server.stats.active)
             left = [task for task in tasks[::10] if task.cancel()]
             results = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(task.cancelled() for task in left)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
+from tests.layers.shared_server import PATIENCE, freeze, stop, thaw
 from tests.support.databases import Server
 from tests.support.until import async_until
 
@@ -19,24 +19,22 @@ from dspy_live.core.sink import DISCARD
 from dspy_live.core.usage import Expected, LMRecord, LMUsage
 from dspy_live.layers import SharedBudget, SharedLimit, SharedRate, SharedSingleFlight
 from dspy_live.runtime.stores import line
+from dspy_live.runtime.stores.line import Line
 from dspy_live.testing.scripted import ScriptedService
 
 Use = Callable[[], Awaitable[object]]
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All waits of the protocol are short."""
-    for name, seconds in {"BEAT": 0.05, "LEASE": 1.0, "SETTLE": 0.2, "REST": 0.05, "TELL": 0.01}.items():
-        monkeypatch.setattr(line, name, seconds)
+def apart(quick: None) -> None:
+    """Each test has a line of its own."""
     line._lines.clear()
 
 
 @pytest.fixture
 def thawed(redis_server: Server) -> Iterator[Server]:
     yield redis_server
-    if redis_server.process is not None:
-        redis_server.process.send_signal(signal.SIGCONT)
+    thaw(redis_server)
 
 
 def user_of(layer: Any) -> Use:
@@ -53,7 +51,7 @@ def user_of(layer: Any) -> Use:
 
 def made(kind: str, server: Server, **options: Any) -> Any:
     url, name = f"redis://127.0.0.1:{server.port}", f"of {server.port}"
-    options = {"timeout": 0.2, **options}
+    options = {"timeout": PATIENCE, **options}
     if kind == "budget":
         return SharedBudget(url, name, max_calls=1000, **options)
     if kind == "rate":
@@ -69,39 +67,40 @@ def told(server: Server, what: str, caplog: pytest.LogCaptureFixture) -> int:
     return sum(what in text and f"of {server.port}" in text for text in lines)
 
 
-def freeze(server: Server) -> None:
-    assert server.process is not None
-    server.process.send_signal(signal.SIGSTOP)
+def line_of(layer: Any) -> Line:
+    if isinstance(layer, SharedRate):
+        return layer._shared._line
+    if isinstance(layer, SharedLimit):
+        return layer._leases._line
+    found: Line = layer._line
+    return found
 
 
 @pytest.mark.parametrize("kind", ["budget", "rate", "limit", "single flight"])
 async def test_calls_go_on_and_all_is_shared_again_when_it_thaws(
     kind: str, thawed: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    use = user_of(await asyncio.to_thread(made, kind, thawed))
+    layer = await asyncio.to_thread(made, kind, thawed)
+    use = user_of(layer)
     await use()
-    freeze(thawed)
-    turns = 0
-
-    async def turn() -> None:
-        nonlocal turns
-        while True:
-            await asyncio.sleep(0.001)
-            turns += 1
-
-    turning = asyncio.create_task(turn())
-    await asyncio.gather(*(use() for _ in range(20)))
-    assert turns > 20, "the loop turns while they wait"
-    assert told(thawed, "counts alone", caplog) == 1
-    await asyncio.gather(*(use() for _ in range(20)))
-    assert thawed.process is not None
-    thawed.process.send_signal(signal.SIGCONT)
-    end = time.monotonic() + 30
+    stop(thawed)
+    uses = [asyncio.create_task(use()) for _ in range(20)]
+    for _ in range(20):
+        await asyncio.sleep(0.001)
+        assert not any(task.done() for task in uses), "they wait, and the loop turns"
+    thaw(thawed)
+    await asyncio.gather(*uses)
+    assert not told(thawed, "counts alone", caplog)
+    freeze(thawed, line_of(layer))
+    for _ in range(2):
+        await asyncio.gather(*(use() for _ in range(20)))
+        assert told(thawed, "counts alone", caplog) == 1
+    thaw(thawed)
+    end = time.monotonic() + PATIENCE
     while not told(thawed, "is shared again", caplog):
         assert time.monotonic() < end
         await use()
         await asyncio.sleep(0.01)
-    turning.cancel()
 
 
 @pytest.mark.parametrize("kind", ["budget", "rate", "limit"])
@@ -110,11 +109,10 @@ async def test_what_was_counted_alone_is_told_without_another_call(
 ) -> None:
     layer = await asyncio.to_thread(made, kind, thawed)
     use = user_of(layer)
-    freeze(thawed)
+    freeze(thawed, line_of(layer))
     await asyncio.gather(*(use() for _ in range(5)))
     await async_until(lambda: told(thawed, "counts alone", caplog))
-    assert thawed.process is not None
-    thawed.process.send_signal(signal.SIGCONT)
+    thaw(thawed)
     if kind == "limit":  # nothing runs any more, and there is nothing to tell
         await use()
     await async_until(lambda: told(thawed, "is shared again", caplog))
@@ -122,17 +120,17 @@ async def test_what_was_counted_alone_is_told_without_another_call(
 
 @pytest.mark.parametrize("kind", ["budget", "rate", "limit"])
 async def test_the_strict_refuse_until_it_thaws(kind: str, thawed: Server) -> None:
-    use = user_of(await asyncio.to_thread(made, kind, thawed, on_outage="refuse"))
+    layer = await asyncio.to_thread(made, kind, thawed, on_outage="refuse")
+    use = user_of(layer)
     await use()
-    freeze(thawed)
+    freeze(thawed, line_of(layer))
     results = await asyncio.gather(*(use() for _ in range(20)), return_exceptions=True)
     for result in results:
         assert isinstance(result, LiveError), result
         assert (result.status, bool(result.retry_after)) == (503, True)
         assert "does not answer" in str(result)
-    assert thawed.process is not None
-    thawed.process.send_signal(signal.SIGCONT)
-    end = time.monotonic() + 30
+    thaw(thawed)
+    end = time.monotonic() + PATIENCE
     while True:
         try:
             await use()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import redis
+from tests.layers.shared_server import PATIENCE
 from tests.support.databases import Server
 from tests.support.processes import Processes
 from tests.support.until import async_until
@@ -27,13 +28,13 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """All waits of the protocol are short."""
     for name, seconds in {"BEAT": 0.05, "REST": 0.05}.items():
         monkeypatch.setattr(line, name, seconds)
-    monkeypatch.setattr(_shared_flight, "LEASE", 0.5)
+    monkeypatch.setattr(_shared_flight, "LEASE", 60.0)
 
 
 def shared(url: str, **options: Any) -> SharedSingleFlight:
     """A layer with a line of its own, as if it were another process's."""
     line._lines.clear()
-    return SharedSingleFlight(url, "team", **options)
+    return SharedSingleFlight(url, "team", **{"timeout": PATIENCE, **options})
 
 
 class Program:
@@ -91,8 +92,8 @@ async def program(call, sink):
     return Predicted({"answer": call.inputs["n"] * 2})
 
 async def main():
-    store = RedisStore(sys.argv[1])
-    layer = SharedSingleFlight(sys.argv[1], "team")(Cache(store)(program))
+    store = RedisStore(sys.argv[1], timeout=30)
+    layer = SharedSingleFlight(sys.argv[1], "team", timeout=30)(Cache(store)(program))
     tell("ready")
     wait_for_a_word()
     calls = [layer(Call({"n": n}, stream=False), DISCARD) for n in range(5) for _ in range(10)]
@@ -119,26 +120,38 @@ def test_when_the_leader_is_killed_another_one_makes_the_run(quick: None, redis_
     from dspy_live.core.sink import DISCARD
     from dspy_live.layers import SharedSingleFlight, _shared_flight
     from dspy_live.runtime.stores import line
-    line.BEAT, _shared_flight.LEASE = 0.05, 0.5
+    line.BEAT, _shared_flight.LEASE = 0.05, 60.0
 
     async def program(call, sink):
         tell("runs")
+        await asyncio.to_thread(wait_for_a_word)
+        _shared_flight.LEASE = 0.5
         await asyncio.Event().wait()
 
-    asyncio.run(SharedSingleFlight(sys.argv[1], "team")(program)(Call({"question": "why"}, stream=False), DISCARD))
+    layer = SharedSingleFlight(sys.argv[1], "team", timeout=30)
+    asyncio.run(layer(program)(Call({"question": "why"}, stream=False), DISCARD))
     """
 
     async def follow() -> None:
         program, layer = Program(), shared(redis_url)
         program.end.set()
         following = asks(layer, program)
-        done, _ = await asyncio.wait([following], timeout=1.5)
-        assert not done, "the leader lives"
+        await async_until(lambda: layer.statistics().following)
+        lives = expires()
+        await async_until(lambda: expires() > lives + 0.1)
+        assert not program.runs
+        processes.go()
+        await async_until(lambda: program.runs or expires() < lives)
         processes.all[0].send_signal(signal.SIGKILL)
-        await asyncio.wait_for(following, 30)
+        await asyncio.wait_for(following, PATIENCE)
         assert program.runs == 1
 
-    with Processes(code, [[redis_url]]) as processes:
+    with Processes(code, [[redis_url]]) as processes, redis.Redis.from_url(redis_url) as raw:
+
+        def expires() -> float:
+            flights = [key for key in raw.keys("dspy-live:flight:*") if raw.type(key) == b"hash"]
+            return float(raw.hget(flights[0], "expires") or 0.0) if flights else 0.0
+
         processes.hear()
         asyncio.run(follow())
 
@@ -238,7 +251,7 @@ async def test_while_the_server_is_dead_each_process_runs_alone(
     while one._outage.down or other._outage.down:
         await asyncio.gather(asks(one, program), asks(other, program))
         await asyncio.sleep(0.01)
-    assert caplog.text.count("is shared again") == 2
+    await async_until(lambda: caplog.text.count("is shared again") == 2)
     await over(url)
     program.end, program.runs = asyncio.Event(), 0
     tasks = [asks(one, program), asks(other, program)]

@@ -84,7 +84,7 @@ def test_programs_with_one_lm_share_its_limits(tmp_path: Path) -> None:
 def other_process(url: str) -> LayerMaker:
     """Makes layers as another process would: what belongs to a process, it holds by its line to the server."""
     line._lines.clear()
-    return LayerMaker(SharedStore(url))
+    return LayerMaker(SharedStore(url, timeout=30))
 
 
 async def test_servers_share_what_the_store_keeps(redis_url: str) -> None:  # noqa: F811
@@ -94,21 +94,21 @@ async def test_servers_share_what_the_store_keeps(redis_url: str) -> None:  # no
     with pytest.raises(RateLimited):
         await collect(compose(ScriptedService([Predicted({})]), two), Call({}))
     kept: list[Budget] = []
-    all_shared = LayerMaker(SharedStore(redis_url), kept.append).program("qa", table(**ALL))
+    all_shared = LayerMaker(SharedStore(redis_url, timeout=30), kept.append).program("qa", table(**ALL))
     assert [type(layer).__name__ for layer in all_shared] == [
         *("SharedSingleFlight", "Cache", "SharedBudget", "Retry", "Breaker", "SharedRate", "SharedLimit")
     ]
     assert len(kept) == 1
-    shared = LayerMaker(SharedStore(redis_url)).lm("x", LMLayersTable(limit=1))
+    shared = LayerMaker(SharedStore(redis_url, timeout=30)).lm("x", LMLayersTable(limit=1))
     await collect(compose(ScriptedService([Completion({})]), shared), Call({}))
 
 
 async def test_servers_share_the_quotas_of_keys(redis_url: str, tmp_path: Path) -> None:  # noqa: F811
     path = tmp_path / "dspy-live.toml"
     path.write_text(f"[keys.ada]\nhash = 'sha256:{'a' * 64}'\nday = {{ max_calls = 1 }}\n")
-    first = ServerKeys(read_config(path), {}, tmp_path / "1.db", SharedStore(redis_url))
+    first = ServerKeys(read_config(path), {}, tmp_path / "1.db", SharedStore(redis_url, timeout=30))
     line._lines.clear()
-    second = ServerKeys(read_config(path), {}, tmp_path / "2.db", SharedStore(redis_url))
+    second = ServerKeys(read_config(path), {}, tmp_path / "2.db", SharedStore(redis_url, timeout=30))
 
     async def run(keys: ServerKeys) -> None:
         async def paid(call: Call, sink: Any) -> Predicted:

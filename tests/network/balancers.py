@@ -36,7 +36,7 @@ def haproxy_file(folder: Path, servers: Sequence[str]) -> Path:
         "  http-request redirect scheme https code 301 unless { ssl_fc }\n": "",
         "X-Forwarded-Proto  https": "X-Forwarded-Proto  http",
         "inter 1s": "inter 200ms",
-        "tcp-ut 20s": "tcp-ut 2s",
+        "tcp-ut 20s": "tcp-ut 4s",
         "srvtcpka-idle  10s": "srvtcpka-idle 1s",
         "srvtcpka-intvl 5s": "srvtcpka-intvl 1s",
         "clitcpka-idle  30s": "clitcpka-idle 1s",

@@ -50,7 +50,7 @@ async def test_a_slow_line_slows_the_lm_down_and_nothing_is_lost(site: Site) -> 
 
 
 async def test_the_run_of_a_client_that_vanished_ends_and_the_lm_stops(site: Site) -> None:
-    question = "[sim tps=20 length=400] tell me"
+    question = "[sim tps=20 length=20000] tell me"
     by_nginx, by_haproxy = AsyncClient(site.nginx), AsyncClient(site.haproxy)
     async with by_nginx.stream(question=question) as one, by_haproxy.stream(question=question) as other:
         for run in (one, other):
@@ -65,7 +65,7 @@ async def test_a_client_learns_that_its_server_has_vanished(site: Site, monkeypa
     for name in ("ASK_AFTER", "ASK_AGAIN"):
         monkeypatch.setattr(vanished, name, 1)
     client = AsyncClient(site.one.url, idle=None)  # a connection to an LM is made in the same way
-    slow = asyncio.create_task(client.predict(question="[sim ttft=6] think"))
+    slow = asyncio.create_task(client.predict(question="[sim ttft=600] think"))
     await async_until(lambda: site.lm.stats.active == 1)
     site.client.cut_off(site.one.host)
     with pytest.raises(ConnectionLost):

@@ -14,7 +14,7 @@ from dspy_live.client import AsyncClient
 from dspy_live.client.errors import ConnectionLost
 from dspy_live.client.run import RemoteRun
 
-LONG = "[sim tps=20 length=400] tell me more"
+LONG = "[sim tps=20 length=20000] tell me more"
 BALANCERS = pytest.mark.parametrize("balancer", ["nginx", "haproxy"])
 
 

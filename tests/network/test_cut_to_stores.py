@@ -13,7 +13,7 @@ from dspy_live.client.errors import RemoteError
 from dspy_live.core.errors import DeadlineExceeded, LMTimeout
 from dspy_live.core.events import Token
 
-LONG = "[sim tps=20 length=400] tell me more"
+LONG = "[sim tps=20 length=20000] tell me more"
 
 
 def limited(server: Server) -> AsyncClient:
@@ -30,7 +30,7 @@ async def lets_in(server: Server, within: float) -> bool:
 
 
 async def test_servers_share_a_limit_until_one_is_cut_off_from_redis_and_again_when_it_is_back(site: Site) -> None:
-    async with limited(site.two).stream(question="[sim tps=20 length=4000] do not end") as run:
+    async with limited(site.two).stream(question="[sim tps=20 length=20000] do not end") as run:
         await anext(run)
         assert not await lets_in(site.one, within=0.5)
         site.one.host.cut_off(site.redis)

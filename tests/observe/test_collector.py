@@ -107,19 +107,29 @@ from dspy_live.observe import collector
 from dspy_live.observe.tracing import setup_tracing
 from dspy_live.simulator.endpoint import SimulatedEndpoint
 
-collector.CLOSE_SECONDS = collector.REQUEST_SECONDS = 0.3
+collector.CLOSE_SECONDS, collector.REQUEST_SECONDS = 0.3, 600.0
 setup_tracing("URL")
 dspy.configure(lm=LM("openai/simulated", endpoint=SimulatedEndpoint(), cache=False))
 asyncio.run(asyncify(dspy.Predict("question -> answer"))(question="Why?"))
+input()
 print("done", flush=True)
 """
 
 
-def test_a_process_that_forgets_to_close_ends_all_the_same(black_hole: BlackHole) -> None:
+def test_a_process_that_forgets_to_close_ends_all_the_same(
+    black_hole: BlackHole, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a request to its collector is under way that would take ten minutes."""
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "10")
     program = textwrap.dedent(PROGRAM).replace("URL", black_hole.url)
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
-    assert (ended.stdout, ended.returncode) == ("done\n", 0)
-    assert black_hole.held  # it has tried
+    words, pipe = [sys.executable, "-c", program], subprocess.PIPE
+    with subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True) as process:
+        try:
+            until(lambda: black_hole.held)
+            told, _ = process.communicate("end\n", timeout=BOUND)
+        finally:
+            process.kill()
+    assert (told, process.returncode) == ("done\n", 0)
 
 
 def test_a_sender_sends_nothing_after_its_time() -> None:
@@ -150,6 +160,8 @@ def test_the_environments_timeout_comes_first(monkeypatch: pytest.MonkeyPatch, n
 
 
 def test_a_command_sends_spans_and_metrics_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collector, "REQUEST_SECONDS", BOUND)
+    monkeypatch.setattr(collector, "CLOSE_SECONDS", BOUND)
     monkeypatch.setenv("DSPY_LIVE_LEDGER", "none")
     observers = process_account().observers
     with a_collector() as (url, received):

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from tests.support.databases import Server
-from tests.support.until import until
+from tests.support.until import BOUND, until
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import ConfigurationError, DeadlineExceeded
@@ -162,24 +162,12 @@ def test_a_large_input_is_not_searched_to_its_end_and_a_key_at_the_cut_is_found(
         return redact(text)
 
     monkeypatch.setattr(module, "redact", searching)
-    content: Any = getattr(module, "content", None) or Ledger(Unused(), contents=True)._content  # type: ignore[arg-type]
+    content: Any = module.content
     beginning = " " * (module.MAX_CONTENT - 20)
     kept = content({"question": f"{beginning} sk-S3CRETs3cretS3cret77 {'A' * 3_000_000}"})
     assert len(kept) == module.MAX_CONTENT
     assert "S3CRET" not in kept
     assert searched == [module.MAX_CONTENT + MAX_SECRET]
-
-
-class Unused:
-    """A database that nothing is asked of."""
-
-    name = "unused"
-
-    def pause(self) -> None: ...
-
-    def resume(self) -> None: ...
-
-    def reopen(self) -> None: ...
 
 
 def test_odd_texts_come_back_and_a_row_that_can_not_be_written_holds_no_other_back(
@@ -242,10 +230,10 @@ def test_a_file_that_another_process_is_just_making_is_waited_for(
     other.execute("BEGIN IMMEDIATE")
     with ThreadPoolExecutor(1) as pool:
         opened = pool.submit(open_ledger, tmp_path / "l.db")
-        assert waits.wait(20)
+        assert waits.wait(BOUND)
         assert not opened.done()
         other.execute("COMMIT")
-        ledger = opened.result(5)
+        ledger = opened.result(BOUND)
     other.close()
     a_run(ledger)
     assert ledger.flush()
@@ -373,7 +361,7 @@ ledger.flush()
 run()
 child = os.fork()
 run()
-if not ledger.flush(5):
+if not ledger.flush(30):
     os._exit(3)
 if child == 0:
     os._exit(0)
@@ -417,7 +405,7 @@ for _ in range(40):
     child = os.fork()
     if child == 0:
         ledger.lm_call_ended(LMRecord(model="child"))
-        os._exit(0 if ledger.flush(5) else 3)
+        os._exit(0 if ledger.flush(30) else 3)
     failed += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0
 stop.set()
 for thread in threads:
@@ -467,7 +455,7 @@ def test_a_full_disk_is_named_and_nothing_is_lost_when_there_is_room_again(
     until(lambda: "full" in caplog.text)
     assert not ledger.flush(0.01)
     backend._connection.execute("PRAGMA max_page_count = 100000")
-    assert ledger.flush(10)
+    assert ledger.flush(BOUND)
     assert len(ledger.runs()) == 50
     assert "0 rows are lost" in caplog.text
     ledger.close()
@@ -486,7 +474,7 @@ def test_a_long_question_does_not_hold_up_the_writer(tmp_path: Path) -> None:
     asking.start()
     try:
         a_run(ledger)
-        assert ledger.flush(5.0)
+        assert ledger.flush(BOUND)
     finally:
         while asking.is_alive():
             backend._reader.interrupt()

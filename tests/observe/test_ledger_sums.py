@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -210,12 +211,14 @@ class Starting:
 
 
 def test_a_database_that_is_starting_up_is_waited_for_a_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres, "STARTING", 0.2)
-    monkeypatch.setattr(postgres, "_AGAIN", 0.01)
+    slept: list[float] = []
+    monkeypatch.setattr(postgres, "time", SimpleNamespace(monotonic=lambda: sum(slept), sleep=slept.append))
+    monkeypatch.setattr(postgres, "STARTING", 1.0)
     server = Starting()
     with server.listener, pytest.raises(ConfigurationError, match="the database system is starting up"):
         open_ledger(f"postgresql://me@127.0.0.1:{server.listener.getsockname()[1]}/x?gssencmode=disable")
-    assert server.refused > 1
+    assert slept == [0.25] * 5
+    assert server.refused == 6
 
 
 def test_a_database_that_has_started_up_meanwhile_is_opened(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

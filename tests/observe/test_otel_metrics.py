@@ -13,6 +13,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from tests.observe.collectors import collector
 from tests.observe.test_tool_spans import lm_that_calls
 from tests.programs.conftest import Sim, sim
+from tests.support.until import BOUND
 
 from dspy_live import Runtime, asyncify, streamify
 from dspy_live.core.call import Call
@@ -237,7 +238,9 @@ def test_it_is_off_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch, varia
             setup_otel_metrics(account=Account())
 
 
-def test_a_real_collector_gets_the_metrics() -> None:
+def test_a_real_collector_gets_the_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("REQUEST_SECONDS", "CLOSE_SECONDS"):
+        monkeypatch.setattr(f"dspy_live.observe.collector.{name}", BOUND)
     from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
     with collector() as (url, received):

@@ -11,6 +11,7 @@ from dspy.utils.exceptions import LMServerError
 from tests.observe.spans import CHAT, Asks, Traced, attributes, is_client, outcome, traced
 from tests.programs.conftest import Sim, sim
 from tests.programs.programs import Rag
+from tests.support.leap import leap
 from tests.support.until import async_until
 
 from dspy_live import LM, Runtime, asyncify, streamify
@@ -76,9 +77,14 @@ async def test_a_reader_that_leaves_a_stream_cancels_it(traced: Traced) -> None:
 
 async def test_a_run_whose_time_is_up_has_failed_and_its_lm_call_was_cancelled(traced: Traced) -> None:
     traced.start()
-    with dspy.context(lm=LM("openai/gpt-4o-mini", endpoint=Stalls(), cache=False)):
+    endpoint = Stalls()
+    with dspy.context(lm=LM("openai/gpt-4o-mini", endpoint=endpoint, cache=False)):
+        ask = asyncify(dspy.Predict("question -> answer"), timeout=3600, runtime=traced.runtime)
+        asked = asyncio.ensure_future(ask(question="Why?"))
+        await async_until(lambda: endpoint.asked)
+        leap(3600)
         with pytest.raises(DeadlineExceeded):
-            await asyncify(dspy.Predict("question -> answer"), timeout=0.5, runtime=traced.runtime)(question="Why?")
+            await asked
     await async_until(lambda: traced.named("invoke_workflow Predict"))
     assert outcome(traced.one("invoke_workflow Predict")) == ("error", "DeadlineExceeded", True)
     assert outcome(traced.one(CHAT)) == ("cancelled", None, False)

@@ -9,15 +9,16 @@ import dspy
 import httpx
 import pytest
 from tests.observe.spans import CHAT, AsksInThreads, AsksNatively, Traced, attributes, outcome, traced
-from tests.programs.conftest import Sim, paced, sim
+from tests.programs.conftest import Sim, sim
 from tests.server.support import serving
 from tests.support.until import until
 
 from dspy_live import create_app
 from dspy_live.observe.metrics import Metrics
 from dspy_live.runtime.books.account import process_account
+from dspy_live.simulator import Simulator
 
-__all__ = ["paced", "sim", "traced"]  # fixtures
+__all__ = ["sim", "traced"]  # fixtures
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
@@ -52,10 +53,18 @@ def test_all_of_a_request_is_in_the_callers_trace(process_traced: Traced, sim: S
     assert set(streamed) == ({True} if path.endswith("stream") else {None})
 
 
-def test_a_client_that_leaves_cancels_and_fails_nothing(process_traced: Traced, paced: Sim) -> None:
+@pytest.fixture
+def endless() -> Iterator[Sim]:
+    """A simulated LM whose replies do not end within a test."""
+    server = Simulator(seed=1, ttft=0.02, tokens_per_second=20, length=20_000)
+    with server.running() as url:
+        yield Sim(url if url.endswith("/v1") else f"{url}/v1", server)
+
+
+def test_a_client_that_leaves_cancels_and_fails_nothing(process_traced: Traced, endless: Sim) -> None:
     metrics = Metrics()
     program = dspy.Predict("question -> answer")
-    program.set_lm(paced.lm())
+    program.set_lm(endless.lm())
     try:
         with serving(create_app(program)) as live:
             with httpx.stream("POST", live.url + "/predict/stream", json={"question": "Why?"}, timeout=30) as reply:

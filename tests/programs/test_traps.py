@@ -25,7 +25,8 @@ from dspy.clients import base_lm, model_metadata
 from dspy.streaming import StatusMessage, StreamResponse
 from tests.programs.conftest import MODEL, Sim
 from tests.programs.programs import InParallel, Returns
-from tests.support.until import async_until
+from tests.support.held_simulator import HeldSimulator
+from tests.support.until import async_until, until
 
 import dspy_live
 from dspy_live import LM, Parallel, Runtime, StatusMessageProvider, StreamListener, Tool, asyncify, streamify
@@ -48,7 +49,7 @@ def theirs(program: Any, **options: Any) -> Any:
     return dspy.streamify(program, **options)
 
 
-async def read(stream: Any, seconds: float = 10.0) -> list[Any]:
+async def read(stream: Any, seconds: float = 30.0) -> list[Any]:
     items = []
     async with asyncio.timeout(seconds):
         async for item in stream:
@@ -66,14 +67,6 @@ def words(items: list[Any], field: str = "answer") -> str:
             call = getattr(item, "lm_call", 0)
             text[call] = text.get(call, "") + item.chunk
     return "".join(text.values())
-
-
-async def until(condition: Any, seconds: float = 3.0) -> None:
-    for _ in range(int(seconds / 0.01)):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it did not come to pass")
 
 
 # Listeners
@@ -104,7 +97,10 @@ async def test_concurrent_calls_mix(sim: Sim) -> None:
         return await asyncio.gather(*(right(stream, i) for i in range(5)))
 
     with dspy.context(lm=sim.plain()):
-        assert not all(await all_of(theirs(dspy.Predict(QA), stream_listeners=[listen(allow_reuse=True)])))
+        stream = theirs(dspy.Predict(QA), stream_listeners=[listen(allow_reuse=True)])
+        # Calls that a machine has let come one after the other do not mix.
+        tries = [all(await all_of(stream)) for _ in range(3)]
+        assert not all(tries)
     with dspy.context(lm=sim.lm()):
         assert all(await all_of(streamify(dspy.Predict(QA), stream_listeners=[StreamListener("answer")])))
 
@@ -226,28 +222,27 @@ async def test_leaving_the_for(sim: Sim) -> None:
     """#9010, #10380: leaving the ``async for`` early cancels the caller's own task a moment later, and a cancel
     scope is left in another task than it was entered in."""
     # Long, for the collector below stops the simulated LM too, which then says at once what was due meanwhile.
-    sim.server.set_options(tps=100, length=2000)
+    sim.server.set_options(tps=100, length=20_000)
     complaints: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(str(context)))
 
-    async def use(stream: Any) -> str:
+    async def use(stream: Any, seconds: float) -> str:
         async for _ in stream(question="?"):
             break
         gc.collect()
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(seconds)
         return "untouched"
 
     with dspy.context(lm=sim.plain()):
-        task = asyncio.create_task(use(theirs(dspy.Predict(QA))))
+        task = asyncio.create_task(use(theirs(dspy.Predict(QA)), 60))
+        await async_until(lambda: task.cancelled() or "different task" in "".join(complaints))
+        task.cancel()
         await asyncio.wait([task])
     gc.collect()
-    await asyncio.sleep(0)
-    assert task.cancelled() or "different task" in "".join(complaints)
-    await async_until(lambda: sim.server.stats.active == 0)
+    await async_until(lambda: sim.server.stats.disconnects == 1)
     complaints.clear()
-    assert sim.server.stats.disconnects == 1
     with dspy.context(lm=sim.lm()):
-        task = asyncio.create_task(use(streamify(dspy.Predict(QA))))
+        task = asyncio.create_task(use(streamify(dspy.Predict(QA)), 0.3))
         assert await task == "untouched"
     assert task.cancelling() == 0
     assert complaints == []
@@ -258,20 +253,20 @@ async def test_leaving_the_for(sim: Sim) -> None:
 @THEIRS
 def test_leaving_a_synchronous_stream(sim: Sim) -> None:
     """#10406: a synchronous stream that is abandoned runs on, and the tokens are paid for."""
-    sim.server.set_options(tps=60, length=300)
+    sim.server.set_options(tps=60, length=20_000)
 
     def leave(stream: Any) -> None:
-        # No collector here: it stops every thread, and the simulated LM then says at once what was due meanwhile.
         for _ in stream(question="?"):
             break
-        time.sleep(0.3)
 
     with dspy.context(lm=sim.plain()):
         leave(theirs(dspy.Predict(QA), is_async_program=False, async_streaming=False))
+    time.sleep(0.3)
     assert (sim.server.stats.active, sim.server.stats.disconnects) == (1, 0)
     with dspy.context(lm=sim.lm()):
         leave(streamify(dspy.Predict(QA), async_streaming=False))
-    assert sim.server.stats.disconnects == 1
+    until(lambda: sim.server.stats.disconnects == 1)
+    assert (sim.server.stats.requests, sim.server.stats.active) == (2, 1)
 
 
 # Status
@@ -366,76 +361,76 @@ async def test_status_and_tokens_in_parallel(sim: Sim) -> None:
 async def test_asyncifys_limit() -> None:
     """A cancelled call's thread is abandoned and its slot given back at once: with a limit of 2, six run at once."""
     lock = threading.Lock()
-    running = most = 0
+    running = 0
 
-    def blocks(question: str) -> str:
-        nonlocal running, most
-        with lock:
-            running += 1
-            most = max(most, running)
-        time.sleep(0.3)
-        with lock:
-            running -= 1
-        return question
+    async def six(call_of: Any, expected: int) -> None:
+        release = threading.Event()
 
-    async def six(call: Any) -> None:
+        def blocks(question: str) -> str:
+            nonlocal running
+            with lock:
+                running += 1
+            release.wait(60)
+            with lock:
+                running -= 1
+            return question
+
+        call = call_of(blocks)
         for i in range(6):
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(call(question=str(i)), 0.02)
+            task = asyncio.create_task(call(question=str(i)))
+            if i < expected:
+                await async_until(lambda begun=i + 1: running == begun)
+            else:
+                await asyncio.sleep(0.02)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert running == expected
+        release.set()
+        await async_until(lambda: running == 0)
 
     with dspy.context(async_max_workers=2):
-        await six(dspy.asyncify(blocks))
-    assert most == 6
-    await until(lambda: running == 0)
-    most = 0
-    await six(asyncify(blocks, runtime=Runtime(max_threads=2)))
-    assert most == 2
-    await until(lambda: running == 0)
+        await six(dspy.asyncify, 6)
+    await six(lambda blocks: asyncify(blocks, runtime=Runtime(max_threads=2)), 2)
 
 
 async def test_a_synchronous_tool(sim: Sim) -> None:
     """#10335: a synchronous tool inside an async program blocks the loop, and with it every other request."""
 
-    def blocks(n: int) -> int:
-        time.sleep(0.15)
-        return n
+    async def gets_a_turn(tool_of: Any, seconds: float) -> bool:
+        """True when the loop gets a turn within so many seconds while the tool blocks."""
+        turn = threading.Event()
 
-    async def gap(tool: Any) -> float:
-        longest, last, over = 0.0, time.monotonic(), False
+        def blocks(n: int) -> bool:
+            return turn.wait(seconds)
 
-        async def watch() -> None:
-            nonlocal longest, last
-            while not over:
-                await asyncio.sleep(0.005)
-                longest, last = max(longest, time.monotonic() - last), time.monotonic()
+        asyncio.get_running_loop().call_later(0.02, turn.set)
+        return bool(await tool_of(blocks).acall(n=1))
 
-        watching = asyncio.create_task(watch())
-        await asyncio.sleep(0.02)
-        await tool.acall(n=1)
-        over = True
-        await watching
-        return longest
-
-    assert await gap(dspy.Tool(blocks)) > 0.14
-    assert await gap(Tool(blocks)) < 0.14
+    assert not await gets_a_turn(dspy.Tool, 0.15)
+    assert await gets_a_turn(Tool, 30)
 
 
 def test_a_straggler_is_asked_twice() -> None:
     """#9574: ``dspy.Parallel`` asks again what is slow (up to four times with nested calls), and pays for both."""
+    asked: list[int] = []
     calls: list[int] = []
+    options: dict[str, Any] = {"num_threads": 4, "timeout": 1, "disable_progress_bar": True}
+
+    def until_asked_again(n: int) -> int:
+        asked.append(n)
+        until(lambda: len(asked) > 2)
+        return n
 
     def slow(n: int) -> int:
         calls.append(n)
         time.sleep(1.3)
         return n
 
-    pairs = [(slow, {"n": 1}), (slow, {"n": 2})]
-    options: dict[str, Any] = {"num_threads": 4, "timeout": 1, "disable_progress_bar": True}
-    dspy.Parallel(**options)(pairs)
-    assert len(calls) == 4
-    calls.clear()
-    Parallel(**options)(pairs)
-    assert len(calls) == 2
+    dspy.Parallel(**options)([(until_asked_again, {"n": n}) for n in (1, 2)])
+    assert len(asked) > 2
+    Parallel(**options)([(slow, {"n": n}) for n in (1, 2)])
+    assert sorted(calls) == [1, 2]
 
 
 # Usage and history
@@ -583,19 +578,22 @@ def test_retries_multiply(sim: Sim) -> None:
 
 
 @THEIRS
-async def test_a_hundred_connections(sim: Sim) -> None:
+async def test_a_hundred_connections() -> None:
     """The default engine has at most 100 connections to an LM; the 101st call waits for another to end."""
-    sim.server.set_options(ttft=0.5, length=3)
 
-    async def peak(lm: Any) -> int:
-        sim.server.reset()
-        call = dspy.Predict(QA).acall
-        with dspy.context(lm=lm):
-            await asyncio.gather(*(call(question=str(i)) for i in range(130)))
-        return sim.server.stats.peak_active
+    async def wait_at_once(lm_class: Any, expected: int) -> None:
+        server = HeldSimulator(seed=1, length=3)
+        with server.running() as url, dspy.context(lm=lm_class(MODEL, api_base=url, api_key="x", cache=False)):
+            call = dspy.Predict(QA).acall
+            calls = asyncio.gather(*(call(question=str(i)) for i in range(130)))
+            await async_until(lambda: len(server.held) == expected)
+            await asyncio.sleep(0.1)
+            assert len(server.held) == expected
+            server.release()
+            assert len(await calls) == 130
 
-    assert await peak(sim.plain()) == 100
-    assert await peak(sim.lm()) == 130
+    await wait_at_once(dspy.LM, 100)
+    await wait_at_once(LM, 130)
 
 
 @THEIRS
@@ -655,8 +653,8 @@ async def test_a_transport_in_memory_hides_disconnects(sim: Sim) -> None:
 
     await leave(httpx.AsyncClient(transport=httpx.ASGITransport(app=app)), "http://127.0.0.1")
     assert (sim.server.stats.finished, sim.server.stats.disconnects) == (1, 0)
-    sim.server.set_options(tps=200, length=4000)  # so long that a busy machine sees the client leave before its end
+    sim.server.set_options(tps=200, length=20_000)  # so long that a busy machine sees the client leave before its end
     with serving(create_app(program)) as live:
-        await leave(httpx.AsyncClient(), live.url)
-        await until(lambda: sim.server.stats.disconnects == 1, 20.0)
+        await leave(httpx.AsyncClient(timeout=30), live.url)
+        await async_until(lambda: sim.server.stats.disconnects == 1)
     assert sim.server.stats.finished == 1

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 import redis
-from tests.support.databases import Server, free_port
+from tests.support.databases import Server
+from tests.support.ports import refusing_port
+from tests.support.until import BOUND
 
 from dspy_live.core.errors import ConfigurationError
 from dspy_live.runtime.stores import redis as redis_store
@@ -24,8 +26,13 @@ def raw(redis_url: str) -> Any:
         yield client
 
 
+def store_at(url: str, **options: Any) -> RedisStore:
+    """A store that waits for its server while the machine stands still."""
+    return RedisStore(url, **{"timeout": BOUND, **options})
+
+
 async def test_an_entry_of_one_process_is_found_by_another(redis_url: str) -> None:
-    one, other, apart = RedisStore(redis_url), RedisStore(redis_url), RedisStore(redis_url, prefix="apart:")
+    one, other, apart = store_at(redis_url), store_at(redis_url), store_at(redis_url, prefix="apart:")
     value = {"text": "Grüße 🎉", "n": [1, 2.5, None, True], "nested": {"a": []}}
     await one.put("k", value)
     assert await other.get("k") == value
@@ -36,7 +43,7 @@ async def test_an_entry_of_one_process_is_found_by_another(redis_url: str) -> No
 
 
 async def test_one_store_serves_several_loops(redis_url: str) -> None:
-    store = RedisStore(redis_url)
+    store = store_at(redis_url)
     await store.put("k", 1)
 
     async def elsewhere() -> Any:
@@ -51,7 +58,7 @@ async def test_one_store_serves_several_loops(redis_url: str) -> None:
 
 
 async def test_no_pickle_goes_in_or_comes_out(redis_url: str, raw: Any) -> None:
-    store = RedisStore(redis_url, prefix="p:")
+    store = store_at(redis_url, prefix="p:")
     await store.put("ours", {"a": 1})
     assert raw.get("p:ours") == b'{"a":1}'
     raw.set("p:evil", pickle.dumps(ValueError("x")))
@@ -65,7 +72,7 @@ async def test_no_pickle_goes_in_or_comes_out(redis_url: str, raw: Any) -> None:
 
 async def test_a_value_that_is_too_large_is_not_kept(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redis_store, "MAX_VALUE_BYTES", 10)
-    store = RedisStore(redis_url)
+    store = store_at(redis_url)
     await store.put("big", "x" * 9)
     await store.put("small", "x" * 8)
     assert (await store.get("big"), await store.get("small")) == (None, "xxxxxxxx")
@@ -73,7 +80,7 @@ async def test_a_value_that_is_too_large_is_not_kept(redis_url: str, monkeypatch
 
 
 async def test_entries_are_counted_pruned_by_age_and_size_and_cleared(redis_url: str, raw: Any) -> None:
-    store = RedisStore(redis_url, prefix="a*[b]:")
+    store = store_at(redis_url, prefix="a*[b]:")
     raw.set("a*[b]:foreign", "x" * 100)
     raw.set("aXb:", "not ours")
     for n in range(10):
@@ -89,9 +96,9 @@ async def test_entries_are_counted_pruned_by_age_and_size_and_cleared(redis_url:
 
 
 async def test_an_entry_ends_after_its_time(redis_url: str, raw: Any) -> None:
-    store = RedisStore(redis_url, prefix="p:", ttl=100)
+    store = store_at(redis_url, prefix="p:", ttl=1000)
     await store.put("k", 1)
-    assert 99_000 < raw.pttl("p:k") <= 100_000
+    assert 900_000 < raw.pttl("p:k") <= 1_000_000
     raw.delete("p:k")
     assert store.stats().entries == 0
     assert store.prune(max_bytes=0) == 0
@@ -103,7 +110,7 @@ async def test_a_store_that_is_down_is_a_miss_with_one_warning_and_comes_back(
     redis_server: Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(redis_store, "REST", 0.0)
-    store = RedisStore(f"redis://127.0.0.1:{redis_server.port}")
+    store = store_at(f"redis://127.0.0.1:{redis_server.port}")
     await store.put("k", 1)
     assert await store.get("k") == 1
     redis_server.stop()
@@ -125,15 +132,17 @@ async def test_a_store_that_is_down_is_a_miss_with_one_warning_and_comes_back(
 
 async def test_a_store_that_is_down_is_left_alone_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise each call would wait for a server that is not there."""
-    store = RedisStore(f"redis://127.0.0.1:{free_port()}")
-    asked: list[int] = []
-    client = store._client
-    monkeypatch.setattr(store, "_client", lambda: asked.append(1) or client())
-    for _ in range(10):
-        assert await store.get("k") is None
-        await store.put("k", 1)
-    assert asked == [1]
-    await store.aclose()
+    with refusing_port() as port:
+        store = RedisStore(f"redis://127.0.0.1:{port}")
+        asked: list[int] = []
+        client = store._client
+        monkeypatch.setattr(store, "_client", lambda: asked.append(1) or client())
+        monkeypatch.setattr(redis_store, "REST", 1000.0)
+        for _ in range(10):
+            assert await store.get("k") is None
+            await store.put("k", 1)
+        assert asked == [1]
+        await store.aclose()
 
 
 async def test_a_server_that_never_answers_costs_no_more_than_the_timeout() -> None:
@@ -144,7 +153,7 @@ async def test_a_server_that_never_answers_costs_no_more_than_the_timeout() -> N
     server = await asyncio.start_server(silent, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     store = RedisStore(f"redis://127.0.0.1:{port}", timeout=0.05)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(BOUND):
         assert await store.get("k") is None
     await store.aclose()
     server.close()
@@ -164,7 +173,7 @@ class TestConformance(StoreConformance):
         self.url = redis_url
 
     def make_store(self) -> RedisStore:
-        return RedisStore(self.url)
+        return store_at(self.url)
 
     async def close_store(self, store: Any) -> None:
         await store.aclose()

@@ -31,7 +31,7 @@ def soon(callback: Callable[..., object], *args: Any) -> None:
 async def test_the_given_error_is_raised_and_the_task_is_intact() -> None:
     error = BudgetExceeded("spent")
     with pytest.raises(BudgetExceeded) as info:
-        async with Scope() as scope:
+        with Scope() as scope:
             soon(scope.fail, error)
             await forever()
     assert info.value is error
@@ -44,7 +44,7 @@ async def test_an_errors_own_cause_is_kept() -> None:
     error = ProgramFailed("the program")
     error.__cause__ = KeyError("bug")
     with pytest.raises(ProgramFailed) as info:
-        async with Scope() as scope:
+        with Scope() as scope:
             soon(scope.fail, error)
             await forever()
     assert isinstance(info.value.__cause__, KeyError)
@@ -53,7 +53,7 @@ async def test_an_errors_own_cause_is_kept() -> None:
 async def test_the_first_reason_wins() -> None:
     first = Cancelled("by its caller")
     with pytest.raises(Cancelled) as info:
-        async with Scope() as scope:
+        with Scope() as scope:
             assert scope.fail(first)
             assert not scope.fail(DeadlineExceeded("later"))
             await forever()
@@ -62,7 +62,7 @@ async def test_the_first_reason_wins() -> None:
 
 async def test_our_cancel_is_swallowed_and_theirs_is_not() -> None:
     async def work() -> None:
-        async with Scope():
+        with Scope():
             await forever()
 
     task = asyncio.create_task(work())
@@ -78,7 +78,7 @@ async def test_both_at_once_are_theirs(ours_first: bool) -> None:
     scopes: list[Scope] = []
 
     async def work() -> None:
-        async with Scope() as scope:
+        with Scope() as scope:
             scopes.append(scope)
             await forever()
 
@@ -96,7 +96,7 @@ async def test_both_at_once_are_theirs(ours_first: bool) -> None:
 
 async def test_of_two_nested_scopes_the_outer_one_wins() -> None:
     with pytest.raises(Cancelled, match="outer"):
-        async with Scope() as outer, Scope() as inner:
+        with Scope() as outer, Scope() as inner:
             inner.fail(DeadlineExceeded("inner"))
             outer.fail(Cancelled("outer"))
             await forever()
@@ -106,7 +106,7 @@ async def test_of_two_nested_scopes_the_outer_one_wins() -> None:
 async def test_a_failure_from_inside_does_not_leak_out() -> None:
     """``current_task().cancel()`` in a step that does not wait any more would come out past the scope."""
     with pytest.raises(Cancelled):
-        async with Scope() as scope:
+        with Scope() as scope:
             scope.fail(Cancelled("x"))
     await asyncio.sleep(0)  # where it would come
     assert me().cancelling() == 0
@@ -114,7 +114,7 @@ async def test_a_failure_from_inside_does_not_leak_out() -> None:
 
 async def test_theirs_that_is_pending_beside_ours_gets_through() -> None:
     async def work() -> None:
-        async with Scope() as scope:
+        with Scope() as scope:
             scope.fail(Cancelled("ours"))
             me().cancel("theirs")
             await asyncio.sleep(0)
@@ -127,7 +127,7 @@ async def test_theirs_that_is_pending_beside_ours_gets_through() -> None:
 
 async def test_swallowing_the_cancellation_does_not_make_it_good() -> None:
     with pytest.raises(Cancelled):
-        async with Scope() as scope:
+        with Scope() as scope:
             soon(scope.fail, Cancelled("x"))
             try:
                 await forever()
@@ -140,7 +140,7 @@ async def test_swallowing_the_cancellation_does_not_make_it_good() -> None:
 async def test_an_error_of_the_code_inside_goes_through(error: BaseException) -> None:
     for wait in (False, True):
         with pytest.raises(type(error)) as info:
-            async with Scope() as scope:
+            with Scope() as scope:
                 scope.fail(Cancelled("x"))
                 try:
                     if wait:
@@ -153,7 +153,7 @@ async def test_an_error_of_the_code_inside_goes_through(error: BaseException) ->
 
 
 async def test_a_straggler_that_fails_a_scope_that_was_left_harms_nobody() -> None:
-    async with Scope() as scope:
+    with Scope() as scope:
         pass
     assert not scope.fail(Cancelled("late"))
     await asyncio.sleep(0)
@@ -166,7 +166,7 @@ async def test_inside_a_task_that_was_cancelled_before_it_is_the_same() -> None:
         with pytest.raises(asyncio.CancelledError):
             await asyncio.sleep(0)
         with pytest.raises(Cancelled):
-            async with Scope() as scope:
+            with Scope() as scope:
                 soon(scope.fail, Cancelled("x"))
                 await forever()
         return me().cancelling()
@@ -180,9 +180,9 @@ def test_failures_and_cancellations_in_any_order() -> None:
         scopes: list[Scope] = []
 
         async def work() -> None:
-            async with Scope() as outer:
+            with Scope() as outer:
                 scopes.append(outer)
-                async with Scope() as inner:
+                with Scope() as inner:
                     scopes.append(inner)
                     await asyncio.sleep(0)
                     await asyncio.sleep(0)

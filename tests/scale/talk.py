@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 from tests.scale.cluster import PATIENCE, Serving
+
+from dspy_live.server.workers.siblings import ANSWER_SECONDS
 
 ENDLESS = "[sim tps=20 length=20000]"
 SLOW = "[sim tps=20 length=60]"
@@ -22,6 +25,16 @@ def pids(server: Serving) -> set[str]:
     """Return the replicas' processes, as far as sixteen questions find them."""
     with ThreadPoolExecutor(16) as pool:
         return {reply.json()["answer"] for reply in pool.map(lambda _: ask(server, "pid"), range(16))}
+
+
+def stats(server: Serving) -> dict[str, Any]:
+    """Return the statistics of all replicas: looked at again where one of them may have been given up."""
+    while True:
+        began = time.monotonic()
+        reply = httpx.get(f"{server.url}/stats", timeout=PATIENCE)
+        if time.monotonic() - began < ANSWER_SECONDS:
+            found: dict[str, Any] = reply.json()
+            return found
 
 
 def events(reply: httpx.Response) -> Iterator[str]:

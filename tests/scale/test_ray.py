@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.scale.cluster import PATIENCE, Serving, batch, json_lines
-from tests.scale.talk import ENDLESS, SLOW, ask, events, pids, read, stream
+from tests.scale.talk import ENDLESS, SLOW, ask, events, pids, read, stats, stream
 from tests.support.until import until
 from websockets.sync.client import connect
 
@@ -64,10 +64,11 @@ def test_the_routes_are_those_of_one_process(server: Serving) -> None:
 
 def test_statistics_are_those_of_all_replicas(server: Serving) -> None:
     """Each replica counts for itself; whichever one the proxy asks tells the sum."""
-    before = httpx.get(f"{server.url}/stats", timeout=PATIENCE).json()["succeeded"]
-    assert len(pids(server)) > 1
+    before, looks = stats(server)["succeeded"], [pids(server)]
+    # While a replica stands still, Ray asks the others.
+    until(lambda: len(looks[-1]) > 1 or looks.append(pids(server)), PATIENCE)
     for _ in range(6):
-        assert httpx.get(f"{server.url}/stats", timeout=PATIENCE).json()["succeeded"] == before + 16
+        assert stats(server)["succeeded"] == before + 16 * len(looks)
 
 
 def test_tokens_arrive_one_by_one_and_a_leaving_client_ends_the_lm_call(server: Serving, lm: Simulator) -> None:
@@ -115,6 +116,16 @@ def test_a_run_of_one_replica_is_found_through_the_others(server: Serving, lm: S
 
 def test_a_killed_replica_takes_only_its_own_runs_with_it(server: Serving, lm: Simulator) -> None:
     """Nothing is lost that had not begun; what had begun ends with an error, and with none of its own wire."""
+    for _ in range(5):  # Ray may have given all runs to one replica, while the other one stood still
+        ends = ends_beside_a_killed_replica(server, lm)
+        assert ends <= {"goes on", "error"}
+        if len(ends) == 2:
+            return
+    pytest.fail("a killed replica takes all runs with it, or none")
+
+
+def ends_beside_a_killed_replica(server: Serving, lm: Simulator) -> set[str]:
+    """Kill a replica while eight runs are under way and twelve come; return how the eight have ended."""
     enough = threading.Event()
     with ThreadPoolExecutor(24) as pool:
         running = [pool.submit(read, server, ENDLESS, enough) for _ in range(8)]
@@ -124,9 +135,10 @@ def test_a_killed_replica_takes_only_its_own_runs_with_it(server: Serving, lm: S
         after = [pool.submit(ask, server, "Why?") for _ in range(12)]
         assert [one.result(PATIENCE).status_code for one in after] == [200] * 12
         enough.set()
-        ends = [one.result(PATIENCE) for one in running]
-        assert set(ends) == {"goes on", "error"}, ends
+        ends = {one.result(PATIENCE) for one in running}
     until(lambda: len(pids(server)) == 2, PATIENCE)
+    until(lambda: lm.stats.active == 0, PATIENCE)
+    return ends
 
 
 def test_a_batch_is_that_of_one_machine_although_a_worker_dies(

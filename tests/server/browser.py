@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from tests.support.until import BOUND
 from websockets.sync.client import ClientConnection, connect
 
 ARGUMENTS = [
@@ -39,6 +40,7 @@ class Page:
         self._socket = socket
         self._ids = itertools.count(1)
         self.errors: list[str] = []
+        self._loads = 0
         for domain in ("Page", "Runtime", "Log"):
             self.call(f"{domain}.enable")
 
@@ -47,7 +49,7 @@ class Page:
         number = next(self._ids)
         self._socket.send(json.dumps({"id": number, "method": method, "params": params}))
         while True:
-            message = json.loads(self._socket.recv(20))
+            message = json.loads(self._socket.recv(BOUND))
             if message.get("id") == number:
                 assert "error" not in message, message
                 return message["result"]
@@ -60,10 +62,19 @@ class Page:
             self.errors.append(details.get("exception", {}).get("description") or details["text"])
         elif message["method"] == "Log.entryAdded" and params["entry"]["level"] == "error":
             self.errors.append(params["entry"]["text"])
+        elif message["method"] == "Page.loadEventFired":
+            self._loads += 1
 
     def goto(self, url: str) -> None:
         self.call("Page.navigate", url=url)
         self.wait("document.readyState === 'complete'")
+
+    def reload(self) -> None:
+        """Load the page again; until that is done, expressions are evaluated in the old one."""
+        before = self._loads
+        self.call("Page.reload")
+        while self._loads == before:
+            self._note(json.loads(self._socket.recv(BOUND)))
 
     def evaluate(self, expression: str) -> Any:
         """Return the value of a JavaScript expression; promises are awaited."""
@@ -71,7 +82,7 @@ class Page:
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
 
-    def wait(self, expression: str, seconds: float = 10.0) -> None:
+    def wait(self, expression: str, seconds: float = BOUND) -> None:
         """Wait until an expression is true."""
         end = time.monotonic() + seconds
         while not self.evaluate(f"Boolean({expression})"):

@@ -13,6 +13,7 @@ from dspy_live.core.errors import LiveError
 from dspy_live.core.events import Event, Started, TextDelta
 from dspy_live.core.sink import Sink
 from dspy_live.programs.fields.field_stream import FieldStream
+from dspy_live.programs.fields.formats import reading_of
 from dspy_live.programs.run.run import Run
 from dspy_live.runtime.runtime import default_runtime
 from dspy_live.server.encoders.events import frames, sse
@@ -39,6 +40,9 @@ class Wire:
     def _further(self, frame: bytes) -> bool:
         self.frames.append(frame)
         return len(self.frames) not in self._full_at
+
+    def write_soon(self, frame: bytes) -> bool:
+        return self.write(frame)
 
     async def _room(self) -> None:
         return None
@@ -105,9 +109,9 @@ class Door:
         origin = Origin("run", "P", f"p%{number}", (), number)
         run: Any = WithoutPens(self.run)
         return (
-            FieldStream(self.run, origin, adapter, SIGNATURE)
+            FieldStream(self.run, origin, reading_of(adapter, SIGNATURE))
             if self._pens
-            else Pushing(run, origin, adapter, SIGNATURE)
+            else Pushing(run, origin, reading_of(adapter, SIGNATURE))
         )
 
     def do(self, step: Callable[..., object], *arguments: Any) -> None:

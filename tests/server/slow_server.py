@@ -1,4 +1,4 @@
-"""A server process for the tests of the shutdown: `python slow_server.py DRAIN [LAME_DUCK [PORT]]`.
+"""A server process for the tests of the shutdown: `python slow_server.py DRAIN [LAME_DUCK [PORT [HEAD_SECONDS]]]`.
 
 Its runs end at SIGUSR1; one that is asked "quick" ends at once, one that is asked "brief" after some tokens. Its
 proxies are on this machine.
@@ -15,6 +15,7 @@ from tests.server.support import Tape, qa
 from dspy_live.core.call import Call
 from dspy_live.core.events import Predicted, Started
 from dspy_live.server import create_app
+from dspy_live.server.transport import last_clients
 from dspy_live.server.transport.serve import serve
 
 
@@ -34,6 +35,8 @@ def main() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may have been started by nohup
     drain, lame_duck = float(sys.argv[1]), float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
     port = int(sys.argv[3]) if len(sys.argv) > 3 else 0
+    if len(sys.argv) > 4:
+        last_clients.HEAD_SECONDS = float(sys.argv[4])
     app = create_app(qa(script), forwarded_allow_ips=["127.0.0.1"])
     serve(app, port=port, drain=drain, lame_duck=lame_duck, on_ready=lambda url: print(url, flush=True))
 

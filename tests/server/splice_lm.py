@@ -6,13 +6,15 @@ import asyncio
 import contextlib
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import dspy
 import pytest
 from tests.runtime.http.peer import CHUNKED, END, Peer, chunk
 from tests.server.support import Live, serving
+from tests.support.until import BOUND
 
 import dspy_live
 from dspy_live.runtime.http.splice import LoopSplicer
@@ -48,18 +50,24 @@ def steps_of(texts: Sequence[str]) -> list[Step]:
     return [CHUNKED, *(chunk(event(text)) for text in texts), *map(chunk, FINISHED), END]
 
 
+async def a_moment() -> None:
+    await asyncio.sleep(0.001)
+
+
 class ScriptedLM:
     """Answers each request with its script; between two of the steps the loop of the server gets its turn.
 
     Attributes:
         script: what it answers with.
+        turn: waits until a server has read what was sent to it, however late that is; only for a moment by default.
         first: scripts of the first requests, each for one, in place of ``script``.
         steps: how many steps it has begun.
         left: how many of its connections the server has closed before the script's end.
     """
 
-    def __init__(self, script: Sequence[Step] = ()) -> None:
+    def __init__(self, script: Iterable[Step] = ()) -> None:
         self.script = script
+        self.turn: Callable[[], Awaitable[None]] = a_moment
         self.first: list[Sequence[Step]] = []
         self.left = self.steps = 0
         self._readers: list[asyncio.StreamReader] = []
@@ -94,7 +102,7 @@ class ScriptedLM:
         if isinstance(step, bytes):
             writer.write(step)
             await writer.drain()
-            await asyncio.sleep(0.001)
+            await self.turn()
         else:
             await asyncio.get_running_loop().run_in_executor(None, step)
 
@@ -110,12 +118,23 @@ class ScriptedLM:
     def __enter__(self) -> ScriptedLM:
         self._thread = threading.Thread(target=asyncio.run, args=(self._main(),), daemon=True)
         self._thread.start()
-        assert self._ready.wait(10)
+        assert self._ready.wait(BOUND)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._over.set)
-        self._thread.join(10)
+        self._thread.join(BOUND)
+
+    def paced_by(self, live: Live) -> None:
+        """Send the next words when a server's loop has looked for these: after two turns of it."""
+
+        async def turn() -> None:
+            for _ in range(2):
+                done: Future[None] = Future()
+                live.loop.call_soon_threadsafe(done.set_result, None)
+                await asyncio.wrap_future(done)
+
+        self.turn = turn
 
 
 @contextlib.contextmanager
@@ -130,6 +149,29 @@ def compiled(on: bool) -> Iterator[None]:
         finally:
             patch.undo()
             native.cache_clear()
+
+
+class PlainLoop(asyncio.SelectorEventLoop):
+    """asyncio's own loop, with a clock that a test may set ``ahead``, farther than a process ever stands still."""
+
+    ahead = 0.0
+
+    def time(self) -> float:
+        return super().time() + self.ahead
+
+
+@contextlib.contextmanager
+def plain_loops() -> Iterator[None]:
+    """Serve on loops of that kind."""
+    runner = asyncio.Runner
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asyncio, "Runner", lambda loop_factory: runner(loop_factory=PlainLoop))
+        yield
+
+
+def leap(live: Live, seconds: float) -> None:
+    """Set the clock of a server's loop ahead."""
+    live.loop.call_soon_threadsafe(setattr, live.loop, "ahead", seconds)
 
 
 class Answerer(dspy.Module):
@@ -158,7 +200,11 @@ def served_by(
     options = {"num_retries": 0, **options}
     program.set_lm(dspy_live.LM("openai/tiny", api_base=lm.url, api_key="x", cache=False, **options))
     with serving(dspy_live.create_app(program, **(of_app or {}))) as live:
-        yield live
+        lm.paced_by(live)
+        try:
+            yield live
+        finally:
+            lm.turn = a_moment
 
 
 def splicer(live: Live) -> LoopSplicer | None:
@@ -167,4 +213,4 @@ def splicer(live: Live) -> LoopSplicer | None:
     async def find() -> LoopSplicer | None:
         return pool_for_running_loop().splicer()
 
-    return asyncio.run_coroutine_threadsafe(find(), live.loop).result(10)
+    return asyncio.run_coroutine_threadsafe(find(), live.loop).result(BOUND)

@@ -14,6 +14,8 @@ from typing import Any
 
 import httpx
 from starlette.types import ASGIApp
+from tests.support.until import BOUND
+from tests.support.until import until as until
 
 from dspy_live.core.call import Call
 from dspy_live.core.events import Event, Predicted, Result, Started, Token, Usage
@@ -24,7 +26,7 @@ from dspy_live.server.sessions.sessions import InSession
 from dspy_live.server.transport.address import listen
 from dspy_live.server.transport.serve import LiveServer
 
-http = httpx.Client(verify=False, trust_env=False, timeout=10)
+http = httpx.Client(verify=False, trust_env=False, timeout=BOUND)
 """One client for all tests: each of its own would load certificates that nobody needs here."""
 
 atexit.register(http.close)
@@ -142,7 +144,7 @@ class Live:
         sock = socket.socket()
         if rcvbuf is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
-        sock.settimeout(5)
+        sock.settimeout(BOUND)
         sock.connect(("127.0.0.1", self.port))
         return sock
 
@@ -152,14 +154,18 @@ class Live:
         leave()
         until(lambda: bool(self.service.ended))
 
-    def settled(self, value: Callable[[], int]) -> None:
-        """Wait until a number has stopped moving."""
+    def settled(self, value: Callable[[], int], waits: Callable[[], bool] | None = None) -> None:
+        """Wait until a number has begun and stopped moving, and whatever moves it says that it waits."""
         last, since = value(), time.monotonic()
-        until(lambda: last > 0 or value() > 0)
-        while time.monotonic() - since < 0.25:
-            time.sleep(0.01)
-            if (now := value()) != last:
+
+        def stands_still() -> bool:
+            nonlocal last, since
+            now = value()
+            if now != last or not (value() > 0 if waits is None else waits()):
                 last, since = now, time.monotonic()
+            return time.monotonic() - since > 0.25
+
+        until(stands_still)
 
     def request(self, method: str, path: str, body: bytes = b"", **headers: str) -> bytes:
         """The bytes of a plain request, to be written to a socket."""
@@ -178,7 +184,7 @@ class QuickServer(LiveServer):
             listener.close()
         for connection in list(self.server_state.connections):
             connection.shutdown()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while self.server_state.tasks:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
         await self.lifespan.shutdown()
@@ -204,21 +210,18 @@ def serving(app: App | ServedProgram, *, wrap: ASGIApp | None = None, **kw: Any)
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    assert started.wait(10), "the server did not start"
+    assert started.wait(BOUND), "the server did not start"
     try:
         yield Live(app, sock.getsockname()[1], loops[0])
     finally:
         server.stop()
-        thread.join(10)
+        thread.join(BOUND)
         assert not thread.is_alive(), "the server did not stop"
 
 
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Wait for another thread to make something true."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.001)
+def in_process(app: App) -> httpx.AsyncClient:
+    """A client without a socket between, for virtual time; what it is given is whole when it comes."""
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1")
 
 
 def sse(text: str) -> list[tuple[str, str, Any]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from tests.server.support import Live, Tape, http, qa, serving, until
+from tests.support.until import BOUND
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
@@ -88,7 +89,7 @@ def test_requests_that_are_no_runs_have_a_line_and_probes_have_none(lines: Lines
 def test_a_websocket_has_a_line_when_it_is_closed(lines: Lines, live: Live) -> None:
     with connect(live.ws + "/ws", additional_headers=KEY) as socket:
         socket.send("why?")
-        while socket.recv(5) != "[DONE]":
+        while socket.recv(BOUND) != "[DONE]":
             pass
         assert lines.of("dspy_live.access") == []
     line = lines.one()

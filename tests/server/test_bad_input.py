@@ -16,6 +16,7 @@ from dspy_live.core.errors import BudgetExceeded, CircuitOpen, DeadlineExceeded,
 from dspy_live.core.events import Started
 from dspy_live.core.schema import Field, Schema
 from dspy_live.server.errors import redacted
+from dspy_live.server.transport import connection
 
 
 @pytest.fixture(scope="module")
@@ -99,12 +100,20 @@ def test_50_megabytes_are_refused_without_being_read(live: Live) -> None:
     sock.close()
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refused body may take long to come."""
+    monkeypatch.setattr(connection, "LINGER", 60.0)
+
+
+@pytest.mark.usefixtures("patient")
 def test_a_client_that_sends_it_all_the_same_sees_the_reply(live: Live) -> None:
-    reply = http.post(live.url + "/predict", content=b"x" * 50_000_000, timeout=20)
+    reply = http.post(live.url + "/predict", content=b"x" * 50_000_000)
     assert reply.status_code == 413
     assert error(reply)["type"] == "too_large"
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_client_that_reads_only_when_it_has_sent_all_sees_the_reply_too(live: Live) -> None:
     sock = live.connect()
     sock.sendall(live.request("POST", "/predict", b"x" * 20_000_000))
@@ -121,6 +130,7 @@ def test_a_body_that_does_not_come_is_not_waited_for_for_ever() -> None:
         sock.close()
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_chunked_body_is_refused_when_it_grows_too_large(live: Live) -> None:
     sent = 0
 
@@ -130,7 +140,7 @@ def test_a_chunked_body_is_refused_when_it_grows_too_large(live: Live) -> None:
             sent += 50_000
             yield b"x" * 50_000
 
-    reply = http.post(live.url + "/predict", content=chunks(), timeout=20)
+    reply = http.post(live.url + "/predict", content=chunks())
     assert reply.status_code == 413
 
 
@@ -225,7 +235,7 @@ def test_a_run_without_an_end_is_an_error() -> None:
 def test_overload_is_503_with_retry_after() -> None:
     async def slow(call: Call, tape: Tape) -> None:
         await tape.push(Started(call.id))
-        await asyncio.sleep(10)
+        await asyncio.Event().wait()
 
     with serving(qa(slow), max_active=1) as server:
         sock = server.connect()

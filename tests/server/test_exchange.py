@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
-from tests.server.support import until
+from tests.support.until import BOUND, until
 
 from dspy_live.server.transport.address import listen
-from dspy_live.server.transport.disconnect import cancel_on_disconnect
+from dspy_live.server.transport.disconnect import Watch
 from dspy_live.server.transport.exchange import exchange_of
 from dspy_live.server.transport.patience import Patience
 from dspy_live.server.transport.protocol import Protocol
@@ -38,7 +38,7 @@ def serving(app: App, **options: Any) -> Iterator[Callable[[], Any]]:
     opened = []
 
     def connect() -> socket.socket:
-        sock = socket.create_connection(listener.getsockname(), 10)
+        sock = socket.create_connection(listener.getsockname(), BOUND)
         opened.append(sock)
         return sock
 
@@ -48,7 +48,7 @@ def serving(app: App, **options: Any) -> Iterator[Callable[[], Any]]:
         for sock in opened:
             sock.close()
         server.should_exit = server.force_exit = True
-        thread.join(10)
+        thread.join(BOUND)
         assert not thread.is_alive()
 
 
@@ -173,14 +173,16 @@ def test_the_client_of_a_request_that_is_answered_while_others_wait_is_missed() 
             told.append(str(why))
             gone.set()
 
-        with cancel_on_disconnect(receive, leave):
+        exchange = exchange_of(receive, send)
+        assert exchange is not None
+        with Watch(exchange, leave):
             begun.set()
             await gone.wait()
 
     with serving(app) as connect:
         sock = connect()
         sock.sendall(request(b"/a") + request(b"/b") + request(b"/c"))
-        assert begun.wait(10)
+        assert begun.wait(BOUND)
         sock.close()
         until(lambda: bool(told))
     assert told[0] == "the client closed its connection"
@@ -244,3 +246,34 @@ async def test_all_who_wait_have_one_timer_and_each_its_own_end() -> None:
     patience.start("hurried", 1.0)
     await asyncio.sleep(2)
     assert [one for one, _ in over] == ["a", "c", "hurried"]
+
+
+def test_a_piece_that_may_wait_goes_out_with_the_next_one_or_at_the_turns_end() -> None:
+    written: list[bytes] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = exchange_of(receive, send)
+        assert exchange is not None
+        put = exchange._connection.write
+
+        def noted(data: bytes) -> None:
+            written.append(data)
+            put(data)
+
+        exchange._connection.write = exchange._put = noted
+        exchange.begin(200, [])
+        del written[:]
+        assert exchange.write_soon(b"a")
+        assert exchange.write_soon(b"b")
+        assert exchange.write_soon(b"c")
+        await asyncio.sleep(0)
+        exchange.write_soon(b"d")
+        exchange.end(b"e")
+        await asyncio.sleep(0)
+
+    with serving(app) as connect:
+        sock = connect()
+        sock.sendall(request(b"/", LAST))
+        whole = all_of(sock)
+    assert written == [b"1\r\na\r\n1\r\nb\r\n", b"1\r\nc\r\n", b"1\r\nd\r\n1\r\ne\r\n0\r\n\r\n"]
+    assert whole.endswith(b"".join(written))

@@ -114,8 +114,7 @@ def test_a_slow_reader_holds_up_its_own_run_and_loses_nothing(front: str) -> Non
             )
             until(lambda: bool(live.service.tapes))
             tape = live.service.tapes[0]
-            live.settled(lambda: tape.pushed)
-            assert tape.waits
+            live.settled(lambda: tape.pushed, lambda: tape.waits)
             assert tape.pushed < count, "the kernel's buffers took it all: the test shows nothing"
             sock.settimeout(60)
             received = bytearray()

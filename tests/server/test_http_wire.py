@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import threading
@@ -10,8 +11,8 @@ from typing import Any
 
 import pytest
 from starlette.types import Receive, Scope, Send
-from tests.server.support import until
 from tests.server.test_exchange import LAST, all_of, plain, request, serving
+from tests.support.until import BOUND, until
 
 from dspy_live.server.transport import connection as connection_module
 from dspy_live.server.transport import protocol as protocol_module
@@ -91,7 +92,7 @@ def test_what_is_no_request_is_refused_after_the_replies_to_those_before(bad: by
     with serving(app) as connect:
         sock = connect()
         sock.sendall(request(b"/held") + request(b"/second") + bad)
-        assert app.began.wait(10)
+        assert app.began.wait(BOUND)
         received = read_until(sock, b"begun\r\n")
         app.let()
         received += all_of(sock)
@@ -106,11 +107,11 @@ def test_the_client_that_leaves_after_bad_bytes_is_missed() -> None:
     with serving(app) as connect:
         sock = connect()
         sock.sendall(request(b"/held"))
-        assert app.began.wait(10)
+        assert app.began.wait(BOUND)
         sock.sendall(b"no request\r\n\r\n")
         sock.sendall(b"nor this")
         sock.close()
-        assert app.gone.wait(10)
+        assert app.gone.wait(BOUND)
 
 
 def test_a_body_that_breaks_off_into_no_chunk_ends_its_request_and_is_refused() -> None:
@@ -150,7 +151,7 @@ def test_the_bytes_before_a_head_do_not_count_as_the_heads(before: bytes) -> Non
         reader.start()
         sock.sendall(before + last[:10])
         sock.sendall(last[10:])
-        reader.join(10)
+        reader.join(BOUND)
     assert received[0].endswith(b"\r\n\r\n/end")
     assert b" 431 " not in received[0]
 
@@ -165,13 +166,13 @@ def test_an_unused_connection_is_closed_whatever_came_after_its_last_reply(betwe
         else:
             sock.sendall(request(b"/a", b"Content-Length: 1000\r\n", b"POST"))
         read_until(sock, b"\r\n\r\n/a")
-        sock.sendall(between or b"some")
-        assert all_of(sock) == b""  # within the socket's ten seconds
+        with contextlib.suppress(ConnectionError):  # a client that was late for its bytes is closed too
+            sock.sendall(between or b"some")
+            assert all_of(sock) == b""  # within the time of the socket
 
 
 def test_half_a_head_does_not_end_the_reply_to_the_request_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """A refusal for the time that the head took was written into a stream."""
-    monkeypatch.setattr(Protocol, "head_seconds", 0.05)
     turns: list[float] = []
     give_up = Protocol.give_up
 
@@ -183,8 +184,11 @@ def test_half_a_head_does_not_end_the_reply_to_the_request_before(monkeypatch: p
     app = Held()
     with serving(app) as connect:
         sock = connect()
+        sock.sendall(request(b"/first"))
+        read_until(sock, b"/first")
+        monkeypatch.setattr(Protocol, "head_seconds", 0.05)  # the first head of a connection may be late
         sock.sendall(request(b"/held") + b"GET /more HT")
-        assert app.began.wait(10)
+        assert app.began.wait(BOUND)
         until(lambda: len(turns) > 2)
         app.let()
         received = all_of(sock)
@@ -201,7 +205,7 @@ def test_many_wishes_for_another_protocol_are_all_passed_over() -> None:
         reader = threading.Thread(target=lambda: received.append(all_of(sock)))
         reader.start()
         sock.sendall(request(b"/a", wish) * 900 + request(b"/end", LAST))
-        reader.join(10)
+        reader.join(BOUND)
     assert received[0].count(b"HTTP/1.1 200 OK") == 901
     assert received[0].endswith(b"/end")
 
@@ -211,7 +215,7 @@ def test_a_websocket_that_is_asked_for_during_a_reply_does_not_break_into_it() -
     with serving(app) as connect:
         sock = connect()
         sock.sendall(request(b"/held") + request(b"/ws", WEBSOCKET) + request(b"/end", LAST))
-        assert app.began.wait(10)
+        assert app.began.wait(BOUND)
         app.let()
         received = all_of(sock)
     first, second, _ = received.split(b"HTTP/1.1 200 OK\r\n")[1:]
@@ -228,7 +232,6 @@ def test_trailers_without_an_end_are_refused() -> None:
         try:
             while sent < 100 * MOST_HEAD:
                 sent += sock.send(piece)
-            sock.settimeout(5)
             assert all_of(sock).startswith(b"HTTP/1.1 400 ")
         except ConnectionError:
             pass  # the server hung up while this client was sending
@@ -261,7 +264,7 @@ def test_a_client_of_http_1_0_is_not_told_to_continue() -> None:
     with serving(app) as connect:
         sock = connect()
         sock.sendall(b"POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
-        assert begun.wait(10)
+        assert begun.wait(BOUND)
         sock.sendall(b"abc")
         assert all_of(sock).startswith(b"HTTP/1.1 200 OK")
 
@@ -271,7 +274,7 @@ def test_an_address_that_is_none_leaves_the_replies_before_it() -> None:
     with serving(app) as connect:
         sock = connect()
         sock.sendall(request(b"/held") + request(b"http://"))
-        assert app.began.wait(10)
+        assert app.began.wait(BOUND)
         app.let()
         received = all_of(sock)
     assert received.count(STREAM) == 1
@@ -285,13 +288,13 @@ def test_more_requests_at_once_than_anybody_needs_are_not_kept(monkeypatch: pyte
     with serving(app) as connect:
         sock = connect()
         sock.sendall(request(b"/held"))
-        assert app.began.wait(10)
+        assert app.began.wait(BOUND)
         received: list[bytes] = []
         reader = threading.Thread(target=lambda: received.append(all_of(sock)))
         reader.start()
         sock.sendall(request(b"/a") * 100)
         app.let()
-        reader.join(10)
+        reader.join(BOUND)
     _, *replies, last = re.split(rb"(?=HTTP/1\.1 \d)", received[0])
     assert len(replies) >= 10
     refused(last, 400)
@@ -352,8 +355,11 @@ def test_a_reply_is_framed_in_one_way() -> None:
     assert received.endswith(b"\r\n\r\nab")
 
 
-def test_the_last_reply_of_a_connection_comes_through_while_its_request_is_still_being_sent() -> None:
+def test_the_last_reply_of_a_connection_comes_through_while_its_request_is_still_being_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Closed at once, the connection was reset by the bytes that came, and the reply was lost with it."""
+    monkeypatch.setattr(connection_module, "LINGER", 60.0)
     body = b"b" * 3_000_000
     with serving(plain) as connect:
         sock = connect()

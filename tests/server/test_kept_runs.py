@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tests.server.support import Live, Tape, http, qa, serving, until
+from tests.server.support import Live, Tape, http, in_process, qa, serving, sse, until
 from tests.server.test_runs import WORDS, joined, read, start, words
 
 from dspy_live.core.call import Call
@@ -13,6 +13,7 @@ from dspy_live.core.errors import ConfigurationError, LMFailed
 from dspy_live.core.events import Predicted, Started, Token
 from dspy_live.server import create_app
 from dspy_live.server.runs.kept_runs import OVERHEAD
+from dspy_live.testing import virtual_time
 
 
 def ended(live: Live, run: str) -> bool:
@@ -24,14 +25,18 @@ async def endless(call: Call, tape: Tape) -> None:
     await asyncio.Event().wait()
 
 
-def test_a_finished_run_is_kept_although_nobody_may_stay_away_from_one() -> None:
+@virtual_time
+async def test_a_finished_run_is_kept_although_nobody_may_stay_away_from_one() -> None:
     """A finished run was forgotten after the grace of an unread one: with 0 seconds its answer was lost."""
-    with serving(qa(words), grace=0.05, keep_runs=3600) as live:
-        run = start(live)
-        assert joined(read(live, run)) == WORDS
-        assert not live.app.resumables.is_over(run, "")
-        assert joined(read(live, run)) == WORDS
-        told = http.get(f"{live.url}/runs/{run}").json()
+    async with in_process(create_app(qa(words), grace=0.0, keep_runs=3600)) as client:
+        begun = await client.post("/runs", json={"question": "x"})
+        run, where = begun.json()["run"]["id"], begun.headers["location"]
+        assert joined(sse((await client.get(where)).text)) == WORDS
+        await asyncio.sleep(3599)
+        assert joined(sse((await client.get(where)).text)) == WORDS
+        told = (await client.get(f"/runs/{run}")).json()
+        await asyncio.sleep(3)
+        assert (await client.get(where)).status_code == 204
     assert (told["status"], told["outputs"]) == ("succeeded", {"answer": WORDS})
     assert told["run"]["id"] == run
     assert "usage" in told["run"]

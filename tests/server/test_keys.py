@@ -114,7 +114,7 @@ def test_a_key_is_held_to_its_runs_at_once_and_a_place_is_free_when_the_run_has_
     go = threading.Event()
 
     async def waits(call: Call, tape: Tape) -> None:
-        await asyncio.to_thread(go.wait, 20)
+        await asyncio.to_thread(go.wait, 60)
         await answer(call, tape)
 
     with served(Keys([key(concurrency=1), key("bob", concurrency=1)]), waits) as live, ThreadPoolExecutor() as pool:
@@ -231,30 +231,30 @@ def test_keys_change_while_the_server_runs_and_their_usage_counts_on() -> None:
 
 def test_usage_of_keys_outlives_the_process(tmp_path: Path) -> None:
     limited = key(requests_per_minute=5, day=Quota(max_calls=3), month=Quota(max_calls=10))
+    clock = Clock()
 
     def ask_some(count: int) -> list[int]:
-        with closing(KeyStore(tmp_path / "keys.db")) as store, closing(Bookkeeper(store)) as bookkeeper:
-            keys = Keys([limited, key("bob", requests_per_minute=1)], bookkeeper=bookkeeper)
+        with closing(KeyStore(tmp_path / "keys.db")) as store, closing(Bookkeeper(store, clock=clock)) as bookkeeper:
+            keys = Keys([limited, key("bob", requests_per_minute=1)], bookkeeper=bookkeeper, clock=clock)
             with served(keys, paid) as live:
                 return [ask(live).status_code for _ in range(count)]
 
     assert ask_some(2) == [200, 200]
     assert ask_some(2) == [200, 429]
     with closing(KeyStore(tmp_path / "keys.db")) as store:
-        import time
-
-        assert store.spent("ada", stamp("month", time.time()))["calls"] == 3
-        assert sum(amount for _, amount in store.last_minute("ada", "requests", time.time())) == 3
-        assert store.last_minute("bob", "requests", time.time()) == []
+        assert store.spent("ada", stamp("month", NOON))["calls"] == 3
+        assert sum(amount for _, amount in store.last_minute("ada", "requests", NOON)) == 3
+        assert store.last_minute("bob", "requests", NOON) == []
 
 
 def test_two_processes_share_a_quota_through_the_file(tmp_path: Path) -> None:
     limited = key(day=Quota(max_calls=3))
     with closing(KeyStore(tmp_path / "k.db")) as one, closing(KeyStore(tmp_path / "k.db")) as two:
-        with closing(Bookkeeper(one)) as first, closing(Bookkeeper(two)) as second:
+        clock = Clock()
+        with closing(Bookkeeper(one, clock=clock)) as first, closing(Bookkeeper(two, clock=clock)) as second:
             with (
-                served(Keys([limited], bookkeeper=first), paid) as a,
-                served(Keys([limited], bookkeeper=second), paid) as b,
+                served(Keys([limited], bookkeeper=first, clock=clock), paid) as a,
+                served(Keys([limited], bookkeeper=second, clock=clock), paid) as b,
             ):
                 assert [ask(a).status_code for _ in range(2)] == [200, 200]
                 first.write()

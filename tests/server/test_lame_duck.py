@@ -62,7 +62,7 @@ def test_kept_connections_are_served_once_more_and_told_that_it_was_the_last_tim
 
 def test_a_client_that_connected_before_the_end_is_answered() -> None:
     """Each client that was just connecting was refused, reset or got an EOF."""
-    with process(drain=3600, lame_duck=3600) as (server, url):
+    with process(drain=3600, lame_duck=3600, head_seconds=60) as (server, url):
         server.send_signal(signal.SIGTERM)
         until(lambda: draining(url))
         late = [connected(url) for _ in range(CLIENTS)]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from tests.server.support import QA, Live, Scripted, Tape, answer, http, qa, serving, sse, until
+from tests.support.until import BOUND
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -109,7 +109,7 @@ def plain(live: Live) -> tuple[str, Any]:
     with connect(live.ws + "/ws") as socket:
         socket.send("x")
         try:
-            while (piece := str(socket.recv(5))) != "[DONE]":
+            while (piece := str(socket.recv(BOUND))) != "[DONE]":
                 text += piece
         except ConnectionClosed as exc:
             return text, exc.rcvd.reason.partition(":")[0] if exc.rcvd is not None else "no reason"
@@ -180,15 +180,14 @@ def test_a_program_that_blocks_its_thread_holds_no_client_up_and_keeps_its_place
     release = threading.Event()
 
     def block(question: str) -> str:
-        release.wait(30)
+        release.wait(60)
         return "late"
 
     with serving(dspy_live.create_app({"block": block}, max_active=1, timeout=0.3)) as live:
         try:
-            began = time.monotonic()
             assert http.post(f"{live.url}/predict", json={"question": "q"}).status_code == 504
-            assert time.monotonic() - began < 10
-            assert http.post(f"{live.url}/predict", json={"question": "q"}).status_code == 503
+            # A thread that came too late for its run has blocked nothing, and the next one's keeps the place.
+            until(lambda: http.post(f"{live.url}/predict", json={"question": "q"}).status_code == 503)
         finally:
             release.set()
         until(lambda: http.post(f"{live.url}/predict", json={"question": "q"}).status_code == 200)

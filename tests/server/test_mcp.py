@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +33,13 @@ def live() -> Iterator[Live]:
 
 def modern(live: Live, method: str, params: Any = None, **headers: str) -> Any:
     """Ask as a client of 2026 does; a header of the value ``-`` is left out."""
+    with modern_stream(live, method, params, **headers) as reply:
+        reply.read()
+        return reply
+
+
+def modern_stream(live: Live, method: str, params: Any = None, **headers: str) -> AbstractContextManager[Any]:
+    """Ask so, and read the reply as it comes."""
     params = {"_meta": META} | (params or {})
     sent = {"mcp-protocol-version": "2026-07-28", "mcp-method": method, **BOTH}
     if "name" in params:
@@ -39,7 +47,7 @@ def modern(live: Live, method: str, params: Any = None, **headers: str) -> Any:
     sent |= {name.replace("_", "-"): value for name, value in headers.items()}
     sent = {name: value for name, value in sent.items() if value != "-"}
     body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
-    return http.post(live.url + "/mcp", json=body, headers=sent)
+    return http.stream("POST", live.url + "/mcp", json=body, headers=sent)
 
 
 def handshake(live: Live, method: str, params: Any = None, **headers: str) -> Any:
@@ -211,9 +219,14 @@ def test_leaving_cancels_the_run() -> None:
 def test_a_client_that_takes_no_event_stream_gets_none_however_long_it_waits() -> None:
     """The heartbeat of a silent stream began one."""
 
+    go = asyncio.Event()
+
     async def slow(call: Call, tape: Tape) -> None:
         await tape.push(Started(call.id))
-        await asyncio.sleep(0.2)
+        if call.stream:
+            await go.wait()
+        else:
+            await asyncio.sleep(0.2)
         await tape.push(Predicted({"answer": "late"}))
 
     with serving(qa(slow), heartbeat=0.01) as live:
@@ -221,9 +234,12 @@ def test_a_client_that_takes_no_event_stream_gets_none_however_long_it_waits() -
         alone = modern(live, "tools/call", params, **JSON_ONLY)
         assert alone.headers["content-type"] == "application/json"
         assert alone.json()["result"]["structuredContent"] == {"answer": "late"}
-        both = modern(live, "tools/call", params)
-        assert both.headers["content-type"].startswith("text/event-stream")
-        assert ": keep-alive" in both.text
+        with modern_stream(live, "tools/call", params) as both:
+            assert both.headers["content-type"].startswith("text/event-stream")
+            pieces = both.iter_text()
+            assert next(pieces).startswith(": keep-alive")
+            live.loop.call_soon_threadsafe(go.set)
+            assert "late" in "".join(pieces)
 
 
 def test_a_key_is_shown_the_programs_that_it_may_run() -> None:

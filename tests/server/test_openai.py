@@ -154,7 +154,7 @@ def test_outputs_without_text_are_json() -> None:
 def test_leaving_cancels_the_run() -> None:
     async def endless(call: Call, tape: Tape) -> None:
         await tape.push(Started(call.id))
-        await tape.tokens("x " * 10_000, pause=0.002)
+        await tape.tokens("x " * 100_000, pause=0.002)
 
     with serving(qa(endless)) as live:
         sock = live.connect()

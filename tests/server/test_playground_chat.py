@@ -36,7 +36,7 @@ def test_a_conversation_survives_a_reload_and_ends_on_request(quiet_tab: Page, g
     page = quiet_tab
     open_program(page, guide, "talk")
     say(page, "Where does it rise?")
-    page.call("Page.reload")
+    page.reload()
     page.wait("document.querySelectorAll('.bubble').length === 2")
     page.wait("document.querySelector('#live').childElementCount")  # the page does not grow any more
     page.click("#anew")

@@ -23,7 +23,7 @@ def test_past_runs_are_kept_over_a_reload_and_shown_again(quiet_tab: Page, guide
     open_program(page, guide)
     ask(page, "markdown")
     ask(page, "Which?")
-    page.call("Page.reload")
+    page.reload()
     page.wait("document.querySelectorAll('#runs li').length === 2 && document.querySelector('#in-question')")
     assert page.evaluate(TITLES) == ["Which?", "markdown"]
     assert page.evaluate("document.querySelector('#in-question').value") == "Which?", "the draft is kept too"

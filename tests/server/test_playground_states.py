@@ -148,7 +148,7 @@ def test_a_server_that_does_not_answer_is_named(quiet_tab: Page, guide: Live) ->
     page = quiet_tab
     open_program(page, guide)
     with blocked(page, "*/programs"):
-        page.call("Page.reload")
+        page.reload()
         page.wait("document.querySelector('#start-title')?.textContent.includes('does not answer')")
         assert page.evaluate("document.querySelector('#page').hidden") is True
         has_no_barrier(page)
@@ -161,7 +161,7 @@ def test_a_page_without_its_scripts_says_so(quiet_tab: Page, guide: Live) -> Non
     page = quiet_tab
     open_program(page, guide)
     with blocked(page, "*/widgets.js"):
-        page.call("Page.reload")
+        page.reload()
         page.wait("document.querySelector('#start-late')?.getBoundingClientRect().height > 40")
         page.wait(
             "document.readyState === 'complete' && document.getAnimations().every((a) => a.playState === 'finished')"

@@ -14,7 +14,7 @@ from dspy_live.testing import virtual_time
 
 
 async def wait_in(runs: RunRegistry, seconds: float = 60.0, run_id: str = "a", key: str = "") -> str:
-    async with RegisteredRun(runs, run_id, key):
+    with RegisteredRun(runs, run_id, key):
         await asyncio.sleep(seconds)
     return "ended"
 
@@ -55,7 +55,7 @@ async def test_a_cancellation_that_is_not_ours_stays_one() -> None:
 
 async def test_a_run_that_has_ended_can_not_be_stopped() -> None:
     runs = RunRegistry()
-    async with RegisteredRun(runs, "a", "") as run:
+    with RegisteredRun(runs, "a", "") as run:
         pass
     run.stop(Cancelled("late"))
     await asyncio.sleep(0)
@@ -67,7 +67,7 @@ async def test_a_run_that_was_stopped_before_it_began_does_not_begin() -> None:
     run = RegisteredRun(runs, "a", "")
     run.stop(Cancelled("early"))
     with pytest.raises(Cancelled, match="early"):
-        async with run:
+        with run:
             pytest.fail("it began")
     assert runs.started == 0
 
@@ -96,7 +96,7 @@ async def test_a_run_is_found_by_its_own_key_only() -> None:
 async def test_each_end_is_counted_once(failure: Exception, count: str) -> None:
     runs = RunRegistry()
     with pytest.raises(type(failure)):
-        async with RegisteredRun(runs, "a", ""):
+        with RegisteredRun(runs, "a", ""):
             raise failure
     found = runs.statistics()
     assert {name: found[name] for name in ("succeeded", "failed", "cancelled", "refused")} == {
@@ -117,7 +117,7 @@ async def test_a_drain_waits_and_then_stops() -> None:
     assert isinstance(slow.exception(), Draining)
     assert asyncio.get_running_loop().time() == pytest.approx(5.0)
     with pytest.raises(Draining):
-        async with RegisteredRun(runs, "c", ""):
+        with RegisteredRun(runs, "c", ""):
             pytest.fail("it began")
     await runs.drain(60)
 
@@ -128,7 +128,7 @@ async def test_a_run_that_will_not_end_does_not_hold_up_the_drain_for_ever() -> 
     over = asyncio.Event()
 
     async def stubborn() -> None:
-        async with RegisteredRun(runs, "a", ""):
+        with RegisteredRun(runs, "a", ""):
             while not over.is_set():
                 try:
                     await over.wait()

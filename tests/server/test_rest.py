@@ -9,6 +9,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 from tests.server.test_exchange import LAST, all_of, request, serving
 from tests.server.test_http_wire import STREAM, Held
+from tests.support.until import BOUND
 
 from dspy_live.server.transport.exchange import Exchange, exchange_of
 
@@ -54,7 +55,7 @@ def test_a_stream_keeps_no_headers_and_no_parser_and_the_next_request_is_read(ap
     with serving(app) as connect:
         sock = connect()
         sock.sendall(request(b"/held", name(b"first") + LARGE))
-        assert app.began.wait(10)
+        assert app.began.wait(BOUND)
         assert read_until(sock, b"begun\r\n")
         first, _ = app.seen[0]
         assert first.scope["headers"] == []
@@ -70,7 +71,7 @@ def test_headers_of_a_request_that_waits_behind_a_stream_are_its_own(app: Noting
     with serving(app) as connect:
         sock = connect()
         sock.sendall(request(b"/held", name(b"first")) + request(b"/second", name(b"second") + LAST))
-        assert app.began.wait(10)
+        assert app.began.wait(BOUND)
         app.let()
         received = all_of(sock)
     assert [said for _, said in app.seen] == [b"first", b"second"]
@@ -83,7 +84,7 @@ def test_half_a_request_behind_a_stream_is_read_to_its_end(app: Noting) -> None:
     with serving(app) as connect:
         sock = connect()
         sock.sendall(request(b"/held") + b"GET /sec")
-        assert app.began.wait(10)
+        assert app.began.wait(BOUND)
         sock.sendall(b"ond HTTP/1.1\r\nHost: x\r\nX-Name: half\r\n" + LAST + b"\r\n")
         app.let()
         received = all_of(sock)
@@ -95,7 +96,7 @@ def test_bytes_behind_a_stream_that_is_the_connections_last_are_dropped(app: Not
     with serving(app) as connect:
         sock = connect()
         sock.sendall(request(b"/held", LAST))
-        assert app.began.wait(10)
+        assert app.began.wait(BOUND)
         sock.sendall(request(b"/second"))
         app.let()
         received = all_of(sock)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from tests.server.support import Live, Tape, http, qa, serving, sse, until
+from tests.server.support import Live, Tape, http, in_process, qa, scripted, serving, sse, until
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import LMFailed
 from dspy_live.core.events import Predicted, Started, Token
+from dspy_live.server import create_app
+from dspy_live.testing import virtual_time
 
 WORDS = " ".join(f"w{i}" for i in range(100))
 
@@ -33,7 +35,7 @@ def start(live: Live) -> str:
 def read(live: Live, run: str, after: str | None = None, most: int | None = None) -> list[tuple[str, str, Any]]:
     """Read events, all or the first ``most``, then leave."""
     headers = {} if after is None else {"Last-Event-ID": after}
-    with http.stream("GET", f"{live.url}/runs/{run}/events", headers=headers, timeout=10) as reply:
+    with http.stream("GET", f"{live.url}/runs/{run}/events", headers=headers) as reply:
         assert reply.status_code == 200
         text = ""
         for piece in reply.iter_text():
@@ -79,20 +81,21 @@ def test_a_run_that_is_over_and_read_answers_204() -> None:
         assert http.get(url, headers={"Last-Event-ID": last}).status_code == 204
 
 
-def test_nobody_reads_so_the_lm_waits_and_after_the_grace_the_run_is_stopped() -> None:
+@virtual_time
+async def test_nobody_reads_so_the_lm_waits_and_after_the_grace_the_run_is_stopped() -> None:
     async def at_once(call: Call, tape: Tape) -> None:
         await tape.push(Started(call.id))
         await tape.tokens(WORDS)
 
-    with serving(qa(at_once), grace=0.4) as live:
-        run = start(live)
-        until(lambda: bool(live.service.tapes))
-        tape = live.service.tapes[0]
-        until(lambda: tape.waits)
-        assert tape.pushed == 64
-        until(lambda: len(live.app.runs) == 0)
-        assert live.service.ended[run] == "CancelledError"
-        events = read(live, run)
+    app = create_app(qa(at_once), grace=0.4)
+    service = scripted(app.default)
+    async with in_process(app) as client:
+        begun = await client.post("/runs", json={"question": "x"})
+        await asyncio.sleep(0.39)
+        assert (service.tapes[0].waits, service.tapes[0].pushed, service.ended) == (True, 64, {})
+        await asyncio.sleep(0.02)
+        assert list(service.ended.values()) == ["CancelledError"]
+        events = sse((await client.get(begun.headers["location"])).text)
     assert [n for n, _, _ in events[-2:]] == ["error", "done"]
     assert events[-2][2]["error"]["type"] == "cancelled"
     assert "0.4 seconds" in events[-2][2]["error"]["message"]

@@ -13,17 +13,21 @@ from pathlib import Path
 
 import pytest
 from tests.server.support import http, qa, sse, until
+from tests.support.until import BOUND
 from websockets.sync.client import connect
 
 from dspy_live.core.errors import ConfigurationError
 from dspy_live.server import create_app
+from dspy_live.server.transport import last_clients
 from dspy_live.server.transport.serve import serve
 
 ROOT = Path(__file__).parents[2]
 
 
-def process(drain: float, lame_duck: float = 0) -> contextlib.AbstractContextManager[tuple[subprocess.Popen[str], str]]:
-    return server_process("slow_server", drain, lame_duck)
+def process(
+    drain: float, lame_duck: float = 0, head_seconds: float = last_clients.HEAD_SECONDS
+) -> contextlib.AbstractContextManager[tuple[subprocess.Popen[str], str]]:
+    return server_process("slow_server", drain, lame_duck, 0, head_seconds)
 
 
 @contextlib.contextmanager
@@ -51,12 +55,12 @@ class Asking(threading.Thread):
         until(lambda: bool(self.text))
 
     def run(self) -> None:
-        with http.stream("POST", self.url + "/predict/stream", json={"question": "x"}, timeout=20) as reply:
+        with http.stream("POST", self.url + "/predict/stream", json={"question": "x"}) as reply:
             for piece in reply.iter_text():
                 self.text += piece
 
     def names(self) -> list[str]:
-        self.join(10)
+        self.join(BOUND)
         return [name for name, _, _ in sse(self.text)]
 
 
@@ -86,11 +90,12 @@ def test_runs_that_outlast_the_drain_end_in_a_clean_error() -> None:
         asking = Asking(url)
         with connect(url.replace("http", "ws") + "/ws") as socket:
             socket.send("x")
+            until(lambda: http.get(url + "/stats").json()["active"] == 2)
             server.send_signal(signal.SIGTERM)
             assert asking.names() == ["started", "error", "done"]
             assert sse(asking.text)[1][2]["error"]["type"] == "draining"
             with pytest.raises(Exception, match="4503"):
-                socket.recv(5)
+                socket.recv(BOUND)
         assert server.wait(20) == 0
 
 

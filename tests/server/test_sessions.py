@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from tests.server.support import QA, Live, Tape, http, qa, serving, sse, until
+from tests.support.until import BOUND
 from websockets.sync.client import connect
 
 from dspy_live.core.call import Call
@@ -99,7 +100,7 @@ def test_streams_and_runs_are_in_sessions_too(live: Live) -> None:
     assert http.post(live.url + "/v1/chat/completions", json=body | {"n": 2}, headers=headers).status_code == 400
     with connect(live.ws + "/ws", additional_headers={"x-api-key": "key-a-1"}) as socket:
         socket.send(json.dumps({"type": "start", "id": 1, "session": "s", "inputs": {"question": "five"}}))
-        while '"done"' not in str(socket.recv(10)):
+        while '"done"' not in str(socket.recv(BOUND)):
             pass
     ask(live, "six")
     assert told(live) == ["one", "two", "three", "four", "five"]
@@ -208,7 +209,7 @@ def test_who_leaves_is_not_kept_and_lets_the_next_one_in(live: Live) -> None:
     assert get(live).status_code == 200  # others are served meanwhile
     assert len(live.service.calls) == 1
     sock.close()
-    asking.join(20)
+    asking.join(BOUND)
     assert done == [200]
     assert told(live) == []
 
@@ -237,7 +238,7 @@ def test_requests_at_once_are_answered_in_the_order_in_which_they_came() -> None
         assert len(live.service.calls) == 1
         live.loop.call_soon_threadsafe(gate.set)
         for thread in asking:
-            thread.join(20)
+            thread.join(BOUND)
         assert [call.inputs["question"] for call in live.service.calls] == ["0", "1", "2", "3", "4"]
         assert told(live) == ["0", "1", "2", "3"]
         assert len(lines) == 0
@@ -282,7 +283,7 @@ def test_what_is_deleted_while_it_is_answered_is_not_kept() -> None:
         until(lambda: len(live.service.calls) == 2)
         assert http.delete(live.url + "/sessions/s").status_code == 204
         live.loop.call_soon_threadsafe(gate.set)
-        slow.join(20)
+        slow.join(BOUND)
         assert http.get(live.url + "/sessions/s").status_code == 404
 
 

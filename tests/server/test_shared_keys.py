@@ -35,8 +35,8 @@ Run = Callable[[], Awaitable[object]]
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All waits of the protocol are short."""
-    for name, seconds in {"BEAT": 0.05, "LEASE": 1.0, "SETTLE": 0.2, "REST": 0.05, "TELL": 0.01}.items():
+    """All waits of the protocol are short; but a process may stand still."""
+    for name, seconds in {"BEAT": 0.05, "LEASE": 60.0, "SETTLE": 0.2, "REST": 0.05, "TELL": 0.01}.items():
         monkeypatch.setattr(line, name, seconds)
 
 
@@ -44,10 +44,11 @@ def ada(**limits: Any) -> Key:
     return Key(name="ada", digest=digest_of("ada-key"), **limits)
 
 
-def server(url: str, *, on_outage: Any = "alone", **limits: Any) -> Keys:
+def server(url: str, *, on_outage: Any = "alone", timeout: float = 20.0, **limits: Any) -> Keys:
     """The keys of a server, with a line of its own, as if it were in another process."""
     line._lines.clear()
-    return Keys([ada(**limits)], shared=partial(SharedKeyLimits, SharedPlace(url, on_outage=on_outage, timeout=0.3)))
+    place = SharedPlace(url, on_outage=on_outage, timeout=timeout)
+    return Keys([ada(**limits)], shared=partial(SharedKeyLimits, place))
 
 
 class Program:
@@ -138,7 +139,7 @@ async def test_runs_at_once_are_counted_over_all_servers_and_a_place_is_free_at_
 
     async def takes_the_place() -> bool:
         third.append(asyncio.create_task(run(two, program)))
-        await asyncio.wait(third, timeout=0.05)
+        await async_until(lambda: third[-1].done() or program.active == 2)
         return program.active == 2
 
     while not await takes_the_place():  # the place that was given back is on its way to the store
@@ -147,7 +148,6 @@ async def test_runs_at_once_are_counted_over_all_servers_and_a_place_is_free_at_
     await asyncio.gather(second, third[-1])
 
 
-@pytest.mark.timeout(30)
 async def test_one_that_was_refused_keeps_no_place_before_others(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,9 +185,9 @@ async def test_while_the_store_is_frozen_each_counts_alone_or_refuses(
     limits: dict[str, Any], redis_server: Server
 ) -> None:
     url = f"redis://127.0.0.1:{redis_server.port}"
-    alone, strict = server(url, **limits), server(url, on_outage="refuse", **limits)
-    for keys in (alone, strict):
-        await run(keys, Program())
+    alone, strict = (server(url, on_outage=way, timeout=0.3, **limits) for way in ("alone", "refuse"))
+    await run(alone, Program())
+    await passes_again(strict)
     assert redis_server.process is not None
     redis_server.process.send_signal(signal.SIGSTOP)
     try:
@@ -284,21 +284,21 @@ async def program(call, sink):
     try:
         await asyncio.sleep(chance.random() / 10)
     finally:
-        out.append((began, time.monotonic()))
+        out.append((call.inputs["asked"], began, time.monotonic()))
     return Predicted({})
 
 async def one(keys):
     with suppress(RateLimited, TimeoutError):
-        call = Call({}, key="ada", program="qa")
+        call = Call({"asked": time.monotonic()}, key="ada", program="qa")
         await asyncio.wait_for(keys(program)(call, DISCARD), chance.choice([None, None, 0.03]))
 
 async def main():
     key = Key(name="ada", digest=digest_of("k"), requests_per_minute=rate, concurrency=at_once)
-    keys = Keys([key], shared=partial(SharedKeyLimits, SharedPlace(url)))
+    keys = Keys([key], shared=partial(SharedKeyLimits, SharedPlace(url, timeout=20.0)))
     tell("ready")
     wait_for_a_word()
     tasks, end = [], time.monotonic() + seconds
-    while time.monotonic() < end:
+    while time.monotonic() < end or len(out) <= rate // 3:  # one that stood still has its share to come
         tasks += [asyncio.create_task(one(keys)) for _ in range(chance.randint(0, 6))]
         await asyncio.sleep(chance.random() / 10)
         if chance.random() < 0.1:
@@ -316,8 +316,9 @@ def test_no_minute_and_no_moment_has_more_over_three_processes(redis_url: str) -
         workers.hear()
         workers.go()
         out = sorted(tuple(times) for of_one in workers.hear() for times in of_one)
-    fullest = max(sum(begin <= at < begin + 2.0 for at, _ in out) for begin, _ in out)
-    most = max(sum(began <= at < ended for began, ended in out) for at, _ in out)
+    # A run was let in between its asking and its beginning, and has its place at least until its end.
+    fullest = max(sum(begin <= asked and began < begin + 2.0 for asked, began, _ in out) for begin, _, _ in out)
+    most = max(sum(began <= at < ended for _, began, ended in out) for _, at, _ in out)
     assert fullest <= rate
     assert most <= at_once
     assert len(out) > rate, "it lets in what it may"

@@ -26,8 +26,11 @@ Event = tuple[str, str, Any]
 
 @contextmanager
 def servers(url: str, script: Script, number: int = 2, lease: float = 6.0, **options: Any) -> Iterator[list[Live]]:
-    """Servers of one program that share their runs; the first one's is scripted, the others' are never asked."""
-    shared = {name: options.pop(name) for name in ("most_bytes", "timeout") if name in options}
+    """Servers of one program that share their runs; the first one's is scripted, the others' are never asked.
+
+    Their store may stand still for long before they call it gone, where no ``timeout`` is given.
+    """
+    shared = {"timeout": 20.0} | {name: options.pop(name) for name in ("most_bytes", "timeout") if name in options}
 
     def app() -> Any:
         return create_app(qa(script), shared_runs=SharedRuns(url, lease=lease, **shared), **options)
@@ -150,8 +153,14 @@ def test_a_run_that_nobody_has_is_not_found_once_all_had_time_to_tell(redis_url:
         for method, rest in (("GET", ""), ("GET", "/events"), ("DELETE", "")):
             until(lambda method=method, rest=rest: http.request(method, path + rest).status_code == 404)  # type: ignore[misc]
         run = start(first)
-        Redis.from_url(redis_url).flushall()
-        assert http.get(f"{second.url}/runs/{run}").status_code in (200, 503)
+
+        def status_after_a_restart() -> int:
+            with Redis.from_url(redis_url) as admin:
+                admin.flushall()
+            return http.get(f"{second.url}/runs/{run}").status_code
+
+        told = [status_after_a_restart() for _ in range(5)]
+        assert sum(each in (200, 503) for each in told) > 3, told  # 404 where all stood still, and had their time
         until(lambda: http.get(f"{second.url}/runs/{run}").status_code == 200)
 
 
@@ -214,10 +223,11 @@ def test_a_reader_elsewhere_makes_room_and_its_leaving_begins_the_grace(redis_ur
         await tape.tokens(" ".join(["w"] * 500))
         await asyncio.Event().wait()
 
-    with servers(redis_url, at_once, grace=1.0) as (first, second):
+    with servers(redis_url, at_once, grace=3600) as (first, second):
         run = start(first)
         until(lambda: bool(first.service.tapes) and first.service.tapes[0].waits)
         assert first.service.tapes[0].pushed == 64
+        first.app.grace = 1.0
         events = read(second, run, most=501)
         assert len(events) == 501
         until(lambda: run in first.service.ended)
@@ -239,8 +249,7 @@ def test_a_slow_reader_elsewhere_makes_the_lm_wait(redis_url: str) -> None:
             until(lambda: bool(first.service.tapes))
             tape = first.service.tapes[0]
             until(lambda: tape.pushed > 64)
-            first.settled(lambda: tape.pushed)
-            assert tape.waits
+            first.settled(lambda: tape.pushed, lambda: tape.waits)
             assert tape.pushed < 1000, "sockets hold some megabytes at most"
 
 

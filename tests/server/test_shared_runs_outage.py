@@ -25,7 +25,24 @@ from dspy_live.core.events import Predicted, Started
 from dspy_live.runtime.stores import line
 from dspy_live.server.runs.shared import followed_run
 
-LEASE = 1.0
+
+def expires_soon(store: Server) -> None:
+    """Let the leases of all servers end in a moment, where nobody renews them."""
+    with Redis(port=store.port) as admin:
+        for server in admin.scan_iter("dspy-live:server:*"):
+            admin.pexpire(server, 500)
+
+
+def give_up_soon(live: Live) -> None:
+    """Let the readers of a server's shared runs wait less long for a store or a server that is silent."""
+    assert live.app.shared_runs is not None
+    object.__setattr__(live.app.shared_runs._places, "lease", 1.0)
+
+
+def says_that_it_lives(live: Live) -> None:
+    """Let a server do so now, by which it finds a store that is empty."""
+    assert live.app.shared_runs is not None
+    live.app.shared_runs._line.soon(live.app.shared_runs._presence)
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +93,7 @@ class Reader:
 
     def __init__(self, live: Live, run: str, after: str | None = None) -> None:
         headers = {} if after is None else {"Last-Event-ID": after}
-        request = http.build_request("GET", f"{live.url}/runs/{run}/events", headers=headers, timeout=30)
+        request = http.build_request("GET", f"{live.url}/runs/{run}/events", headers=headers)
         self.reply = http.send(request, stream=True)
         assert self.reply.status_code == 200
         self._pieces = self.reply.iter_text()
@@ -124,9 +141,8 @@ def test_nothing_at_the_runs_own_server_waits_for_a_frozen_store(store: Server) 
             assert reply.headers["retry-after"]
         thaw(store)
         for one in (run, another):
-            until(lambda one=one: http.get(f"{second.url}/runs/{one}").status_code == 200)  # type: ignore[misc]
-            until(lambda one=one: http.get(f"{second.url}/runs/{one}").json()["status"] == "succeeded")  # type: ignore[misc]
-            assert joined(read(second, one)) == WORDS
+            until(lambda one=one: status(second, one) == "succeeded")  # type: ignore[misc]
+            assert joined(whole(second, one)) == WORDS
 
 
 def test_a_reader_elsewhere_waits_for_a_store_that_is_slow_and_misses_nothing(store: Server) -> None:
@@ -148,12 +164,13 @@ def test_a_reader_elsewhere_waits_for_a_store_that_is_slow_and_misses_nothing(st
 
 def test_a_store_that_is_restarted_empty_is_told_again(store: Server) -> None:
     script = Halves()
-    with servers(url(store), script, lease=LEASE) as (first, second):
+    with servers(url(store), script) as (first, second):
         run = start(first)
         reader = Reader(second, run)
         reader.read_until('"last":true')
         store.stop()
         store.start()
+        says_that_it_lives(first)
         script.gate.open()
         events = reader.events()
         assert joined(events) == WORDS
@@ -164,37 +181,37 @@ def test_a_store_that_is_restarted_empty_is_told_again(store: Server) -> None:
 def test_a_run_that_was_over_is_told_to_a_store_that_is_restarted_empty(store: Server) -> None:
     script = Halves()
     script.gate.open()
-    with servers(url(store), script, lease=LEASE) as (first, second):
+    with servers(url(store), script) as (first, second):
         run = start(first)
         assert joined(read(first, run)) == WORDS
         store.stop()
         store.start()
+        says_that_it_lives(first)
         until(lambda: http.get(f"{second.url}/runs/{run}").status_code == 200)
         assert joined(read(second, run)) == WORDS
 
 
 def test_a_reader_elsewhere_is_told_that_the_store_is_gone_and_may_come_back(store: Server) -> None:
     script = Halves()
-    with servers(url(store), script, lease=LEASE, timeout=0.3) as (first, second):
+    with servers(url(store), script, timeout=0.3) as (first, second):
         run = start(first)
         reader = Reader(second, run)
         reader.read_until('"last":true')
+        give_up_soon(second)
         freeze(store)
         events = reader.events()
         assert [name for name, _, _ in events[-2:]] == ["error", "done"]
         assert (events[-2][1], events[-2][2]["error"]["type"]) == ("", "store_unreachable")
-        last = f"{run}:{ids(events)[-1]}"
         thaw(store)
         script.gate.open()
-        until(lambda: http.get(f"{second.url}/runs/{run}").status_code == 200)
-        rest = read(second, run, last)
+        rest = whole(second, run, ids(events)[-1])
     assert joined([*events, *rest]) == WORDS
     assert ids([*events[:-2], *rest]) == list(range(1, len(events) - 1 + len(rest)))
 
 
 def test_a_full_store_holds_nothing_up_and_is_told_what_it_missed(store: Server) -> None:
     script = Halves()
-    with servers(url(store), script, timeout=0.3) as (first, second), Redis(port=store.port) as admin:
+    with servers(url(store), script) as (first, second), Redis(port=store.port) as admin:
         run = start(first)
         reader = Reader(first, run)
         reader.read_until('"last":true')
@@ -203,14 +220,20 @@ def test_a_full_store_holds_nothing_up_and_is_told_what_it_missed(store: Server)
         assert joined(reader.events()) == WORDS
         assert joined(read(first, start(first))) == WORDS
         admin.config_set("maxmemory", 0)
-        until(lambda: http.get(f"{second.url}/runs/{run}").json()["status"] == "succeeded")
+        until(lambda: status(second, run) == "succeeded")
         assert joined(read(second, run)) == WORDS
+
+
+def status(live: Live, run: str) -> str | None:
+    """How a run stands; nothing where its server does not know."""
+    found: str | None = http.get(f"{live.url}/runs/{run}").json().get("status")
+    return found
 
 
 def hop(live: Live, run: str, last: int, most: int) -> tuple[list[Event], bool]:
     """Read some events after a number at one server, as a client that comes back; whether the run is over too."""
     headers = {"Last-Event-ID": f"{run}:{last}"}
-    with http.stream("GET", f"{live.url}/runs/{run}/events", headers=headers, timeout=30) as reply:
+    with http.stream("GET", f"{live.url}/runs/{run}/events", headers=headers) as reply:
         assert reply.status_code in (200, 204, 503), reply.read()
         text = ""
         for piece in reply.iter_text() if reply.status_code == 200 else ():
@@ -220,6 +243,16 @@ def hop(live: Live, run: str, last: int, most: int) -> tuple[list[Event], bool]:
         whole = text[: text.rindex("\n\n") + 2] if "\n\n" in text else ""
     events = [event for event in sse(_with_ids(whole)) if event[1]] if whole else []
     return events, reply.status_code == 204 or (bool(events) and events[-1][0] == "done")
+
+
+def whole(live: Live, run: str, last: int = 0) -> list[Event]:
+    """Read all events after a number, as a client that comes back where it was told to."""
+    events: list[Event] = []
+    over = False
+    while not over:
+        more, over = hop(live, run, ids(events)[-1] if events else last, 1000)
+        events += more
+    return events
 
 
 @pytest.mark.parametrize("seed", [103])
@@ -247,7 +280,7 @@ def test_whatever_becomes_of_the_store_each_event_comes_once_to_one_who_returns(
                 with Redis(port=store.port) as admin:
                     admin.client_pause(chance.randint(1, 200))
 
-    with servers(url(store), slow_words, lease=LEASE, timeout=0.2) as both:
+    with servers(url(store), slow_words, timeout=0.2) as both:
         run = start(both[0])
         troubled = threading.Thread(target=trouble)
         troubled.start()
@@ -275,7 +308,7 @@ async def script(call, tape):
     await tape.tokens("one two three")
     await asyncio.Event().wait()
 
-with serving(create_app(qa(script), shared_runs=SharedRuns(sys.argv[1], lease=float(sys.argv[2])))) as live:
+with serving(create_app(qa(script), shared_runs=SharedRuns(sys.argv[1]))) as live:
     tell(live.url)
     wait_for_a_word()
 """
@@ -284,7 +317,7 @@ with serving(create_app(qa(script), shared_runs=SharedRuns(sys.argv[1], lease=fl
 @pytest.fixture
 def doomed(store: Server) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """A server in a process of its own: its address, and the process."""
-    with Processes(SERVER, [(url(store), LEASE)]) as processes:
+    with Processes(SERVER, [(url(store),)]) as processes:
         yield processes.hear()[0], processes.all[0]
         processes.all[0].send_signal(signal.SIGCONT)
 
@@ -299,11 +332,13 @@ def test_a_run_whose_server_is_killed_ends_with_an_error_for_all(
     store: Server, doomed: tuple[str, subprocess.Popen[str]]
 ) -> None:
     where, process = doomed
-    with servers(url(store), Halves(), number=1, lease=LEASE) as (second,):
+    with servers(url(store), Halves(), number=1) as (second,):
         run, unread = begun(where), begun(where)
         reader = Reader(second, run)
         reader.read_until("three")
         process.kill()
+        give_up_soon(second)
+        expires_soon(store)
         events = reader.events()
         assert joined(events) == "one two three"
         assert [name for name, _, _ in events[-2:]] == ["error", "done"]
@@ -325,13 +360,15 @@ def test_a_run_whose_server_was_stopped_for_long_goes_on_where_it_was(
     store: Server, doomed: tuple[str, subprocess.Popen[str]]
 ) -> None:
     where, process = doomed
-    with servers(url(store), Halves(), number=1, lease=LEASE) as (second,):
+    with servers(url(store), Halves(), number=1) as (second,):
         run = begun(where)
         reader = Reader(second, run)
         reader.read_until("three")
         process.send_signal(signal.SIGSTOP)
+        give_up_soon(second)
+        expires_soon(store)
         assert reader.events()[-2][2]["error"]["type"] == "stream_broken"
         process.send_signal(signal.SIGCONT)
-        until(lambda: http.get(f"{second.url}/runs/{run}").json()["status"] == "running")
+        until(lambda: status(second, run) == "running")
         assert http.delete(f"{second.url}/runs/{run}").status_code == 202
         assert read(second, run)[-2][2]["error"]["type"] == "cancelled"

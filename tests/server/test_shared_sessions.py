@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import threading
 from collections.abc import Iterator
@@ -13,15 +14,33 @@ from redis import Redis
 from tests.server.support import Live, http, qa, serving, until
 from tests.server.test_sessions import CHAT, repeats
 from tests.support.databases import Server
+from tests.support.until import BOUND
 
 from dspy_live.server import create_app
 from dspy_live.server.sessions.redis import RedisSessions
+
+PATIENCE = 20.0
+"""Seconds for which a store may stand still."""
+
+
+def waits(live: Live, seconds: float) -> None:
+    """Let a server wait so long for its store from now on."""
+    store: Any = live.app.sessions.store
+    pool = store._redis.connection_pool
+    pool.connection_kwargs |= {"socket_timeout": seconds, "socket_connect_timeout": seconds}
+
+    async def begin_anew() -> None:
+        await pool.disconnect()
+        pool.reset()
+
+    asyncio.run_coroutine_threadsafe(begin_anew(), live.loop).result(BOUND)
 
 
 @contextmanager
 def servers(store: Server) -> Iterator[tuple[Live, Live]]:
     def app() -> Any:
-        return create_app(qa(repeats, CHAT), sessions=RedisSessions(f"redis://127.0.0.1:{store.port}", timeout=0.3))
+        sessions = RedisSessions(f"redis://127.0.0.1:{store.port}", timeout=PATIENCE)
+        return create_app(qa(repeats, CHAT), sessions=sessions)
 
     with serving(app()) as one, serving(app()) as two:
         yield one, two
@@ -58,11 +77,13 @@ def test_a_conversation_waits_for_its_store_and_the_rest_goes_on(store: Server, 
             assert store.process is not None
             store.process.send_signal(signal.SIGSTOP)
         for live in (one, two):
+            waits(live, 0.3)
             asked = len(live.service.calls)
             assert refused(say(live, "second"))
             assert refused(http.get(live.url + "/sessions/s"))
             assert len(live.service.calls) == asked, "no LM is asked"
             assert say(live, "alone", session=None).status_code == 200
+            waits(live, PATIENCE)
         if way == "gone":
             store.start()
             until(lambda: say(two, "anew").status_code == 200)
@@ -94,6 +115,6 @@ def test_turns_of_two_servers_at_once_are_all_kept(store: Server) -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(30)
+            thread.join(BOUND)
         assert kept(two)[0] == "first"
         assert sorted(kept(two)[1:]) == [str(n) for n in range(10)]

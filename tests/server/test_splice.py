@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import chain, repeat
 from random import Random
 from typing import Any
 
 import dspy
-import httpx
 import pytest
-from tests.server.splice_lm import ScriptedLM, Step, compiled, served, splicer, steps_of
+from tests.runtime.http.peer import chunk
+from tests.server.splice_lm import ScriptedLM, Step, compiled, event, served, splicer, steps_of
 from tests.server.support import http, until
 
 ADAPTERS: dict[str, Any] = {"chat": dspy.ChatAdapter, "json": dspy.JSONAdapter, "xml": dspy.XMLAdapter}
@@ -139,9 +140,10 @@ def test_a_reply_that_breaks_off_while_it_is_spliced_is_an_error_event() -> None
 
 
 def test_the_lm_sees_at_once_that_the_client_of_a_spliced_stream_has_left() -> None:
-    said = reply("chat", "Because.", "word " * 5000)
-    with compiled(True), ScriptedLM(steps_of(pieces(Random(1), said))) as lm, served(lm, dspy.ChatAdapter()) as live:
-        with httpx.stream("POST", live.url + "/predict/stream", json={"question": "why?"}) as response:
+    begun = steps_of(["[[ ## reason ## ]]\nBecause.\n\n[[ ## count ## ]]\n7\n\n[[ ## answer ## ]]\n"])[:2]
+    endless = chain(begun, repeat(chunk(event("word "))))
+    with compiled(True), ScriptedLM(endless) as lm, served(lm, dspy.ChatAdapter()) as live:
+        with http.stream("POST", live.url + "/predict/stream", json={"question": "why?"}) as response:
             lines = response.iter_lines()
             for _ in range(200):
                 next(lines)

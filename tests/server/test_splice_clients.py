@@ -8,8 +8,8 @@ import json
 import socket
 import struct
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,9 +19,20 @@ import httpx
 import pytest
 from tests.runtime.http.certificates import Authority
 from tests.server import support
-from tests.server.splice_lm import SIGNATURE, ScriptedLM, compiled, served, served_by, splicer, steps_of
+from tests.server.splice_lm import (
+    SIGNATURE,
+    Answerer,
+    ScriptedLM,
+    compiled,
+    plain_loops,
+    served,
+    served_by,
+    splicer,
+    steps_of,
+)
 from tests.server.support import Live, until
 from tests.server.test_splice import pieces, read, reply, stream
+from tests.support.until import BOUND
 
 import dspy_live
 
@@ -42,13 +53,16 @@ class Holding(ScriptedLM):
         super().__init__([*STEPS[:60], self._hold, *STEPS[60:]])
 
     def _hold(self) -> None:
-        assert self.go.wait(20)
+        assert self.go.wait(60)
 
 
 @contextmanager
-def held(on: bool = True) -> Iterator[tuple[Holding, Live, socket.socket]]:
+def held(
+    on: bool = True, of_app: Mapping[str, Any] | None = None, **options: Any
+) -> Iterator[tuple[Holding, Live, socket.socket]]:
     """A stream that waits in the middle for its LM's next words; where ``on``, it is spliced."""
-    with compiled(on), Holding() as lm, served(lm, dspy.ChatAdapter()) as live, live.connect() as client:
+    program = Answerer(dspy.ChatAdapter())
+    with compiled(on), Holding() as lm, served_by(program, lm, of_app, **options) as live, live.connect() as client:
         client.sendall(ask(live))
         until(lambda: lm.steps == 61)
         ours = splicer(live)
@@ -117,7 +131,7 @@ def test_a_client_that_does_not_read_holds_up_its_lm_and_then_reads_all() -> Non
     with compiled(True), ScriptedLM(steps) as lm, served(lm, dspy.ChatAdapter()) as live:
         with live.connect(rcvbuf=4096) as client:
             client.sendall(ask(live))
-            live.settled(lambda: lm.steps)
+            live.settled(lambda: lm.steps, lambda: lm.steps > len(opening))
             assert lm.steps < len(steps)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
             text = body(received(client, b"\r\n0\r\n\r\n"))
@@ -149,15 +163,11 @@ class Noting(dspy.Module):
 
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
-def test_the_next_request_of_a_connection_knows_nothing_of_the_one_before(
-    loop: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if loop == "asyncio":
-        runner = asyncio.Runner
-        monkeypatch.setattr(support.asyncio, "Runner", lambda loop_factory: runner())
+def test_the_next_request_of_a_connection_knows_nothing_of_the_one_before(loop: str) -> None:
     program = Noting()
     lm = ScriptedLM([*STEPS[:60], lambda: program.emit(), *STEPS[60:]])
-    with compiled(True), lm, served_by(program, lm) as live:
+    loops = plain_loops() if loop == "asyncio" else nullcontext()
+    with loops, compiled(True), lm, served_by(program, lm) as live:
         assert [stream(live).count("event: custom") for _ in range(3)] == [1, 1, 1]
         ours = splicer(live)
         assert ours is not None
@@ -203,7 +213,7 @@ def test_a_client_that_speaks_tls_gets_all_and_nothing_of_it_is_spliced(
     plain = support.QuickServer
     monkeypatch.setattr(support, "QuickServer", lambda *args, **kw: plain(*args, **kw, **options))
     with compiled(True), ScriptedLM(STEPS) as lm, served(lm, dspy.ChatAdapter()) as live:
-        with httpx.Client(verify=False, trust_env=False, timeout=20) as client:
+        with httpx.Client(verify=False, trust_env=False, timeout=BOUND) as client:
             url = live.url.replace("http:", "https:") + "/predict/stream"
             text = client.post(url, json={"question": "why?"}).text
         assert read(text)[1]["answer", 1] == ("word " * 80).strip()

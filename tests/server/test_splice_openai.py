@@ -49,6 +49,7 @@ def test_openais_clients_read_the_same_with_splicing_and_without() -> None:
         with compiled(on), ScriptedLM() as lm:
             app = dspy_live.create_app({"main": program_over(lm, "question -> answer")})
             with serving(app) as live:
+                lm.paced_by(live)
                 found.append([])
                 for lm.script in scripts:
                     found[-1].append(chat(live))
@@ -64,6 +65,7 @@ def test_only_the_field_that_is_the_answer_is_spliced_into_a_chat() -> None:
     with compiled(True), ScriptedLM(steps_of(pieces(Random(1), said))) as lm:
         app = dspy_live.create_app({"main": program_over(lm, SIGNATURE)})
         with serving(app) as live:
+            lm.paced_by(live)
             content, _ = chat(live)
             ours = splicer(live)
             assert ours is not None

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-from tests.server.support import sse, until
+import httpx
+from tests.server.support import http, sse, until
 from tests.server.test_serve import Asking, draining, server_process
 from tests.server.test_splice import read
 from tests.server.test_splice_clients import Holding
+
+
+async def turn_of(url: str) -> None:
+    """Wait until a server has answered something: by then it has read what its LM had sent before."""
+    with suppress(httpx.HTTPError):  # it may have ended
+        await asyncio.to_thread(http.get, url + "/health/live")
 
 
 @contextmanager
@@ -19,6 +27,7 @@ def spliced(drain: float) -> Iterator[tuple[Holding, subprocess.Popen[str], str,
     with Holding() as lm, server_process("spliced_server", lm.url, drain) as (server, url):
         assert server.stdout is not None
         try:
+            lm.turn = lambda: turn_of(url)
             asking = Asking(url)
             until(lambda: lm.steps == 61)
             assert "spliced" in server.stdout.readline()

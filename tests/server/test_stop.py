@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from tests.server.support import Live, Tape, http, qa, serving, until
+from tests.support.until import BOUND
 from websockets.sync.client import connect
 
 from dspy_live.core.call import Call
@@ -31,7 +32,7 @@ class Asked(threading.Thread):
     def __init__(self, live: Live, path: str, body: dict[str, Any]) -> None:
         super().__init__()
         self.reply: Any = None
-        self._ask = lambda: http.post(live.url + path, json=body, headers=MINE, timeout=20)
+        self._ask = lambda: http.post(live.url + path, json=body, headers=MINE)
         self.start()
 
     def run(self) -> None:
@@ -55,7 +56,7 @@ def test_a_client_stops_a_run_by_its_own_name_for_it(method: str, path: str, bod
         until(lambda: len(live.app.runs) == 1)
         where = f"{live.url}/runs/{MINE['X-Client-Run-Id']}" + ("/stop" if method == "POST" else "")
         assert http.request(method, where).status_code == 202
-        asked.join(20)
+        asked.join(BOUND)
         assert "cancelled" in asked.reply.text
         assert list(live.service.ended.values()) == ["CancelledError"]
         assert http.request(method, where).status_code == 404
@@ -93,10 +94,10 @@ def test_the_plain_websocket_stops_an_answer_and_takes_the_next_question() -> No
     with serving(qa(script)) as live, connect(live.ws + "/ws") as socket:
         for frame in ("endless", "one that waits", "another"):
             socket.send(frame)
-        assert [socket.recv(20), socket.recv(20)] == ["some ", "words"]
+        assert [socket.recv(BOUND), socket.recv(BOUND)] == ["some ", "words"]
         socket.send("[STOP]")
-        assert socket.recv(20) == "[DONE]"
+        assert socket.recv(BOUND) == "[DONE]"
         socket.send("[STOP]")  # nothing is under way
         socket.send("quick")
-        assert [socket.recv(20) for _ in range(3)] == ["an ", "answer", "[DONE]"]
+        assert [socket.recv(BOUND) for _ in range(3)] == ["an ", "answer", "[DONE]"]
         assert [call.inputs["question"] for call in live.service.calls] == ["endless", "quick"]

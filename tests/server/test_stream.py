@@ -10,6 +10,7 @@ import time
 import httpx
 import pytest
 from tests.server.support import Tape, answer, http, qa, serving, sse, until
+from tests.support.until import BOUND
 
 from dspy_live.core.call import Call
 from dspy_live.core.errors import Cancelled, LMFailed, RateLimited, Stop
@@ -151,10 +152,8 @@ def test_a_reader_that_stops_makes_the_run_wait_and_misses_nothing() -> None:
         sock.sendall(live.request("POST", "/predict/stream", b'{"question":"x"}'))
         until(lambda: bool(live.service.tapes))
         tape = live.service.tapes[0]
-        live.settled(lambda: tape.pushed)
-        assert tape.waits
+        live.settled(lambda: tape.pushed, lambda: tape.waits)
         assert tape.pushed < words, "the kernel's buffers took it all: the test shows nothing"
-        sock.settimeout(20)
         received = bytearray()
         while b"[DONE]" not in received[-200:]:
             received += sock.recv(1 << 20)
@@ -173,7 +172,8 @@ def test_a_client_that_reads_nothing_and_leaves_frees_the_run() -> None:
         sock = live.connect(rcvbuf=8192)
         sock.sendall(live.request("POST", "/predict/stream", b'{"question":"x"}'))
         until(lambda: bool(live.service.tapes))
-        live.settled(lambda: live.service.tapes[0].pushed)
+        tape = live.service.tapes[0]
+        live.settled(lambda: tape.pushed, lambda: tape.waits)
         sock.close()
         until(lambda: len(live.app.runs) == 0)
         assert list(live.service.ended.values()) == ["CancelledError"]
@@ -212,7 +212,7 @@ def test_many_streams_at_once_keep_apart() -> None:
 
     async def all_of_them(url: str) -> list[str]:
         limits = httpx.Limits(max_connections=100)
-        async with httpx.AsyncClient(limits=limits, timeout=20) as client:
+        async with httpx.AsyncClient(limits=limits, timeout=BOUND) as client:
             return await asyncio.gather(*(ask(client, url, f"w{i}") for i in range(60)))
 
     with serving(qa(script)) as live:

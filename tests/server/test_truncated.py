@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 from tests.server.support import QA, USAGE, Tape, http, qa, serving, sse
+from tests.support.until import BOUND
 from websockets.sync.client import connect
 
 from dspy_live.core.call import Call
@@ -59,7 +60,7 @@ def test_an_output_that_is_empty_is_an_error_by_its_name(value: Any) -> None:
         events = sse(http.post(live.url + "/predict/stream", json=QUESTION).text)
         with connect(live.ws + "/ws") as socket:
             socket.send(json.dumps({"type": "start", "id": 1, "inputs": QUESTION, "credit": 0}))
-            last = [json.loads(socket.recv(5)) for _ in range(4)][-2]
+            last = [json.loads(socket.recv(BOUND)) for _ in range(4)][-2]
     for reply, key in replies:
         assert (reply.status_code, reply.json()["error"][key]) == (502, "lm_truncated")
         assert reply.headers["x-should-retry"] == "false"

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from tests.server.support import QA, Live, Scripted, Tape, answer, qa, serving, until
+from tests.support.until import BOUND
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
@@ -30,7 +31,7 @@ def live() -> Iterator[Live]:
 def ask(socket: ClientConnection, question: str) -> list[str]:
     socket.send(question)
     pieces = []
-    while (piece := str(socket.recv(5))) != "[DONE]":
+    while (piece := str(socket.recv(BOUND))) != "[DONE]":
         pieces.append(piece)
     return pieces
 
@@ -40,7 +41,7 @@ def closed(socket: ClientConnection) -> tuple[int, str]:
 
     def read_on() -> None:
         while True:
-            socket.recv(5)
+            socket.recv(BOUND)
 
     with pytest.raises(ConnectionClosed) as ended:
         read_on()
@@ -66,13 +67,13 @@ def test_questions_sent_together_are_answered_in_order(live: Live) -> None:
     with connect(live.ws + "/ws") as socket:
         for question in "abc":
             socket.send(question)
-        received = [str(socket.recv(5)) for _ in range(12)]
+        received = [str(socket.recv(BOUND)) for _ in range(12)]
     assert "".join(received) == "".join(f"You asked: {q}[DONE]" for q in "abc")
 
 
 def test_too_many_waiting_questions_close_the_socket() -> None:
     async def slow(call: Call, tape: Tape) -> None:
-        await asyncio.sleep(10)
+        await asyncio.Event().wait()
 
     with serving(qa(slow)) as live, connect(live.ws + "/ws") as socket:
         with contextlib.suppress(ConnectionClosed):
@@ -158,7 +159,7 @@ def test_one_run_does_not_change_how_a_later_one_is_served() -> None:
         for _ in range(2):
             with connect(live.ws + "/ws") as socket:
                 socket.send("x")
-                assert socket.recv(5) == "first "
+                assert socket.recv(BOUND) == "first "
                 assert closed(socket)[0] == 4502
 
 
@@ -212,7 +213,7 @@ class Typed:
         self.send(type="start", id=name, inputs={"question": question}, **more)
 
     def read(self) -> dict[str, Any]:
-        frame: dict[str, Any] = json.loads(self.socket.recv(5))
+        frame: dict[str, Any] = json.loads(self.socket.recv(BOUND))
         self.frames.append(frame)
         return frame
 
@@ -259,8 +260,14 @@ def test_an_id_with_signs_of_all_kinds_is_kept(typed: Typed) -> None:
 
 
 def test_several_runs_share_a_socket_and_an_id_is_free_after_done() -> None:
+    begun, all_have_begun = [], asyncio.Event()
+
     async def slowly(call: Call, tape: Tape) -> None:
         await tape.push(Started(call.id))
+        begun.append(call.id)
+        if len(begun) == 3:
+            all_have_begun.set()
+        await all_have_begun.wait()
         await tape.tokens(f"{call.inputs['question']} " * 10, pause=0.002)
         await tape.push(Predicted({"answer": ""}))
 
@@ -291,7 +298,7 @@ def test_cancel_ends_one_run_and_not_the_other() -> None:
         typed.until_done("a")
         assert typed.names("a")[-2:] == ["error", "done"]
         assert typed.of("a")[-2]["data"]["error"]["type"] == "cancelled"
-        assert len(live.app.runs) == 0
+        until(lambda: len(live.app.runs) == 0)
         typed.start("b")
         typed.until_done("b")
         assert typed.text("b") == "You asked: why?"
@@ -320,7 +327,7 @@ def test_credit_lets_so_many_tokens_through() -> None:
         with pytest.raises(TimeoutError):
             socket.recv(0.1)
         assert typed.names("a") == ["started", "status", "token", "token", "token"]
-        assert live.service.tapes[0].waits
+        until(lambda: live.service.tapes[0].waits)
         assert live.service.tapes[0].pushed == 6
         typed.send(type="credit", id="a", n=10_000)
         typed.until_done("a")
@@ -358,7 +365,7 @@ def test_a_run_that_waits_for_credit_ends_when_it_is_cancelled_or_its_client_lea
             assert typed.names("a")[-2:] == ["error", "done"]
             typed.start("b", credit=0)
             typed.read()
-            assert len(live.app.runs) == 1
+            until(lambda: len(live.app.runs) == 1)
         until(lambda: len(live.app.runs) == 0)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import uvicorn
 from starlette.types import Message, Receive, Scope, Send
-from tests.server.support import until
+from tests.support.until import BOUND, until
 from websockets.sync.client import connect
 
 from dspy_live.server.errors import ClientGone
@@ -75,7 +75,7 @@ def writing(work: Work, http: Any = Protocol, wrapped: bool = False) -> Iterator
         yield listener.getsockname()[1], notes
     finally:
         server.should_exit = server.force_exit = True
-        thread.join(10)
+        thread.join(BOUND)
         assert not thread.is_alive()
 
 
@@ -112,7 +112,7 @@ def connected(port: int, rcvbuf: int | None = None) -> socket.socket:
     sock = socket.socket()
     if rcvbuf is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
-    sock.settimeout(20)
+    sock.settimeout(BOUND)
     sock.connect(("127.0.0.1", port))
     return sock
 
@@ -287,7 +287,7 @@ def test_a_write_to_a_socket_that_was_closed_is_told_once_and_never_raised() -> 
 
     with writing(work) as (port, notes):
         with connect(f"ws://127.0.0.1:{port}/") as client:
-            assert client.recv(5) == "x"
+            assert client.recv(BOUND) == "x"
         until(lambda: notes.over)
     assert [type(exc) for exc in notes.lost] == [ClientGone]
 

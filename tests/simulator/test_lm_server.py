@@ -6,19 +6,19 @@ import http.client
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import dspy
 import pytest
-from tests.support.lm_server import LMServer, chat_grammar, tiny_model
+from tests.support.lm_server import ENDLESS, LMServer, chat_grammar, tiny_model
+from tests.support.until import BOUND, until
 
 QUESTION = [{"role": "user", "content": "Why do volcanoes erupt?"}]
 
 
 def _stream(server: LMServer, body: dict[str, Any]) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-    connection = http.client.HTTPConnection(server.root.removeprefix("http://"), timeout=10)
+    connection = http.client.HTTPConnection(server.root.removeprefix("http://"), timeout=BOUND)
     connection.request("POST", "/v1/chat/completions", json.dumps({"messages": QUESTION, "stream": True, **body}))
     return connection, connection.getresponse()
 
@@ -84,14 +84,14 @@ def test_characters_come_whole_though_their_bytes_are_tokens(lm_server: LMServer
 
 def test_it_stops_when_a_streaming_client_leaves(lm_server: LMServer) -> None:
     before = lm_server.predicted()
-    connection, reply = _stream(lm_server, {"max_tokens": 7000, "ignore_eos": True})
+    connection, reply = _stream(lm_server, {"max_tokens": ENDLESS, "ignore_eos": True})
     for _ in range(60):
         reply.readline()
     assert lm_server.busy() == 1
     reply.close()
     connection.close()
     lm_server.idle_after()
-    assert lm_server.predicted() - before < 3000, "a whole reply has 7000 tokens"
+    assert lm_server.predicted() - before < ENDLESS
 
 
 def test_it_ends_with_its_parent() -> None:
@@ -101,12 +101,16 @@ def test_it_ends_with_its_parent() -> None:
         "server = LMServer().start(); print(server._process.pid, flush=True); os._exit(9)"
     )
     root = str(Path(__file__).parents[2])
-    done = subprocess.run([sys.executable, "-c", code, root], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run([sys.executable, "-c", code, root], capture_output=True, text=True, check=False)
     process = Path(f"/proc/{int(done.stdout)}")
-    end = time.monotonic() + 5
-    while process.exists() and "Z" not in process.joinpath("stat").read_text().rpartition(")")[2].split()[0]:
-        assert time.monotonic() < end, "the LM server outlived its parent"
-        time.sleep(0.01)
+
+    def ended() -> bool:
+        try:
+            return process.joinpath("stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+
+    until(ended)
 
 
 def test_a_model_that_is_none_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

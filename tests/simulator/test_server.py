@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from tests.simulator.wire import QUESTION, ask, chat, connected
+from tests.support.until import BOUND
 
 from dspy_live.simulator import Simulator
 
@@ -249,10 +250,10 @@ def test_it_runs_in_a_thread_for_code_without_a_loop() -> None:
     simulator = Simulator()
     with simulator.running() as url:
         request = urllib.request.Request(url + "/chat/completions", json.dumps(chat()).encode())
-        with urllib.request.urlopen(request, timeout=5) as reply:
+        with urllib.request.urlopen(request, timeout=BOUND) as reply:
             assert "volcanoes" in json.load(reply)["choices"][0]["message"]["content"]
     with pytest.raises(OSError):
-        urllib.request.urlopen(request, timeout=1)
+        urllib.request.urlopen(request, timeout=BOUND)
 
 
 def test_a_taken_port_is_told() -> None:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
+
+from tests.support.until import BOUND
+from tests.support.until import async_until as until
+
+__all__ = ["QUESTION", "Answer", "Client", "ask", "chat", "connected", "until"]
 
 QUESTION = [{"role": "user", "content": "Why do volcanoes erupt?"}]
 
@@ -113,15 +118,8 @@ async def ask(
     """One request on a connection of its own."""
     async with connected(url) as client:
         await client.send(method, path, body, **headers)
-        return await asyncio.wait_for(client.receive(), 10)
+        return await asyncio.wait_for(client.receive(), BOUND)
 
 
 def chat(stream: bool = False, **more: Any) -> dict[str, Any]:
     return {"model": "m", "messages": QUESTION, "stream": stream, **more}
-
-
-async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
-    """Wait for something that another process or the loop itself will make true."""
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - what changes it is not ours to wait for
-            await asyncio.sleep(0.001)

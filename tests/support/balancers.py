@@ -7,27 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.support.until import until
+from tests.support.ports import lasting_port as lasting_port
+from tests.support.until import BOUND, until
 
 _TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-
-
-def lasting_port() -> int:
-    """Return a free port that no outgoing connection is given: for a server that opens it itself, or comes back to it.
-
-    It may be taken meanwhile, but nobody else takes ports of this range by chance.
-    """
-    while True:
-        port = random.randrange(15_000, 32_000)
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
 
 
 def program(name: str) -> str:
@@ -85,7 +74,7 @@ def _running(
         yield process
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(BOUND)
 
 
 def _answers(listeners: tuple[socket.socket, ...]) -> bool:

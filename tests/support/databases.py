@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.support.ports import lasting_port
+from tests.support.until import BOUND
 
 
 class Server:
@@ -32,7 +34,7 @@ class Server:
         if self.process is not None:
             self.process.terminate()
             try:
-                self.process.wait(10)
+                self.process.wait(BOUND)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
@@ -40,7 +42,7 @@ class Server:
 
     def _wait(self, ready: Callable[[], bool]) -> None:
         assert self.process is not None
-        until = time.monotonic() + 20
+        until = time.monotonic() + BOUND
         while not ready():
             if self.process.poll() is not None or time.monotonic() > until:
                 self.stop()
@@ -61,7 +63,7 @@ def running_redis() -> Iterator[Server]:
     named = os.environ.get("REDIS_SERVER", "redis-server")  # another one, such as Valkey's: the same tests hold there
     program = shutil.which(named) or shutil.which("valkey-server")
     assert program, "no redis-server and no valkey-server: run scripts/install_system.sh"
-    folder, port = Path(tempfile.mkdtemp(prefix="dspy-live-redis-")), free_port()
+    folder, port = Path(tempfile.mkdtemp(prefix="dspy-live-redis-")), lasting_port()
     server = Server(
         [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"], port, folder
     )
@@ -88,7 +90,7 @@ def postgres_server() -> Iterator[Server]:
 @contextmanager
 def running_postgres() -> Iterator[Server]:
     """A PostgreSQL server for as long as the block; it refuses to run as root, so that it may run as someone else."""
-    folder, port = Path(tempfile.mkdtemp(prefix="dspy-live-postgres-")), free_port()
+    folder, port = Path(tempfile.mkdtemp(prefix="dspy-live-postgres-")), lasting_port()
     user = None
     if os.geteuid() == 0:
         user = "postgres" if _exists("postgres") else "nobody"
@@ -123,17 +125,9 @@ def postgres_url(postgres_server: Server) -> Iterator[str]:
         connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
-def free_port() -> int:
-    """Return a port on which nobody listens now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def _answers(port: int) -> bool:
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=1):
+        with socket.create_connection(("127.0.0.1", port), timeout=BOUND):
             return True
     except OSError:
         return False
@@ -144,7 +138,7 @@ def _serves(port: int) -> bool:
     import psycopg
 
     try:
-        psycopg.connect(f"postgresql://postgres@127.0.0.1:{port}/postgres", connect_timeout=2).close()
+        psycopg.connect(f"postgresql://postgres@127.0.0.1:{port}/postgres", connect_timeout=round(BOUND)).close()
     except psycopg.OperationalError:
         return False
     return True

@@ -27,6 +27,7 @@ def main() -> None:
     params.endpoint_metrics = True
     params.warmup = False
     params.ui = False
+    params.ctx_shift = True  # as many tokens as are asked for, however many: a test may want a reply without an end
     params.cache_ram_mib = 0
     params.n_threads_http = 2 * slots + 4
     params.cpuparams.n_threads = 1

@@ -17,7 +17,8 @@ import dspy  # noqa: F401 - imported once, before the forks
 
 import dspy_live
 
-SECONDS = 30
+SECONDS = 60
+"""A block takes a second or two; one that hangs is named before all of them have taken too long."""
 
 
 def run(code: str, folder: str) -> str | None:

@@ -172,7 +172,7 @@ class TestRedisStore(StoreConformance):
         self.url = redis_url
 
     def make_store(self) -> RedisStore:
-        return RedisStore(self.url)
+        return RedisStore(self.url, timeout=30)
 
     async def close_store(self, store: Any) -> None:
         await store.aclose()

@@ -79,7 +79,7 @@ class TestLMOverASocket(ServiceConformance):
             yield
 
     def make_service(self) -> Service:
-        timeouts = SocketTimeouts(5.0, 5.0, 5.0)
+        timeouts = SocketTimeouts(30.0, 30.0, 30.0)
         headers = {"Content-Type": "application/json"}
         return OpenAIEndpoint(f"{self.url}/chat/completions", headers, "m", timeouts, "openai/m")
 

@@ -38,7 +38,7 @@ def run_once(
 
 async def run_on_screen(service: Service, call: Call, make_screen: Callable[[Scope], Screen]) -> Predicted:
     """Await ``service`` with a screen as its sink, print the result and return it."""
-    async with Scope() as scope:
+    with Scope() as scope:
         screen = make_screen(scope)
         try:
             result = await service(call, screen)

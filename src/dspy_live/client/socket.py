@@ -194,8 +194,10 @@ class SocketSource:
         self._end(error)
 
     def _end(self, error: Exception | None = None) -> None:
+        if self._over:
+            return  # such as the answer to credit that crossed the end on its way
         self._over = True
-        self._error = self._error or error
+        self._error = error
         self._changed.set()
 
     async def _give_credit(self) -> None:

@@ -81,14 +81,16 @@ class Schema:
         wrong: list[InputError] = []
         given = 0
         for f in self.inputs:
-            if f.name in values:
-                given += 1
-                try:
-                    out[f.name] = _converted(f, values[f.name])
-                except InputError as exc:
-                    wrong.append(exc)
-            elif f.required:
-                wrong.append(InputError(f"missing field {f.name!r} ({f.type})", field=f.name, expected=f.type))
+            name = f.name
+            if name not in values:
+                if f.required:
+                    wrong.append(InputError(f"missing field {name!r} ({f.type})", field=name, expected=f.type))
+                continue
+            given += 1
+            try:
+                out[name] = values[name] if f.convert is None else _converted(f, f.convert, values[name])
+            except InputError as exc:
+                wrong.append(exc)
         return out, wrong if given == len(values) else [*self._unknown(values), *wrong]
 
     def _unknown(self, values: Mapping[str, Any]) -> list[InputError]:
@@ -120,11 +122,9 @@ def all_of(wrong: Sequence[InputError]) -> InputError:
     return InputError(message, **told[0].details, errors=[error.details | {"message": error.message} for error in told])
 
 
-def _converted(f: Field, value: Any) -> Any:
-    if f.convert is None:
-        return value
+def _converted(f: Field, convert: Convert, value: Any) -> Any:
     try:
-        return f.convert(value)
+        return convert(value)
     except (ValueError, TypeError) as exc:
         raise InputError(f"field {f.name!r} must be {f.type}: {exc}", field=f.name, expected=f.type) from None
     except Exception as exc:  # a type's own validator may raise anything for a value that it was not made for

@@ -68,6 +68,12 @@ class Deadline:
                     raise
                 self._exceeded += 1
                 raise _too_late(had) from exc.__cause__
+            except DeadlineExceeded as exc:
+                # A program that blocked the loop past its deadline sees that before the timer here can fire.
+                if type(exc) is not DeadlineExceeded or loop_now() < at:
+                    raise
+                self._exceeded += 1
+                raise _too_late(had) from exc
             if timeout.expired():  # the code inside swallowed the cancellation; its late result must not win
                 self._exceeded += 1
                 raise _too_late(had)

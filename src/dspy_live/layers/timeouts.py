@@ -68,7 +68,7 @@ class Timeouts:
             self._calls += 1
             if not call.stream:
                 call = call.but(stream=True)
-            async with Scope() as scope:
+            with Scope() as scope:
                 silence = _SilenceSink(sink, self, scope)
                 try:
                     return await service(call, silence)

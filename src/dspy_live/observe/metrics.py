@@ -18,7 +18,7 @@ from dspy_live.core.call import Call
 from dspy_live.core.observer import RunRecord
 from dspy_live.core.usage import LMRecord
 from dspy_live.observe import semconv
-from dspy_live.observe.histograms import Histogram, series
+from dspy_live.observe.histograms import Histograms, series
 from dspy_live.observe.lm_spans import outcome_of
 from dspy_live.observe.outcomes import of_run, outcome_and_error
 from dspy_live.runtime.books.account import Account, process_account
@@ -70,10 +70,10 @@ class Metrics:
         self._ended: dict[tuple[str, str, str], int] = {}
         self._tools: dict[tuple[str, str], int] = {}
         self._cancelled_lm_calls: dict[tuple[str, str], int] = {}
-        self._duration: dict[str, Histogram] = {}
-        self._ttft: dict[str, Histogram] = {}
-        self._lm_duration: dict[str, Histogram] = {}
-        self._tool_duration: dict[str, Histogram] = {}
+        self._duration = Histograms(MAX_SERIES)
+        self._ttft = Histograms(MAX_SERIES)
+        self._lm_duration = Histograms(MAX_SERIES)
+        self._tool_duration = Histograms(MAX_SERIES)
         self._running: dict[str, str] = {}
         self._watched: dict[str, Callable[[], Any]] = {}
         self.registry.register(self)
@@ -100,17 +100,20 @@ class Metrics:
     # A RunObserver and a ToolObserver.
 
     def run_started(self, call: Call) -> None:
+        program = call.program
         with self._lock:
-            program = series(self._active, call.program, MAX_SERIES)
+            if program not in self._active:
+                program = series(self._active, program, MAX_SERIES)
+                self._active.setdefault(program, 0)
+            self._active[program] += 1
             self._running[call.id] = program
-            self._active[program] = self._active.get(program, 0) + 1
 
     def lm_call_ended(self, record: LMRecord) -> None:
         if record.cache == "hit":
             return
         with self._lock:
-            _observe(self._lm_duration, record.model, record.latency)
-            if outcome_of(record) == semconv.CANCELLED:
+            self._lm_duration.add(record.model, record.latency)
+            if record.error is not None and outcome_of(record) == semconv.CANCELLED:
                 key = (record.program, record.model)
                 self._cancelled_lm_calls[key] = self._cancelled_lm_calls.get(key, 0) + 1
 
@@ -120,17 +123,18 @@ class Metrics:
             if program is None:
                 return
             self._active[program] -= 1
-            ended = (program, *of_run(record))
-            if ended[2] and ended not in self._ended and len(self._ended) >= MAX_SERIES:
+            outcome, error = of_run(record)
+            ended = (program, outcome, error)
+            if error and ended not in self._ended and len(self._ended) >= MAX_SERIES:
                 ended = (program, semconv.ERROR, "(other)")
             self._ended[ended] = self._ended.get(ended, 0) + 1
-            _observe(self._duration, program, record.duration)
+            self._duration.add(program, record.duration)
             if record.ttft is not None:
-                _observe(self._ttft, program, record.ttft)
+                self._ttft.add(program, record.ttft)
 
     def tool_ended(self, name: str, seconds: float, error: BaseException | None) -> None:
         with self._lock:
-            tool = _observe(self._tool_duration, name, seconds)
+            tool = self._tool_duration.add(name, seconds)
             ended = (tool, outcome_and_error(error)[0])
             self._tools[ended] = self._tools.get(ended, 0) + 1
 
@@ -216,20 +220,11 @@ class Metrics:
     def _counter(self, name: str, text: str, labels: list[str]) -> CounterMetricFamily:
         return CounterMetricFamily(f"{self._prefix}_{name}", text, labels=labels)
 
-    def _histogram(self, name: str, text: str, label: str, of: Mapping[str, Histogram]) -> HistogramMetricFamily:
+    def _histogram(self, name: str, text: str, label: str, of: Histograms) -> HistogramMetricFamily:
         family = HistogramMetricFamily(f"{self._prefix}_{name}", text, labels=[label])
         for value, histogram in of.items():
             family.add_metric([value], histogram.buckets(), histogram.total)
         return family
-
-
-def _observe(of: dict[str, Histogram], name: str, seconds: float) -> str:
-    histogram = of.get(name)
-    if histogram is None:
-        name = series(of, name, MAX_SERIES)
-        histogram = of.setdefault(name, Histogram())
-    histogram.add(seconds)
-    return name
 
 
 def _numbers(source: Callable[[], Any]) -> list[tuple[str, float]]:

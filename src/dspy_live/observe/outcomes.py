@@ -25,6 +25,6 @@ def outcome_and_error(error: BaseException | None) -> tuple[str, str]:
 
 def of_run(record: RunRecord) -> tuple[str, str]:
     """Return the same of a run. One without outputs and without an error was left before its end."""
-    if record.error is None and record.outputs is None:
-        return semconv.CANCELLED, ""
+    if record.error is None:
+        return semconv.CANCELLED if record.outputs is None else semconv.OK, ""
     return outcome_and_error(record.error)

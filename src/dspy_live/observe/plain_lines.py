@@ -32,10 +32,10 @@ def plain_line(
     could hold a secret: the usual way, which redacts, must write that line.
     """
     joined = " ".join(texts)
-    harmless, printable = _looked_at(joined) if len(joined) <= _LONGEST else _look_at(joined)
+    look = _looked_at if len(joined) <= _LONGEST else _look_at
+    harmless, simple = look(joined, len(texts))
     if not harmless:
         return None
-    simple = printable and joined.count(" ") < max(len(texts), 1)
     return line(_time_of(created), level.lower(), logger, message, fields, simple)
 
 
@@ -47,7 +47,7 @@ def texts_of(fields: Fields) -> list[str]:
 def text_line(time: str, level: str, logger: str, message: str, fields: Fields, simple: bool) -> str:
     """Render a line for people."""
     shown = _template(tuple(fields)) % tuple(fields.values()) if simple else " ".join(map(_shown, fields.items()))
-    return f"{time} [{level:<9}] {message} [{logger}] {shown}"
+    return f"{time} [{level.ljust(9)}] {message} [{logger}] {shown}"
 
 
 def json_line(time: str, level: str, logger: str, message: str, fields: Fields, simple: bool) -> str:
@@ -71,9 +71,10 @@ def _shown(field: tuple[str, Any]) -> str:
     return f"{name}={value!r}"
 
 
-def _look_at(texts: str) -> tuple[bool, bool]:
-    """Return whether texts hold no secret, and whether all their signs can be shown as they are."""
-    return redact(texts) == texts, texts.isprintable() and '"' not in texts
+def _look_at(texts: str, count: int) -> tuple[bool, bool]:
+    """Return whether so many texts, joined by spaces, hold no secret, and whether all can be shown as they are."""
+    shown_as_they_are = texts.isprintable() and '"' not in texts and texts.count(" ") < max(count, 1)
+    return redact(texts) == texts, shown_as_they_are
 
 
 _looked_at = lru_cache(maxsize=512)(_look_at)
@@ -86,7 +87,7 @@ def _template(names: tuple[str, ...]) -> str:
 
 def _time_of(created: float) -> str:
     second = int(created)
-    return f"{_second(second)}.{int((created - second) * 1e6):06d}Z"
+    return f"{_second(second)}.{str(int((created - second) * 1e6)).zfill(6)}Z"
 
 
 @lru_cache(maxsize=2)

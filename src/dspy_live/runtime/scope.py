@@ -5,24 +5,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from dspy_live.core.errors import Cancelled
 
 
 class Scope:
-    """Guards the task that enters it. :meth:`fail` cancels the task, and the ``async with`` raises the reason.
+    """Guards the task that enters it. :meth:`fail` cancels the task, and the ``with`` raises the reason.
 
     A cancellation that somebody else sent goes through untouched, and so does an exception that the code inside
     raises. A scope that was failed never ends well, even when the code inside swallowed the cancellation. On the loop's
     thread only. It is used once. It is what ``asyncio.timeout`` does, without the clock.
+
+    Args:
+        task: the running task, where the caller has it already.
     """
 
-    __slots__ = ("_before", "_cancelling", "_loop", "_sent", "_task", "error")
+    __slots__ = ("_before", "_cancelling", "_sent", "_task", "error")
 
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._task: asyncio.Task[Any] | None = None
+    def __init__(self, task: asyncio.Task[Any] | None = None) -> None:
+        self._task = task
         self._before = 0
         self._cancelling: asyncio.Handle | None = None
         self._sent = False
@@ -35,7 +37,7 @@ class Scope:
             return False
         self.error = error
         # Never Task.cancel() here: inside a step of the guarded task itself it would come out past the scope.
-        self._cancelling = self._loop.call_soon(self._cancel)
+        self._cancelling = asyncio.get_running_loop().call_soon(self._cancel)
         return True
 
     def _cancel(self) -> None:
@@ -44,19 +46,22 @@ class Scope:
             self._sent = True
             self._task.cancel()
 
-    def enter(self) -> None:
-        """What ``async with`` does at its beginning, as a plain call."""
-        task = self._task = asyncio.current_task(self._loop)  # without a loop it asks the system for the process's id
+    def __enter__(self) -> Self:
+        task = self._task
         if task is None:
-            raise RuntimeError("a scope guards a task; it was entered outside of any")
+            task = self._task = asyncio.current_task()
+            if task is None:
+                raise RuntimeError("a scope guards a task; it was entered outside of any")
         self._before = task.cancelling()
+        return self
 
-    def leave(self, kind: type[BaseException] | None, exc: BaseException | None) -> None:
-        """What ``async with`` does at its end, as a plain call: raises the reason of a failure."""
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
         failed = self.error
         task, self._task = self._task, None  # which may hold this scope
         if failed is None:
-            self.error = _OVER  # a straggler's fail() must not touch a task that has left
+            self.error = OVER  # a straggler's fail() must not touch a task that has left
             return
         if self._cancelling is not None:
             self._cancelling.cancel()
@@ -69,17 +74,9 @@ class Scope:
         finally:
             del failed, self  # an error whose own traceback holds it would wait for the garbage collector
 
-    async def __aenter__(self) -> Scope:
-        self.enter()
-        return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.leave(kind, exc)
-
-
-_OVER = Cancelled("the scope was left")
+OVER = Cancelled("the scope was left")
+"""What a scope has as its error once it was left."""
 
 
 async def ended(*work: asyncio.Future[Any], on_cancel: Callable[[], object] | None = None) -> None:

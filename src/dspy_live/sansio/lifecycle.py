@@ -34,6 +34,7 @@ LM: Table = {"new": _ANY, "running": _ANY}
 """An LM's call: text as it comes, or none."""
 
 
+_OF_FIELDS = frozenset({Token, Partial, Restart})
 _NONE: frozenset[tuple[int, str]] = frozenset()
 
 
@@ -67,7 +68,7 @@ class Lifecycle:
         state = self._row.get(kind)
         if state is None:
             raise LifecycleError(f"{kind.__name__} may not come in a run that is {self._state}; {self._expected()}")
-        if kind is Token or kind is Partial or kind is Restart:
+        if kind in _OF_FIELDS:
             self._check_field(event)
         if state is not self._state:
             self._state = state

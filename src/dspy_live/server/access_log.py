@@ -14,6 +14,7 @@ from starlette.types import Scope
 from dspy_live.core.errors import ConfigurationError
 from dspy_live.observe.console import write_plain
 from dspy_live.server.log_fields import log_fields
+from dspy_live.server.runs.totals import milliseconds_since
 
 if TYPE_CHECKING:
     from dspy_live.server.transport.http import Request
@@ -42,60 +43,44 @@ class AccessLog:
 
     def request(self, request: Request) -> None:
         """Log an HTTP request that is over."""
-        status = request.status or _LEFT
-        scope = request.scope
-        if not self._wanted(scope, status):
-            return
         totals = request.totals
-        fields = _fields(scope, scope["method"], status, request.born, request.key)
-        if request.with_run:
-            fields["program"] = request.program
-            fields["run"] = request.run_id
-        fields["bytes"] = request.sent
-        fields["tokens"] = totals.total_tokens if totals is not None else 0
-        _write(fields, request.program)
+        more: dict[str, Any] = {"program": request.program, "run": request.run_id} if request.with_run else {}
+        more["bytes"] = request.sent
+        more["tokens"] = totals.total_tokens if totals is not None else 0
+        scope = request.scope
+        self._write(scope, scope["method"], request.status or _LEFT, request.born, request.key, more, request.program)
 
     def socket(self, scope: Scope, status: int, key: str, born: float) -> None:
         """Log a WebSocket that is closed, or was refused."""
-        if self._wanted(scope, status):
-            _write(_fields(scope, "WEBSOCKET", status, born, key))
+        self._write(scope, "WEBSOCKET", status, born, key, {})
 
-    def _wanted(self, scope: Scope, status: int) -> bool:
-        if status >= 500:
-            return True
-        if _PROBES in scope["path"]:
-            return False
-        return self.rate >= 1 or random.random() < self.rate
-
-
-def _fields(scope: Scope, method: str, status: int, born: float, key: str) -> dict[str, Any]:
-    client = scope.get("client")
-    return {
-        "method": method,
-        "path": scope["path"],
-        "status": status,
-        "duration_ms": round((time.perf_counter() - born) * 1000, 3),
-        "client": client[0] if client else "",
-        "key": key,
-    }
+    def _write(
+        self, scope: Scope, method: str, status: int, born: float, key: str, more: dict[str, Any], program: str = ""
+    ) -> None:
+        path = scope["path"]
+        if status < 500 and (_PROBES in path or (self.rate < 1 and random.random() >= self.rate)):
+            return
+        if not log.isEnabledFor(logging.INFO):
+            return
+        duration = milliseconds_since(born)
+        client = scope.get("client")
+        address = client[0] if client else ""
+        fields = {
+            "method": method, "path": path, "status": status, "duration_ms": duration, "client": address, "key": key,
+            **more,
+        }  # fmt: skip
+        # The other texts are of our own making.
+        if write_plain(log, logging.INFO, "request", fields, (method, path, address, key, program)):
+            return
+        args = (method, path, status, duration)
+        extra = log_fields("request", plain=True, **fields)
+        if logging.getLogRecordFactory() is logging.LogRecord:
+            log.handle(_record(args, extra))
+        else:
+            log.info(_LINE, *args, extra=extra)
 
 
 _LINE = "%s %s %d in %.1f ms"
-
-
-def _write(fields: dict[str, Any], program: str = "") -> None:
-    if not log.isEnabledFor(logging.INFO):
-        return
-    # The other texts are of our own making.
-    texts = (fields["method"], fields["path"], fields["client"], fields["key"], program)
-    if write_plain(log, logging.INFO, "request", fields, texts):
-        return
-    args = (fields["method"], fields["path"], fields["status"], fields["duration_ms"])
-    extra = log_fields("request", plain=True, **fields)
-    if logging.getLogRecordFactory() is logging.LogRecord:
-        log.handle(_record(args, extra))
-    else:
-        log.info(_LINE, *args, extra=extra)
 
 
 def _record(args: tuple[Any, ...], extra: dict[str, Any]) -> logging.LogRecord:
@@ -117,5 +102,5 @@ def _record(args: tuple[Any, ...], extra: dict[str, Any]) -> logging.LogRecord:
 @lru_cache(maxsize=16)
 def _first_record(thread: int) -> dict[str, Any]:
     """Return what all records of a server's thread have in common; made by that thread."""
-    line = _write.__code__.co_firstlineno
-    return vars(logging.LogRecord(log.name, logging.INFO, __file__, line, _LINE, (), None, _write.__name__))
+    line = AccessLog._write.__code__.co_firstlineno
+    return vars(logging.LogRecord(log.name, logging.INFO, __file__, line, _LINE, (), None, AccessLog._write.__name__))

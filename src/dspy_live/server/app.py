@@ -190,15 +190,16 @@ class App:
 
     async def _http(self, request: Request, access_log: AccessLog | None) -> None:
         scope = request.scope
+        method = scope["method"]
         try:
             refusal = self._check_origin(request)
-            if scope["method"] == "OPTIONS" and (request.cors or refusal):
+            if method == "OPTIONS" and (request.cors or refusal):
                 if refusal is not None:
                     raise refusal
                 await request.start(204, self.origins.preflight())
                 await request.write(b"", False)
                 return
-            route, request.params = self.router.find(scope["method"], route_path(scope))
+            route, request.params = self.router.find(method, route_path(scope))
             request.error_object = route.error_object
             if not route.open:
                 if refusal is not None:
@@ -206,7 +207,7 @@ class App:
                 request.key = self.keys.check(scope, query=route.query_key, wants=route.wants)
             if route.of_run and self.siblings is not None and await self.siblings.serve(request):
                 return
-            name = request.header(runs.CLIENT_RUN_ID) if scope["method"] == "POST" else None
+            name = request.header(runs.CLIENT_RUN_ID) if method == "POST" else None
             if name is None:
                 await route.handler(request)
             else:
@@ -230,7 +231,7 @@ class App:
     def _check_origin(self, request: Request) -> Forbidden | None:
         # Open routes give nothing of anybody's, and the page at / must be able to start and to say what is wrong.
         try:
-            request.cors = self.origins.check(request.scope)
+            request.cors = self.origins.check(request.headers)
         except Forbidden as exc:
             return exc
         return None

@@ -10,6 +10,9 @@ from dspy_live.core.call import Buffer, Overflow
 from dspy_live.core.events import Event, Restart, Status, Token
 from dspy_live.core.sink import Sink
 
+PATIENCE = 30.0
+"""Seconds after which something that a channel must let go at once is held up; a busy machine needs some of them."""
+
 
 class ReadableSink(Sink, Protocol):
     """A sink with a reader, as :class:`~dspy_live.runtime.channel.channel.Channel` is."""
@@ -117,7 +120,7 @@ class ChannelConformance:
 
     async def _level(self) -> None:
         channel, _ = self._make(Buffer(size=1))
-        await asyncio.wait_for(channel.room(), 1)
+        await asyncio.wait_for(channel.room(), PATIENCE)
         assert not channel.push(_token("a"))
         waiting = [asyncio.create_task(channel.room()) for _ in range(3)]
         await asyncio.sleep(0)
@@ -125,7 +128,7 @@ class ChannelConformance:
         await asyncio.sleep(0)
         assert not any(task.done() for task in waiting[1:]), "there is no room yet"
         await channel.receive_many()
-        await asyncio.wait_for(asyncio.gather(*waiting[1:], channel.room()), 1)
+        await asyncio.wait_for(asyncio.gather(*waiting[1:], channel.room()), PATIENCE)
 
     async def _end(self) -> None:
         for last in ([], [_token("b")]):
@@ -135,7 +138,7 @@ class ChannelConformance:
             for event in last:
                 channel.push(event)
             end()
-            assert await asyncio.wait_for(reading, 1) == last, "events that were pushed come before the end"
+            assert await asyncio.wait_for(reading, PATIENCE) == last, "events that were pushed come before the end"
             assert await channel.receive_many() == []
             assert await channel.receive() is None
 
@@ -159,7 +162,7 @@ class ChannelConformance:
         waiting = asyncio.ensure_future(channel.room())
         await asyncio.sleep(0)
         channel.close()
-        await asyncio.wait_for(waiting, 1)
+        await asyncio.wait_for(waiting, PATIENCE)
         for _ in range(3):
             assert channel.push(_token("b")), "nobody reads any more, so the work may end"
         assert await channel.receive_many() == []

@@ -14,7 +14,7 @@ from dspy_live.runtime.channel import read
 from dspy_live.sansio.lifecycle import LM, PROGRAM, Lifecycle
 from dspy_live.testing.scripted import Recorder, collect
 
-SETTLE = 5.0
+SETTLE = 30.0
 """Seconds in which tasks that a call has started must be gone once it has ended."""
 
 

@@ -6,10 +6,8 @@ import asyncio
 import itertools
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -18,10 +16,13 @@ import dspy
 import pydantic
 import pytest
 from tests.programs.conftest import Sim
+from tests.support.held_simulator import HeldSimulator
+from tests.support.until import async_until, until
 
 import dspy_live
 from dspy_live import BatchError, abatch, batch, stream_batch
 from dspy_live.core.errors import ConfigurationError
+from dspy_live.testing import virtual_time
 
 QA = "question -> answer"
 
@@ -104,7 +105,8 @@ async def test_a_slow_item_holds_the_ordered_ones_up_at_the_window() -> None:
 
     items: Any = stream_batch(program, ({"n": n} for n in itertools.count()), concurrency=3, ordered=True, window=5)
     first = asyncio.ensure_future(anext(items))
-    await asyncio.sleep(0.1)
+    await async_until(lambda: len(started) == 8)
+    await asyncio.sleep(0.05)
     assert len(started) == 8
     release.set()
     assert (await first).index == 0
@@ -140,12 +142,13 @@ async def test_an_iterator_that_raises_ends_it() -> None:
         await abatch(Picky(), inputs())
 
 
+@virtual_time
 async def test_a_timeout_is_an_error_of_its_item() -> None:
     async def slow(n: int) -> int:
         await asyncio.sleep(n)
         return n
 
-    results = await abatch(slow, [{"n": 5}, {"n": 0}], timeout=0.05)
+    results = await abatch(slow, [{"n": 60}, {"n": 0}], timeout=30)
     assert results[0].kind == "DeadlineExceeded"
     assert results[1] == 0
 
@@ -355,34 +358,37 @@ async def test_a_full_disk_ends_it_with_its_own_error() -> None:
         await abatch(Picky(), [{"n": 2}], checkpoint="/dev/full")
 
 
-def test_kill_and_rerun_gives_each_row_once(paced: Sim, tmp_path: Path) -> None:
+@pytest.mark.timeout(150)
+def test_kill_and_rerun_gives_each_row_once(tmp_path: Path) -> None:
     """After kill -9, at most as many rows are asked again as were at work."""
-    paced.server.set_options(ttft=0.05, tps=None)
     source, output, checkpoint = tmp_path / "in.jsonl", tmp_path / "out.jsonl", tmp_path / "done.jsonl"
     source.write_text("".join(json.dumps({"question": f"What is {i}?", "gold": i}) + "\n" for i in range(60)))
-    command = [
-        *(sys.executable, "-m", "dspy_live", "batch", str(source), "--program", QA, "-o", str(output)),
-        *("--checkpoint", str(checkpoint), "--concurrency", "4", "--quiet"),
-        *("--lm", "openai/gpt-4o-mini", "--api-base", paced.url),
-    ]
-    environment = {**os.environ, "OPENAI_API_KEY": "sk-test", "DSPY_CACHEDIR": str(tmp_path / "cache")}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 30
-    while not (checkpoint.exists() and checkpoint.read_bytes().count(b"\n") > 12) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    done = max(checkpoint.read_bytes().count(b"\n") - 1, 0)
-    assert 10 < done < 60
-    asked = paced.server.stats.requests
-    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=50)
+    lm = HeldSimulator(allowed=20, seed=1)
+    with lm.running() as url:
+        command = [
+            *(sys.executable, "-m", "dspy_live", "batch", str(source), "--program", QA, "-o", str(output)),
+            *("--checkpoint", str(checkpoint), "--concurrency", "4", "--quiet"),
+            *("--lm", "openai/gpt-4o-mini", "--api-base", url),
+        ]
+        environment = {**os.environ, "OPENAI_API_KEY": "sk-test", "DSPY_CACHEDIR": str(tmp_path / "cache")}
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        try:
+            # A head, and a line for each row that was answered.
+            until(lambda: checkpoint.exists() and checkpoint.read_bytes().count(b"\n") == 1 + 20, 60)
+            until(lambda: len(lm.held) == 4)
+        finally:
+            process.kill()
+            process.wait()
+        assert checkpoint.read_bytes().count(b"\n") == 1 + 20
+        lm.held.clear()
+        lm.release()
+        finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=50)
     assert finished.returncode == 0, finished.stderr
     assert "60 rows, 0 failed" in finished.stderr
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     assert [row["index"] for row in rows] == list(range(60))
     assert all(row["input"]["gold"] == row["index"] and row["output"]["answer"] for row in rows)
-    assert paced.server.stats.requests - asked <= 60 - done
-    assert paced.server.stats.requests <= 60 + 4
+    assert lm.arrived == 60 + 4
 
 
 def test_bad_rows_fail_alone(sim: Sim, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pydantic
 import pytest
 from dspy.streaming import StatusMessage
 from tests.programs.conftest import MODEL, Sim
+from tests.support.until import async_until
 
 import dspy_live
 from dspy_live import StatusMessageProvider, asyncify, emit, streamify, streaming_response, syncify, track_usage
@@ -222,13 +223,9 @@ async def test_dspys_own_items_and_plain_text_are_sent_as_they_are() -> None:
     assert forms[4] == {"prediction": {"answer": "hi"}}
 
 
-async def test_leaving_it_stops_the_program(paced: Sim) -> None:
-    with dspy.context(lm=paced.lm()):
+async def test_leaving_it_stops_the_program(endless: Sim) -> None:
+    with dspy.context(lm=endless.lm()):
         lines = streaming_response(streamify(dspy.Predict(QA))(question="What?"))
         await anext(lines)
         await lines.aclose()
-        for _ in range(200):
-            if paced.server.stats.disconnects:
-                break
-            await asyncio.sleep(0.01)
-    assert paced.server.stats.disconnects == 1
+        await async_until(lambda: endless.server.stats.disconnects == 1)

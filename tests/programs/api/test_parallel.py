@@ -12,7 +12,7 @@ from typing import Any
 import dspy
 import pytest
 import tqdm
-from tests.programs.conftest import MODEL, Sim
+from tests.programs.conftest import MODEL, HeldSim, Sim
 from tests.support.until import async_until
 
 from dspy_live import Parallel, asyncify, streamify, track_usage
@@ -136,16 +136,15 @@ def test_usage_is_counted_in_the_threads(sim: Sim) -> None:
 
 
 @pytest.mark.parametrize("way", ["native", "thread", "inline"])
-async def test_inside_a_program_it_streams_and_stops(paced: Sim, way: Any) -> None:
-    paced.server.set_options(ttft=0.0, tps=None)
-    with dspy.context(lm=paced.lm(stream="always")):
+async def test_inside_a_program_it_streams_and_stops(sim: Sim, way: Any) -> None:
+    with dspy.context(lm=sim.lm(stream="always")):
         items = [i async for i in streamify(Fan(), execution=way)(question="?")]
         calls = {i.lm_call for i in items if isinstance(i, str)}  # type: ignore[attr-defined]
         texts = ["".join(i for i in items if isinstance(i, str) and i.lm_call == c) for c in calls]  # type: ignore[attr-defined]
         assert sorted(texts) == sorted(items[-1].answers)
         assert len(texts) == 4
-        paced.server.set_options(ttft=60.0)
-        stats = paced.server.stats
+        sim.server.set_options(ttft=60.0)
+        stats = sim.server.stats
         requests = stats.requests
         task = asyncio.create_task(asyncify(Fan(20), execution=way)(question="?"))
         await async_until(lambda: stats.active == 4)
@@ -156,40 +155,47 @@ async def test_inside_a_program_it_streams_and_stops(paced: Sim, way: Any) -> No
     assert stats.requests - requests == 4
 
 
-async def test_an_inline_run_that_waits_for_it_blocks_nobody(paced: Sim) -> None:
+async def test_an_inline_run_that_waits_for_it_blocks_nobody(held: HeldSim) -> None:
     """dspy.Parallel inside an inline run holds the whole loop up; ours only the run."""
-    paced.server.set_options(ttft=1.0, tps=None)
-    ticks = 0
-
-    async def tick() -> None:
-        nonlocal ticks
-        while True:
-            await asyncio.sleep(0.02)
-            ticks += 1
-
-    with dspy.context(lm=paced.lm()):
-        ticking = asyncio.create_task(tick())
-        assert len((await asyncify(Fan(), execution="inline")(question="?")).answers) == 4
-        ticking.cancel()
-    assert ticks > 5
+    # What holds the loop up would wait for ever otherwise, and the test with it.
+    too_late = threading.Timer(15, held.server.release)
+    too_late.start()
+    try:
+        with dspy.context(lm=held.lm()):
+            task = asyncio.create_task(asyncify(Fan(), execution="inline")(question="?"))
+            # Nobody is answered before this loop, on which the run waits too, has had its turns.
+            await async_until(lambda: len(held.server.held) == 4)
+            held.server.release()
+            assert len((await task).answers) == 4
+    finally:
+        too_late.cancel()
 
 
 def test_a_stop_is_no_failure_of_one_pair() -> None:
     from dspy_live.core.errors import Cancelled
 
     ended: list[int] = []
-    other = threading.Event()
+    other, stopped = threading.Event(), threading.Event()
+
+    class Watched(Parallel):
+        def _call(self, outcome: Any, module: Any, example: Any) -> Any:
+            try:
+                return super()._call(outcome, module, example)
+            finally:
+                if example["n"] == 0:
+                    stopped.set()
 
     def stops(n: int) -> None:
         if n == 0:
-            other.wait(5)
+            other.wait(30)
             raise Stop(Cancelled("stop"))
         other.set()
+        stopped.wait(30)
         time.sleep(0.1)
         ended.append(n)
 
     with pytest.raises(Stop):
-        Parallel(num_threads=2, disable_progress_bar=True)([(stops, {"n": n}) for n in range(50)])
+        Watched(num_threads=2, disable_progress_bar=True)([(stops, {"n": n}) for n in range(50)])
     assert ended == [1]  # what had begun has ended, nothing else was begun
 
 
@@ -205,7 +211,7 @@ async def test_awaiting_it(sim: Sim) -> None:
             nonlocal running, most
             running += 1
             most = max(most, running)
-            await asyncio.sleep(0.01)
+            await async_until(lambda: most >= 4)
             running -= 1
             if question == "What is 3?":
                 raise KeyError("three")

@@ -12,6 +12,7 @@ import dspy
 import pydantic
 import pytest
 from tests.programs.conftest import Sim
+from tests.support.until import async_until
 
 from dspy_live import Tool, asyncify, emit, streamify
 from dspy_live.core.errors import DeadlineExceeded
@@ -31,21 +32,6 @@ async def later(n: int) -> int:
     """Wait a moment."""
     await asyncio.sleep(0.01)
     return n + 1
-
-
-async def ticks_during(awaitable: Any) -> tuple[int, Any]:
-    ticks = 0
-
-    async def tick() -> None:
-        nonlocal ticks
-        while True:
-            await asyncio.sleep(0.01)
-            ticks += 1
-
-    ticking = asyncio.create_task(tick())
-    result = await awaitable
-    ticking.cancel()
-    return ticks, result
 
 
 def test_it_is_a_dspy_tool() -> None:
@@ -75,12 +61,19 @@ def test_arguments_are_parsed() -> None:
 async def test_a_synchronous_tool_does_not_block_the_loop() -> None:
     """DSPy's does (#10335)."""
     tenant.set("acme")
-    ticks, result = await ticks_during(Tool(slow).acall(n=7))
-    assert result == "7 False acme"
-    assert ticks > 8
-    blocked, result = await ticks_during(dspy.Tool(slow).acall(n=7))
-    assert result == "7 True acme"
-    assert blocked <= 1
+
+    async def called(tool_of: Any, seconds: float) -> Any:
+        """Whether the loop had a turn meanwhile, whether the tool was on its thread, and whose it was."""
+        turn = threading.Event()
+
+        def waits(n: int) -> Any:
+            return turn.wait(seconds), threading.current_thread() is threading.main_thread(), tenant.get()
+
+        asyncio.get_running_loop().call_later(0.02, turn.set)
+        return await tool_of(waits).acall(n=7)
+
+    assert await called(Tool, 30) == (True, False, "acme")
+    assert await called(dspy.Tool, 0.2) == (False, True, "acme")
 
 
 def test_an_asynchronous_tool_from_synchronous_code() -> None:
@@ -138,19 +131,23 @@ async def test_react_with_them(sim: Sim) -> None:
 
 async def test_a_cancelled_call_is_over_when_its_thread_is() -> None:
     """AnyIO leaves a thread behind when a task is cancelled, and would let the next one in."""
-    ended: list[float] = []
+    begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
 
     def works(n: int) -> None:
         """Work."""
-        time.sleep(0.2)
-        ended.append(time.monotonic())
+        begun.set()
+        go_on.wait(60)
+        ended.set()
 
     task = asyncio.create_task(Tool(works).acall(n=1))
-    await asyncio.sleep(0.05)
+    await async_until(begun.is_set)
     task.cancel()
+    await asyncio.wait([task], timeout=0.1)
+    assert not task.done()
+    go_on.set()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert len(ended) == 1
+    assert ended.is_set()
 
 
 async def test_a_stopped_run_calls_no_further_tool() -> None:
@@ -203,6 +200,6 @@ def test_tools_that_call_tools_do_not_wait_for_a_place(monkeypatch: pytest.Monke
     results: list[Any] = []
     thread = threading.Thread(target=lambda: results.append(outer()), daemon=True)
     thread.start()
-    thread.join(3)
+    thread.join(30)
     module._limiters.clear()
     assert results == ["3 False nobody"]

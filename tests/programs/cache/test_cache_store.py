@@ -22,6 +22,7 @@ from dspy_live.core.store import StoreStats
 from dspy_live.programs.cache.safe_pickle import ForeignEntry, load
 from dspy_live.programs.cache.store import ResponseCache
 from dspy_live.programs.internals import CACHE_FORMAT, IGNORED_CACHE_KEYS
+from dspy_live.runtime.stores.redis import RedisStore
 
 
 @pytest.fixture
@@ -341,7 +342,7 @@ async def test_a_reply_is_there_for_the_next_call_before_it_is_on_the_disk(
     gate = threading.Event()
     release.append(gate.set)
     disk = dspy.cache.disk_cache
-    monkeypatch.setattr(disk, "set", lambda *_: gate.wait(10))
+    monkeypatch.setattr(disk, "set", lambda *_: gate.wait(30))
     await ours.put(a_request(), a_record())
     assert await ours.get(a_request(), as_it_is) == a_record()
     gate.set()
@@ -357,7 +358,7 @@ async def test_an_entry_that_waits_for_a_disk_is_no_hit_once_the_disk_is_out_of_
     import threading
 
     ours, gate, before = ResponseCache(), threading.Event(), dspy.cache
-    monkeypatch.setattr(before.disk_cache, "set", lambda *_: gate.wait(10))
+    monkeypatch.setattr(before.disk_cache, "set", lambda *_: gate.wait(30))
     await ours.put(a_request(), a_record())
     try:
         if now == "no cache":
@@ -402,7 +403,7 @@ if child == 0:
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     environ = {**os.environ, "DSPY_CACHEDIR": str(tmp_path)}
-    subprocess.run([sys.executable, "-c", code], env=environ, check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", code], env=environ, check=True, timeout=50)
     assert sum(_count(shard) for shard in tmp_path.glob("0*")) == 3
 
 
@@ -463,6 +464,7 @@ async def test_the_environment_can_name_a_shared_store(
     folder: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DSPY_LIVE_CACHE", redis_url)
+    monkeypatch.setitem(RedisStore.__init__.__kwdefaults__, "timeout", 30.0)  # a slow one is no miss here
     ours = ResponseCache()
     await ours.put(a_request(), a_record())
     assert await ours.get(a_request(), as_it_is) == a_record()

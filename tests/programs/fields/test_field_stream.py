@@ -14,6 +14,7 @@ from dspy_live.core.call import Call, Origin
 from dspy_live.core.errors import Cancelled, Stop
 from dspy_live.core.events import Event, Partial, Reasoning, Restart, TextDelta, Token, Usage
 from dspy_live.programs.fields.field_stream import CallUsageSink, FieldStream
+from dspy_live.programs.fields.formats import reading_of
 from dspy_live.sansio.lifecycle import LM, Lifecycle
 
 TWO = dspy.Signature("question -> answer, reason")
@@ -66,7 +67,7 @@ class FakeRun:
 
 def stream_of(signature: Any = TWO, adapter: Any = None, **options: Any) -> tuple[FakeRun, FieldStream]:
     run: Any = FakeRun()
-    return run, FieldStream(run, SELF, adapter or dspy.ChatAdapter(), signature, **options)
+    return run, FieldStream(run, SELF, reading_of(adapter or dspy.ChatAdapter(), signature), **options)
 
 
 def spoken(text: str, signature: Any = TWO, adapter: Any = None, **options: Any) -> tuple[FakeRun, FieldStream]:
@@ -202,7 +203,7 @@ def test_a_predictor_that_asks_again_takes_back_its_words() -> None:
     async def main() -> None:
         run, first = stream_of()
         silent, second, third = (
-            FieldStream(first._run, Origin("run", "P", "self", (), number), dspy.ChatAdapter(), TWO)
+            FieldStream(first._run, Origin("run", "P", "self", (), number), reading_of(dspy.ChatAdapter(), TWO))
             for number in (2, 3, 4)
         )
         first.push(TextDelta("[[ ## answer ## ]]\nyes, it is"))

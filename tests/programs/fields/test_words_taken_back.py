@@ -49,7 +49,7 @@ class Door:
 
 
 async def behind_a_door(service: Any, patient: bool) -> str:
-    async with Scope() as scope:
+    with Scope() as scope:
         door = Door(scope, patient)
         await service(Call({"question": "What is Rust?"}), door)
     return door.words

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import itertools
 import json
 import pickle
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -24,7 +25,9 @@ from dspy.utils.exceptions import (
     LMTimeoutError,
     LMTransportError,
 )
-from tests.programs.conftest import MODEL, Sim
+from tests.programs.conftest import MODEL, HeldSim, Sim
+from tests.support.leap import leap
+from tests.support.until import async_until
 
 import dspy_live
 from dspy_live import LM, asyncify
@@ -231,9 +234,12 @@ def test_n_gives_n_outputs(sim: Sim) -> None:
 
 @asynccontextmanager
 async def endpoint(
-    reply: Callable[[dict[str, Any]], tuple[int, Any]],
+    reply: Callable[[dict[str, Any]], tuple[int, Any]], together: int = 1
 ) -> AsyncIterator[tuple[str, list[dict[str, Any]]]]:
-    """An endpoint that answers each body with what ``reply`` makes of it; its URL, and the bodies so far."""
+    """An endpoint that answers each body with what ``reply`` makes of it; its URL, and the bodies so far.
+
+    It answers none before the first ``together`` have come.
+    """
     bodies: list[dict[str, Any]] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -242,7 +248,7 @@ async def endpoint(
         bodies.append(json.loads(await reader.readexactly(size)))
         status, made = reply(bodies[-1])
         body = json.dumps(made).encode()
-        await asyncio.sleep(0.01)  # so that requests made at once are all here before the first is answered
+        await async_until(lambda: len(bodies) >= together)
         writer.write(b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\n" % status)
         writer.write(b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
         writer.close()
@@ -275,7 +281,7 @@ async def test_an_endpoint_that_knows_no_n_is_asked_for_each_completion() -> Non
 
 async def test_an_endpoint_that_refuses_n_is_asked_for_each_completion() -> None:
     """Groq answers 400 to any ``n`` over 1; so do older servers of llama.cpp."""
-    async with endpoint(refusing("n")) as (url, bodies):
+    async with endpoint(refusing("n"), together=3) as (url, bodies):
         lm = LM(MODEL, api_base=url, api_key="k", cache=False)
         answers = await asyncio.gather(*(lm.acall("hello", n=2) for _ in range(3)))
     assert answers == [["hello"] * 2] * 3
@@ -284,7 +290,7 @@ async def test_an_endpoint_that_refuses_n_is_asked_for_each_completion() -> None
 
 async def test_calls_made_at_once_are_all_served_without_stream_options() -> None:
     """What the first refusal had taught was taken for what the second request was sent with: it failed."""
-    async with endpoint(refusing("stream_options")) as (url, bodies):
+    async with endpoint(refusing("stream_options"), together=5) as (url, bodies):
         lm = LM(MODEL, api_base=url, api_key="k", cache=False, stream="always", num_retries=0)
         answers = await asyncio.gather(*(lm.acall("hello") for _ in range(5)))
     assert answers == [["hello"]] * 5
@@ -424,69 +430,82 @@ CALL = (
 END = EVENT % b'{"id":"x","model":"m","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}' + EVENT % b"[DONE]"
 
 
+async def silence(seconds: float) -> None:
+    """Let so many seconds pass on the loop's clock, once what was written before has been read."""
+    await asyncio.sleep(0.02)
+    leap(seconds)
+    await asyncio.sleep(0.02)
+
+
 @asynccontextmanager
-async def speaking(*pieces: bytes | float) -> AsyncIterator[str]:
-    """An endpoint whose stream is these pieces and waits of so many seconds, open until the client has gone."""
+async def speaking(pieces: Iterable[bytes], seconds: float) -> AsyncIterator[str]:
+    """An endpoint whose stream is these pieces, each after so many seconds, open until the client has gone."""
     gone = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
-        for piece in pieces:
-            if isinstance(piece, bytes):
-                writer.write(piece)
-            else:
-                await asyncio.sleep(piece)
         with suppress(ConnectionError):
+            for piece in pieces:
+                if writer.is_closing():
+                    break
+                await silence(seconds)
+                writer.write(piece)
             await reader.read()
         writer.close()
         gone.set()
 
-    async with asyncio.timeout(10), await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+    leap(0)
+    async with asyncio.timeout(10_000), await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         await gone.wait()
 
 
 @pytest.mark.parametrize("model", [MODEL, "anthropic/claude-3-5-haiku-latest"])
-@pytest.mark.parametrize("pieces", [(ROLE,), (b": busy\n\n", 0.05) * 8])
-async def test_a_keep_alive_comment_is_no_first_token(model: str, pieces: Any) -> None:
+@pytest.mark.parametrize("piece", [ROLE, b": busy\n\n"], ids=["role", "comment"])
+async def test_a_keep_alive_comment_is_no_first_token(model: str, piece: bytes) -> None:
     """Any byte ended the wait for the first token, and other providers than OpenAI's were never timed at all."""
-    async with speaking(*pieces) as url:
-        lm = LM(model, api_base=url, api_key="k", cache=False, num_retries=0, first_token_timeout=0.15)
-        with pytest.raises(LMTimeoutError, match=r"no token came within 0\.15 s.*first_token_timeout="):
+    async with speaking(itertools.repeat(piece), 20) as url:
+        lm = LM(model, api_base=url, api_key="k", cache=False, num_retries=0, first_token_timeout=30)
+        with pytest.raises(LMTimeoutError, match=r"no token came within 30 s.*first_token_timeout="):
             await lm.acall("hello")
 
 
 async def test_a_comment_is_silence_too() -> None:
-    async with speaking(WORD, *(b": busy\n\n", 0.05) * 8) as url:
-        lm = LM(MODEL, api_base=url, api_key="k", cache=False, num_retries=0, idle_timeout=0.15)
-        with pytest.raises(LMTimeoutError, match=r"stopped for longer than 0\.15 s.*idle_timeout="):
+    async with speaking(itertools.chain([WORD], itertools.repeat(b": busy\n\n")), 20) as url:
+        lm = LM(MODEL, api_base=url, api_key="k", cache=False, num_retries=0, idle_timeout=30)
+        with pytest.raises(LMTimeoutError, match=r"stopped for longer than 30 s.*idle_timeout="):
             await lm.acall("hello")
 
 
 async def test_a_long_tool_call_is_no_silence() -> None:
-    async with speaking(*(EVENT % CALL, 0.1) * 8, END) as url:
-        lm = LM(MODEL, api_base=url, api_key="k", cache=False, num_retries=0, first_token_timeout=0.4, idle_timeout=0.4)
+    async with speaking([*[EVENT % CALL] * 8, END], 20) as url:
+        lm = LM(MODEL, api_base=url, api_key="k", cache=False, num_retries=0, first_token_timeout=30, idle_timeout=30)
         assert (await lm.acall("hello"))[0]["tool_calls"]
 
 
 async def test_an_endpoint_of_the_users_own_is_timed_too() -> None:
-    slow = ScriptedService([TextDelta("hel"), Wait(1.0), Completion({})])
+    slow = ScriptedService([TextDelta("hel"), Wait(60.0), Completion({})])
     lm = LM(MODEL, endpoint=slow, cache=False, num_retries=0, idle_timeout=0.05)
     with pytest.raises(LMTimeoutError, match=r"longer than 0\.05 s"):
         await lm.acall("hello")
 
 
 async def test_a_slow_reader_is_not_the_lms_silence(sim: Sim) -> None:
+    leap(0)
     program = dspy.Predict("question -> answer")
-    with dspy.context(lm=sim.lm(num_retries=0, idle_timeout=0.1)):
-        items = dspy_live.streamify(program, buffer=1)(question="What? [sim length=40]")
-        text = ""
+    with dspy.context(lm=sim.lm(num_retries=0, idle_timeout=30)):
+        items = dspy_live.streamify(program, buffer=1)(question="What? [sim size=4000000]")
+        text, pauses = "", 0
         async for item in items:
             if isinstance(item, str):
                 text += item
-                await asyncio.sleep(0.15 if len(text) < 30 else 0)
+                if pauses < 3:
+                    await async_until(lambda: items.statistics().full)
+                    await silence(40)
+                    pauses += 1
     assert text == item.answer
+    assert pauses == 3
 
 
 def test_an_endpoint_that_refuses_stream_options_is_served_without(sim: Sim) -> None:
@@ -514,7 +533,7 @@ async def test_a_server_that_leaves_its_body_open_is_not_waited_for() -> None:
         port = server.sockets[0].getsockname()[1]
         lm = LM(MODEL, api_base=f"http://127.0.0.1:{port}/v1", api_key="x", cache=False, num_retries=0, stream="always")
         with dspy.context(lm=lm):
-            assert (await asyncio.wait_for(dspy.Predict(QA).acall(question="?"), 5)).answer == "yes"
+            assert (await asyncio.wait_for(dspy.Predict(QA).acall(question="?"), 30)).answer == "yes"
 
 
 def test_other_engines_are_dspys_own(sim: Sim) -> None:
@@ -536,18 +555,22 @@ async def test_litellm_streams_and_the_fallback_stays_possible(sim: Sim) -> None
     assert "".join(tokens) == items[-1].answer
 
 
-async def test_a_plain_lm_is_run_as_ours_without_being_touched(paced: Sim) -> None:
+async def test_a_plain_lm_is_run_as_ours_without_being_touched(endless: Sim) -> None:
     """A program whose LMs are plain dspy.LM objects is cancelled for real, and keeps its objects."""
-    plain = paced.plain()
+    plain, stats = endless.plain(), endless.server.stats
     state = dict(plain.__dict__)
     for program, context in (
         (dspy.Predict(QA), {"lm": plain}),
         (_with(dspy.Predict(QA), plain), {"lm": None}),
     ):
         with dspy.context(**context):
-            with pytest.raises(asyncio.TimeoutError):
-                await asyncio.wait_for(asyncify(program, execution="thread")(question="What is Rust?"), 0.2)
-            await _until(lambda: paced.server.stats.active == 0)
+            task = asyncio.create_task(asyncify(program, execution="thread")(question="What is Rust?"))
+            await async_until(lambda: stats.active == 1)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await async_until(lambda: stats.active == 0)
+    assert stats.finished == 0
     assert type(plain) is dspy.LM
     assert plain.__dict__.keys() == state.keys()
     ours = adopt(plain)
@@ -575,29 +598,18 @@ def test_many_calls_from_many_threads(sim: Sim) -> None:
     assert len(answers) == 32
 
 
-def test_more_connections_than_dspys_hundred(paced: Sim) -> None:
+async def test_more_connections_than_dspys_hundred(held: HeldSim) -> None:
     """DSPy's own engine stops at 100 connections; ours has no cap."""
-    paced.server.set_options(ttft=2.0)
-
-    async def all_at_once() -> None:
-        lm = paced.lm(max_tokens=2)
-        await asyncio.gather(*(lm.acall(f"question {i}") for i in range(150)))
-
-    asyncio.run(all_at_once())
-    assert paced.server.stats.peak_active == 150
+    lm = held.lm(max_tokens=2)
+    calls = asyncio.gather(*(lm.acall(f"question {i}") for i in range(150)))
+    await async_until(lambda: len(held.server.held) == 150)
+    held.server.release()
+    assert len(await calls) == 150
 
 
 def _with(program: Any, lm: Any) -> Any:
     program.lm = lm
     return program
-
-
-async def _until(condition: Any, seconds: float = 3.0) -> None:
-    for _ in range(int(seconds / 0.01)):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it did not come to pass")
 
 
 def _bodies(lm: LM, sim: Sim, **kwargs: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from tests.programs.conftest import MODEL, Sim
+from tests.support.until import async_until
 
 from dspy_live import LM
 from dspy_live.core.call import Call
@@ -24,7 +25,7 @@ from dspy_live.programs.lm.layers import lm_layers
 from dspy_live.programs.lm.openai_endpoint import AT_WORK, OpenAIEndpoint
 from dspy_live.programs.lm.seam.lm_call import lm_call_of
 from dspy_live.runtime.runtime import Runtime
-from dspy_live.testing import ServiceConformance, collect
+from dspy_live.testing import Recorder, ServiceConformance, collect
 
 
 def asked(lm: LM, **options: Any) -> tuple[Service, Call]:
@@ -74,7 +75,7 @@ class TestLMAsAService(OnTheSimulatedLM):
 
 class TestEndpointInsideOfAllLayers(OnTheSimulatedLM):
     def make_lm(self, sim: Sim) -> LM:
-        return sim.lm(num_retries=2, first_token_timeout=5.0, idle_timeout=5.0)
+        return sim.lm(num_retries=2, first_token_timeout=30.0, idle_timeout=30.0)
 
     def make_service(self) -> Service:
         return compose(asked(self.lm)[0], lm_layers(self.lm, Runtime(), looked_up=True))
@@ -130,7 +131,7 @@ async def streaming(*pieces: bytes) -> Any:
                 await writer.drain()
         writer.close()
 
-    async with asyncio.timeout(20), await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+    async with asyncio.timeout(30), await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", connections
 
 
@@ -197,23 +198,34 @@ async def test_cancelling_a_paused_call_closes_its_socket() -> None:
             await writer.wait_closed()
 
 
-async def test_no_task_wakes_while_words_come(monkeypatch: pytest.MonkeyPatch, paced: Sim) -> None:
+async def test_no_task_wakes_while_words_come(monkeypatch: pytest.MonkeyPatch) -> None:
     """A wake-up per token was half of what a token cost."""
     from dspy_live.runtime.http.condition import Condition
 
     waits = 0
-    wait = Condition.wait
+    promise = Condition.promise
 
-    async def counted(self: Condition) -> None:
+    def counted(self: Condition) -> asyncio.Future[None]:
         nonlocal waits
         waits += 1
-        await wait(self)
+        return promise(self)
 
-    monkeypatch.setattr(Condition, "wait", counted)
-    paced.server.set_options(tps=500)
-    endpoint, call = asked(paced.lm())
-    events = await collect(endpoint, call)
-    assert len(events) > 10
+    async def one_by_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
+        for n in range(20):
+            writer.write(words(f"word {n}"))
+            await async_until(lambda came=n + 1: len(recorder.events) == came)
+        writer.write(END)
+        writer.close()
+
+    monkeypatch.setattr(Condition, "promise", counted)
+    recorder = Recorder()
+    async with await asyncio.start_server(one_by_one, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        endpoint, call = asked(LM(MODEL, api_base=url, api_key="k"))
+        await endpoint(call, recorder)
+    assert recorder.events == [TextDelta(f"word {n}") for n in range(20)]
     assert 1 <= waits <= 2, "one for the head, one for the end"
 
 

@@ -29,7 +29,7 @@ QA = "question -> answer"
 )
 def test_an_lm_that_fails(sim: Sim, fault: Any, status: int, kind: str) -> None:
     program = dspy.Predict(QA)
-    program.lm = sim.lm(num_retries=0, first_token_timeout=0.2)
+    program.lm = sim.lm(num_retries=0, first_token_timeout=0.2 if fault == "stall_start" else 30)
     with serving(create_app(program)) as live:
         sim.server.set_faults(Faults(schedule=(fault,)))
         reply = httpx.post(f"{live.url}/predict", json={"question": "What?"})

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from typing import Any
 
 import dspy
 import pytest
 from dspy.lm15 import Message, Response, TextPart, Usage
+from tests.support.leap import leap
+from tests.support.until import async_until
 
 from dspy_live import LM, Runtime, asyncify, streamify
 from dspy_live.core.errors import DeadlineExceeded
@@ -17,11 +18,10 @@ from dspy_live.layers import Limit
 
 
 class Slow:
-    """Answers after a while, or when it is let go, and counts how many of its calls are at work."""
+    """Answers when it is let go, and counts how many of its calls are at work."""
 
-    def __init__(self, seconds: float, release: threading.Event | None = None) -> None:
-        self.seconds = seconds
-        self.release = release
+    def __init__(self) -> None:
+        self.release = threading.Event()
         self.active = self.most = self.calls = 0
         self.lock = threading.Lock()
 
@@ -30,9 +30,7 @@ class Slow:
             self.calls += 1
             self.active += 1
             self.most = max(self.most, self.active)
-        if self.release is not None:
-            self.release.wait(20)
-        time.sleep(self.seconds)
+        self.release.wait(60)
         with self.lock:
             self.active -= 1
         text = "[[ ## answer ## ]]\nslowly\n\n[[ ## completed ## ]]"
@@ -47,7 +45,9 @@ class Slow:
 
 @pytest.mark.parametrize("way", ["native", "thread", "inline"])
 async def test_it_answers_and_streams(way: Any) -> None:
-    with dspy.context(lm=LM("own/slow", engine=Slow(0), cache=False)):
+    engine = Slow()
+    engine.release.set()
+    with dspy.context(lm=LM("own/slow", engine=engine, cache=False)):
         assert (await asyncify(dspy.Predict("question -> answer"), execution=way)(question="q")).answer == "slowly"
         stream = streamify(dspy.Predict("question -> answer"), execution=way)
         items = [item async for item in stream(question="q")]
@@ -57,29 +57,34 @@ async def test_it_answers_and_streams(way: Any) -> None:
 @pytest.mark.parametrize("where", ["program", "lm"])
 @pytest.mark.parametrize("way", ["native", "thread", "inline"])
 async def test_a_slot_is_held_until_its_call_has_ended(way: Any, where: str) -> None:
-    engine, limit = Slow(0.15), Limit(1)
+    engine, limit = Slow(), Limit(1)
     runtime = Runtime(layers=[limit]) if where == "program" else Runtime(lm_layers=[limit])
     with dspy.context(lm=LM("own/slow", engine=engine, cache=False)):
         ask = asyncify(dspy.Predict("question -> answer"), execution=way, runtime=runtime)
         tasks = [asyncio.create_task(ask(question=str(n))) for n in range(5)]
+        await async_until(lambda: engine.active == 1)
         for task in tasks[:3]:
-            await asyncio.sleep(0.05)
             task.cancel()
+            await asyncio.sleep(0.05)
+        assert engine.calls == 1, "the slot of the call that was left is not free before its engine is"
+        engine.release.set()
         done = await asyncio.gather(*tasks, return_exceptions=True)
         assert [isinstance(d, asyncio.CancelledError) for d in done] == [True, True, True, False, False]
-    assert engine.most == 1
-    assert limit.statistics().active == 0
+    await async_until(lambda: limit.statistics().active == 0)
+    assert (engine.most, engine.calls) == (1, 3)
 
 
 @pytest.mark.parametrize("way", ["native", "thread", "inline"])
 async def test_a_waiting_caller_is_not_held_up(way: Any) -> None:
-    release = threading.Event()
-    engine = Slow(0, release)
+    engine = Slow()
     with dspy.context(lm=LM("own/slow", engine=engine, cache=False)):
+        ask = asyncify(dspy.Predict("question -> answer"), execution=way, timeout=30)
+        task = asyncio.create_task(ask(question="q"))
+        await async_until(lambda: engine.active == 1)
+        leap(30)
         with pytest.raises(DeadlineExceeded):
-            await asyncify(dspy.Predict("question -> answer"), execution=way, timeout=0.5)(question="q")
+            await task
     assert engine.active == 1, "the caller has its answer, the engine is still at work"
-    release.set()
-    while engine.active:  # noqa: ASYNC110
-        await asyncio.sleep(0.02)
+    engine.release.set()
+    await async_until(lambda: engine.active == 0)
     assert engine.calls == 1

@@ -15,8 +15,9 @@ import dspy
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from tests.programs.conftest import MODEL, Sim
+from tests.programs.conftest import MODEL, HeldSim, Sim
 from tests.programs.programs import Gather, InParallel, NativeRag, Rag, Swallows
+from tests.support.until import async_until
 
 import dspy_live
 from dspy_live import abatch, asyncify, cache, streamify
@@ -220,10 +221,10 @@ def test_programs_that_have_gone_are_not_kept_for_their_names(sim: Sim) -> None:
     assert sum(ref() is not None for ref in kept) <= origin._MAX_NAMES + 1
 
 
-async def test_a_stream_that_is_left_is_estimated_and_said_to_be(paced: Sim) -> None:
+async def test_a_stream_that_is_left_is_estimated_and_said_to_be(endless: Sim) -> None:
     with UsageTracker() as usage:
         stream = streamify(dspy.Predict("question -> answer"))
-        with dspy.context(lm=paced.lm()):
+        with dspy.context(lm=endless.lm()):
             async with contextlib.aclosing(stream(question="Why?")) as items:
                 for _ in range(10):
                     await anext(items)
@@ -233,12 +234,12 @@ async def test_a_stream_that_is_left_is_estimated_and_said_to_be(paced: Sim) -> 
     assert stats["errors"] == 1
 
 
-async def test_an_image_in_a_stream_that_is_left_is_not_estimated_by_its_bytes(paced: Sim) -> None:
+async def test_an_image_in_a_stream_that_is_left_is_not_estimated_by_its_bytes(endless: Sim) -> None:
     """A picture of a megabyte was 333,000 tokens, and most of a dollar, before."""
     image = dspy.Image("data:image/png;base64," + "A" * 1_400_000)
     with UsageTracker() as usage:
         stream = streamify(dspy.Predict("image: dspy.Image, question -> answer"))
-        with dspy.context(lm=paced.lm()):
+        with dspy.context(lm=endless.lm()):
             async with contextlib.aclosing(stream(image=image, question="What?")) as items:
                 await anext(items)
     assert 1000 < usage.get_stats()["estimated_tokens"] < 2000
@@ -536,15 +537,20 @@ async def test_a_line_of_the_programs_own_logger_names_its_run(sim: Sim, tmp_pat
 
 
 @pytest.mark.parametrize("on", [True, False])
-async def test_identical_calls_at_once_make_one_request(on: bool, sim: Sim, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_identical_calls_at_once_make_one_request(
+    on: bool, held: HeldSim, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each of them found nothing in the cache and asked: 20 requests for one reply."""
     monkeypatch.setattr(cache, "single_flight", on)
     ask = asyncify(dspy.Predict("question -> answer"))
     budget = Budget(max_calls=20)
-    with dspy.context(lm=sim.lm(cache=True)), UsageTracker() as usage, budget:
-        answers = await asyncio.gather(*(ask(question=f"Who is asked once, with {on}?") for _ in range(20)))
+    with dspy.context(lm=held.lm(cache=True)), UsageTracker() as usage, budget:
+        calls = asyncio.gather(*(ask(question=f"Who is asked once, with {on}?") for _ in range(20)))
+        await async_until(lambda: len(held.server.held) >= (1 if on else 2))
+        held.server.release()
+        answers = await calls
     assert len({answer.answer for answer in answers}) == 1
-    requests, stats = sim.server.stats.requests, usage.get_stats()
+    requests, stats = held.server.arrived, usage.get_stats()
     assert requests == 1 if on else requests > 1
     assert stats["api_calls"] == budget.spent["calls"] == requests
     assert stats["cache_hits"] == 20 - requests

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-import time
 from typing import Any
 
 import dspy
 import pytest
 from tests.programs.conftest import Sim
+from tests.support.leap import leap
+from tests.support.until import async_until
 
 from dspy_live import Parallel, Runtime, Tool, asyncify, streamify
 from dspy_live.core.errors import DeadlineExceeded, ProgramFailed
@@ -72,47 +73,77 @@ async def test_an_exit_in_a_tool_or_in_parallel_ends_the_run_alone(way: Any) -> 
 
 
 async def test_a_timeout_comes_in_time_though_the_program_blocks() -> None:
-    release, limit = threading.Event(), Limit(1, queue=0)
+    begun, release, limit = threading.Event(), threading.Event(), Limit(1, queue=0)
 
     def blocks(question: str) -> str:
-        release.wait(10)
+        begun.set()
+        release.wait(60)
         return question
 
-    ask = asyncify(blocks, timeout=0.1, runtime=Runtime(layers=[limit]))
-    started = time.monotonic()
-    with pytest.raises(DeadlineExceeded):
-        await ask(question="x")
-    with pytest.raises(DeadlineExceeded):
-        async for _ in streamify(blocks, timeout=0.1)(question="x"):
+    async def read() -> None:
+        async for _ in streamify(blocks, timeout=30)(question="x"):
             pass
-    assert time.monotonic() - started < 3
+
+    for run in (asyncify(blocks, timeout=30, runtime=Runtime(layers=[limit]))(question="x"), read()):
+        begun.clear()
+        task = asyncio.ensure_future(run)
+        await async_until(begun.is_set)
+        leap(30)
+        with pytest.raises(DeadlineExceeded):
+            await task
     assert limit.statistics().active == 1, "the slot is the program's until it has ended"
     release.set()
-    while leaving():  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
+    await async_until(lambda: leaving() == 0)
     assert limit.statistics().active == 0
+
+
+async def test_a_deadline_that_a_blocking_program_sees_first_is_told_and_counted_like_any_other(sim: Sim) -> None:
+    """Its error named no seconds, and the layer's statistics knew nothing of it."""
+
+    class Blocks(dspy.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.ask = dspy.Predict("question -> answer")
+
+        def forward(self, question: str) -> Any:
+            leap(30)  # as if it had blocked the loop for so long
+            return self.ask(question=question)
+
+    deadline = Deadline(30)
+    with dspy.context(lm=sim.lm()), pytest.raises(DeadlineExceeded, match="longer than the 30 s that it had"):
+        await asyncify(Blocks(), execution="inline", layers=[deadline])(question="x")
+    assert deadline.statistics().exceeded == 1
+    assert sim.server.stats.requests == 0
 
 
 @pytest.mark.parametrize("meanwhile", [False, True], ids=["running", "leaving"])
 async def test_a_deadline_around_a_program_that_blocks_is_no_cancellation_of_its_caller(meanwhile: bool) -> None:
     """The layer ends the call by a cancellation of its own; nobody else may see it, however long the program takes."""
-    release = threading.Event()
+    begun, release = threading.Event(), threading.Event()
 
     def blocks(question: str) -> str:
-        release.wait(10)
+        begun.set()
+        release.wait(60)
         return question
 
+    async def when_begun() -> None:
+        await async_until(begun.is_set)
+        leap(30)
+        await asyncio.sleep(0.2)
+        if not meanwhile:
+            release.set()  # without a timeout of its own the caller waits for the program's end
+
     # With a timeout just before the layer's, the caller is leaving already when the layer's time is up.
-    ask = asyncify(blocks, timeout=0.1 if meanwhile else None, runtime=Runtime(layers=[Deadline(0.25)]))
+    ask = asyncify(blocks, timeout=30 if meanwhile else None, runtime=Runtime(layers=[Deadline(30.05)]))
     task = asyncio.current_task()
     assert task is not None
+    leaping = asyncio.create_task(when_begun())
     with pytest.raises(DeadlineExceeded):
         await ask(question="x")
     assert task.cancelling() == 0
-    await asyncio.sleep(0.2)
+    await leaping
     release.set()
-    while leaving():  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
+    await async_until(lambda: leaving() == 0)
     assert task.cancelling() == 0
 
 

@@ -17,11 +17,13 @@ import dspy
 import greenlet
 import pytest
 from tests.programs.conftest import Sim
+from tests.support.leap import leap
+from tests.support.until import async_until, until
 
 from dspy_live import asyncify
 from dspy_live.core.errors import Cancelled, DeadlineExceeded
-from dspy_live.runtime.execution import execution
-from dspy_live.runtime.execution.blocked import BlockingCodeWarning, _users_line, watch
+from dspy_live.runtime.execution import blocked, execution
+from dspy_live.runtime.execution.blocked import BlockingCodeWarning, BlockWatch, _users_line, watch
 
 QA = "question -> answer"
 
@@ -68,9 +70,9 @@ async def test_the_line_that_blocks_is_named_once(sim: Sim) -> None:
 async def test_a_computation_and_a_library_of_the_users_are_named_too(sim: Sim) -> None:
 
     def computes(question: str) -> int:
-        until = time.monotonic() + 20
+        end = time.monotonic() + 30
         n = 0
-        while time.monotonic() < until and not watch.warned:
+        while time.monotonic() < end and not watch.warned:
             n += 1
         return n
 
@@ -87,9 +89,9 @@ async def test_a_computation_and_a_library_of_the_users_are_named_too(sim: Sim) 
         assert {w.filename for w in told} == {__file__}
 
 
-async def test_waiting_for_lms_is_no_blocking(paced: Sim) -> None:
-    paced.server.set_options(ttft=0.3, tps=None)
-    with dspy.context(lm=paced.lm()), warnings.catch_warnings():
+async def test_waiting_for_lms_is_no_blocking(sim: Sim) -> None:
+    sim.server.set_options(ttft=0.3, tps=None)
+    with dspy.context(lm=sim.lm()), warnings.catch_warnings():
         warnings.simplefilter("error")
         call = asyncify(Blocks(0.0), execution="inline")
         await asyncio.gather(*(call(question=str(i)) for i in range(20)))
@@ -110,15 +112,41 @@ async def test_where_warnings_are_errors_the_run_goes_on(sim: Sim) -> None:
     assert (__file__, LINE) in watch.warned
 
 
+@pytest.mark.parametrize(("looks", "told"), [(3, []), (4, [7]), (5, [7, 7])])
+def test_a_process_that_stood_still_has_not_blocked_its_loop(
+    monkeypatch: pytest.MonkeyPatch, looks: int, told: list[int]
+) -> None:
+    """A minute passes between two looks at the same step: that is not for the line to answer for, four looks are."""
+
+    class Over(Exception):
+        pass
+
+    class Clock:
+        now, looked = 0.0, 0
+
+        def monotonic(self) -> float:
+            return self.now
+
+        def sleep(self, seconds: float) -> None:
+            self.now += 60
+            self.looked += 1
+            if self.looked > looks:
+                raise Over
+
+    seen: list[int] = []
+    watching = BlockWatch()
+    watching._active, watching._steps = 1, {7: 1}
+    monkeypatch.setattr(watching, "_tell", seen.append)
+    monkeypatch.setattr(blocked, "time", Clock())
+    with pytest.raises(Over):
+        watching._look()
+    assert seen == told
+
+
 def test_the_watcher_goes_when_no_run_is_inline(sim: Sim, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dspy_live.runtime.execution.blocked._LINGER", 0.05)
     asyncio.run(asyncify(lambda question: question, execution="inline")(question="?"))
-    for _ in range(200):
-        if not any(t.name == "dspy-live-blocked" for t in threading.enumerate()):
-            break
-        time.sleep(0.01)
-    else:
-        raise AssertionError("the watcher is still there")
+    until(lambda: not any(t.name == "dspy-live-blocked" for t in threading.enumerate()))
     assert asyncio.run(asyncify(lambda question: question, execution="inline")(question="again")) == "again"
 
 
@@ -173,9 +201,9 @@ async def test_an_execution_that_a_program_can_not_have_is_refused() -> None:
 
 @pytest.mark.parametrize("way", ["native", "thread", "inline"])
 @pytest.mark.parametrize("end", ["cancel", "deadline", "raise"])
-async def test_user_code_is_left_as_python_leaves_it(paced: Sim, way: Any, end: str) -> None:
+async def test_user_code_is_left_as_python_leaves_it(sim: Sim, way: Any, end: str) -> None:
     """``except Exception`` does not see a stop; ``finally`` and context managers run, the innermost first."""
-    paced.server.set_options(ttft=5.0 if end != "raise" else 0.0, tps=None)
+    sim.server.set_options(ttft=60.0 if end != "raise" else 0.0, tps=None)
     left: list[str] = []
 
     class Managed:
@@ -223,34 +251,29 @@ async def test_user_code_is_left_as_python_leaves_it(paced: Sim, way: Any, end: 
                 left.append(f"except {type(exc).__name__}")
                 raise
 
-    with dspy.context(lm=paced.lm(num_retries=0, stream="always")):
-        task = asyncio.create_task(
-            asyncify(Program(), execution=way, timeout=0.2 if end == "deadline" else 30)(question="?")
-        )
+    with dspy.context(lm=sim.lm(num_retries=0, stream="always")):
+        task = asyncio.create_task(asyncify(Program(), execution=way, timeout=30)(question="?"))
         expected: Any = {"cancel": asyncio.CancelledError, "deadline": DeadlineExceeded, "raise": KeyError}[end]
+        if end != "raise":
+            await async_until(lambda: sim.server.stats.active)
         if end == "cancel":
-            for _ in range(300):
-                if paced.server.stats.active:
-                    break
-                await asyncio.sleep(0.01)
             task.cancel()
+        elif end == "deadline":
+            leap(30)
         with pytest.raises(expected):
             await task
-        for _ in range(300):
-            if len(left) >= 3 and not paced.server.stats.active:
-                break
-            await asyncio.sleep(0.01)
+        await async_until(lambda: len(left) >= 3 and not sim.server.stats.active)
     kind = left[0].split()[1]
     assert kind == "KeyError" if end == "raise" else kind in ("Stop", "CancelledError")
     assert left == [f"inner {kind}", "finally", f"outer {kind}"] + (["except KeyError"] if end == "raise" else [])
-    assert paced.server.stats.active == 0
+    assert sim.server.stats.active == 0
 
 
 async def test_one_that_swallows_everything_is_parked_and_its_caller_is_told(
-    paced: Sim, monkeypatch: pytest.MonkeyPatch
+    sim: Sim, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(execution, "MAX_REFUSALS", 5)
-    paced.server.set_options(ttft=5.0)
+    sim.server.set_options(ttft=60.0)
     tries = 0
 
     class Never(dspy.Module):  # type: ignore[misc]
@@ -268,11 +291,15 @@ async def test_one_that_swallows_everything_is_parked_and_its_caller_is_told(
                     continue
 
     before = execution.parked()
-    with dspy.context(lm=paced.lm()), pytest.raises((DeadlineExceeded, Cancelled)):
-        await asyncify(Never(), execution="inline", timeout=0.1)(question="?")
+    with dspy.context(lm=sim.lm()):
+        task = asyncio.create_task(asyncify(Never(), execution="inline", timeout=30)(question="?"))
+        await async_until(lambda: sim.server.stats.active)
+        leap(30)
+        with pytest.raises((DeadlineExceeded, Cancelled)):
+            await task
     assert execution.parked() == before + 1
     assert tries == 7  # the first was stopped, five were refused, the last was never answered
-    assert paced.server.stats.requests == 1
+    assert sim.server.stats.requests == 1
 
 
 @pytest.mark.parametrize("error", [KeyError, RuntimeError])

@@ -11,6 +11,8 @@ import pytest
 from dspy.streaming import StatusMessage
 from tests.programs.conftest import Sim
 from tests.programs.programs import Rag
+from tests.support.leap import leap
+from tests.support.until import async_until
 
 from dspy_live import Runtime, StatusMessageProvider, abatch, asyncify, batch, streamify, syncify
 from dspy_live.cli.screens.run_screens import Terminal
@@ -137,21 +139,21 @@ async def test_its_status_and_tools_are_told(sim: Sim) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_the_end_of_the_outer_one_ends_it(paced: Sim, way: Any) -> None:
-    paced.server.set_options(ttft=0.0, tps=20, length=100)
+async def test_the_end_of_the_outer_one_ends_it(endless: Sim, way: Any) -> None:
+    endless.server.next(tps=None, length=5)  # the outer program's own question, before it asks the inner one
     program = Outer(asyncify(Rag()))
-    with dspy.context(lm=paced.lm(stream="always")):
+    with dspy.context(lm=endless.lm(stream="always")):
+        task = asyncio.create_task(asyncify(program, execution=way, timeout=30)(question="What?"))
+        await async_until(lambda: endless.server.stats.active == 2)
+        leap(30)
         with pytest.raises(DeadlineExceeded):
-            await asyncify(program, execution=way, timeout=0.3)(question="What?")
-        for _ in range(300):
-            if not paced.server.stats.active:
-                break
-            await asyncio.sleep(0.01)
-    assert paced.server.stats.active == 0
+            await task
+        await async_until(lambda: endless.server.stats.active == 0)
+    assert (endless.server.stats.finished, endless.server.stats.disconnects) == (1, 2)
 
 
-async def test_its_own_timeout_is_its_own(paced: Sim) -> None:
-    paced.server.set_options(ttft=5.0)
+async def test_its_own_timeout_is_its_own(sim: Sim) -> None:
+    sim.server.set_options(ttft=60.0)
     inner = asyncify(dspy.Predict(QA), timeout=0.1)
 
     class Patient(dspy.Module):  # type: ignore[misc]
@@ -161,7 +163,7 @@ async def test_its_own_timeout_is_its_own(paced: Sim) -> None:
             except DeadlineExceeded:
                 return dspy.Prediction(answer="went on")
 
-    with dspy.context(lm=paced.lm()):
+    with dspy.context(lm=sim.lm()):
         assert (await asyncify(Patient(), timeout=30)(question="?")).answer == "went on"
 
 
@@ -172,7 +174,7 @@ async def test_a_terminal_that_has_printed_words_ends_the_whole_run(sim: Sim) ->
     sim.server.next()
     sim.server.next(fault="cut", after=14, tps=300)
     with dspy.context(lm=sim.lm()), pytest.raises(StreamBroken):
-        async with Scope() as scope:
+        with Scope() as scope:
             await service(Call({"question": "?"}), Terminal(scope, service.schema, out))
     assert "answer: " in out.getvalue()
 

@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import uvloop
+from tests.runtime.http.clock import Clock
 from tests.runtime.http.peer import Peer
 
+from dspy_live.runtime.http import exchange
+from dspy_live.runtime.http.silence import Silence
 from dspy_live.runtime.http.transport import HttpPool
 
 
@@ -42,3 +45,11 @@ async def peer() -> AsyncIterator[Callable[..., Any]]:
     yield start
     for one in peers:
         await one.stop()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock by which the exchanges of this test measure silence; it moves when the test lets it."""
+    clock = Clock()
+    monkeypatch.setattr(exchange, "Silence", lambda loop, *args: Silence(clock, *args))  # type: ignore[arg-type]
+    return clock

@@ -7,6 +7,8 @@ import contextlib
 import ssl
 from collections.abc import Awaitable, Callable
 
+from tests.support.until import async_until as until
+
 Script = Callable[["Peer", asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -22,13 +24,6 @@ END = b"0\r\n\r\n"
 
 def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait until something that only shows from outside has happened."""
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
 
 
 class Request:

@@ -9,14 +9,10 @@ from typing import Any
 import pytest
 from tests.runtime.http.deaf import Deaf, at
 from tests.runtime.http.peer import reply
+from tests.support.ports import refusing_port
+from tests.support.until import BOUND
 
 from dspy_live.runtime.http.dial import dial, interleaved, race
-
-
-def closed_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def test_families_take_turns_and_the_first_stays_first() -> None:
@@ -28,7 +24,8 @@ def test_families_take_turns_and_the_first_stays_first() -> None:
 
 async def test_a_refused_address_costs_no_time(peer: Any) -> None:
     one = await peer(reply())
-    sock = await asyncio.wait_for(race([at(closed_port()), at(one.port)], stagger=30), 2)
+    with refusing_port() as port:
+        sock = await asyncio.wait_for(race([at(port), at(one.port)], stagger=1000), BOUND)
     with sock:
         assert sock.getpeername()[1] == one.port
 
@@ -36,14 +33,14 @@ async def test_a_refused_address_costs_no_time(peer: Any) -> None:
 async def test_a_deaf_address_costs_the_stagger_and_no_more(peer: Any) -> None:
     one = await peer(reply())
     with Deaf() as deaf:
-        sock = await asyncio.wait_for(race([deaf, at(one.port)], stagger=0.02), 2)
+        sock = await asyncio.wait_for(race([deaf, at(one.port)], stagger=0.02), BOUND)
     with sock:
         assert sock.getpeername()[1] == one.port
 
 
 async def test_when_all_fail_the_first_error_is_said() -> None:
-    with pytest.raises(ConnectionRefusedError):
-        await race([at(closed_port()), at(closed_port())], stagger=0.01)
+    with refusing_port() as one, refusing_port() as two, pytest.raises(ConnectionRefusedError):
+        await race([at(one), at(two)], stagger=0.01)
     with pytest.raises(OSError, match="no address"):
         await race([], stagger=0.01)
 

@@ -8,8 +8,10 @@ import time
 from typing import Any
 
 import pytest
+from tests.runtime.http.clock import Clock
 from tests.runtime.http.deaf import Deaf, url_of
 from tests.runtime.http.peer import CHUNKED, END, Peer, chunk, reply, until
+from tests.support.until import BOUND
 
 from dspy_live.runtime.http.transport import (
     ConnectionBroken,
@@ -153,30 +155,47 @@ async def test_connect_timeout(pool: HttpPool) -> None:
         with pytest.raises(ConnectTimeout, match=r"no connection within 0\.05 s"):
             async with pool.exchange("POST", url, timeouts=Timeouts(connect=0.05)):
                 pass
-        assert 0.04 < time.monotonic() - began < 1
+        assert 0.04 < time.monotonic() - began < BOUND
     assert pool.statistics().exchanges == 0
 
 
+async def test_silence_is_measured_by_the_loops_clock(pool: HttpPool, peer: Any) -> None:
+    one = await peer(stalls(b""))
+    began = time.monotonic()
+    with pytest.raises(FirstByteTimeout, match=r"within 0\.1 s of the request"):
+        async with pool.exchange("POST", one.url, timeouts=Timeouts(first_byte=0.1)) as ex:
+            await ex.done()
+    assert time.monotonic() - began >= 0.09
+    await one.closing()
+
+
 @pytest.mark.parametrize("stage", ["no reply", "half a head", "head"])
-async def test_first_byte_timeout(pool: HttpPool, peer: Any, stage: str) -> None:
+async def test_first_byte_timeout(pool: HttpPool, peer: Any, clock: Clock, stage: str) -> None:
     """The head is no sign of life: many LM servers send it before they think."""
     one = await peer(stalls(STAGES[stage]))
-    began = time.monotonic()
-    with pytest.raises(FirstByteTimeout, match=r"within 0\.4 s of the request") as caught:
-        async with pool.exchange("POST", one.url, timeouts=Timeouts(first_byte=0.4)) as ex:
+    async with pool.exchange("POST", one.url, timeouts=Timeouts(first_byte=60)) as ex:
+        await until(lambda: one.requests)
+        if stage == "head":
+            await ex.headers_received()
+        clock.pass_time(59)
+        assert pool.statistics().exchanges == 1
+        clock.pass_time(1)
+        with pytest.raises(FirstByteTimeout, match="within 60 s of the request") as caught:
             await ex.done()
-    assert time.monotonic() - began >= 0.39
     assert caught.value.received == (stage == "head")
     await one.closing()
 
 
-def drips(pieces: int, every: float, *, end: bool = True) -> Any:
+def drips(pieces: int, *, end: bool = True, go_on: asyncio.Semaphore | None = None) -> Any:
+    """Send so many pieces, each when ``go_on`` lets it."""
+
     async def script(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await peer.read(reader)
         writer.write(CHUNKED)
         for _ in range(pieces):
+            if go_on is not None:
+                await go_on.acquire()
             writer.write(chunk(b"x"))
-            await asyncio.sleep(every)
         if end:
             writer.write(END)
         await peer.see_close(reader)
@@ -184,50 +203,61 @@ def drips(pieces: int, every: float, *, end: bool = True) -> Any:
     return script
 
 
-async def test_idle_timeout(pool: HttpPool, peer: Any) -> None:
-    one = await peer(drips(3, 0, end=False))
+async def test_idle_timeout(pool: HttpPool, peer: Any, clock: Clock) -> None:
+    one = await peer(drips(3, end=False))
     got: list[bytes] = []
-    began = time.monotonic()
-    with pytest.raises(IdleTimeout, match=r"nothing came for 0\.3 s in the middle"):
-        async with pool.exchange("POST", one.url, timeouts=Timeouts(first_byte=5, idle=0.3), on_body=got.append) as ex:
+    timeouts = Timeouts(first_byte=100, idle=5)
+    async with pool.exchange("POST", one.url, timeouts=timeouts, on_body=got.append) as ex:
+        await until(lambda: b"".join(got) == b"xxx")
+        clock.pass_time(4.9)
+        assert pool.statistics().exchanges == 1
+        clock.pass_time(0.1)
+        with pytest.raises(IdleTimeout, match="nothing came for 5 s in the middle"):
             await ex.done()
-    assert time.monotonic() - began >= 0.299
-    assert b"".join(got) == b"xxx"
     await one.closing()
 
 
-async def test_a_slow_but_steady_stream_is_not_idle(pool: HttpPool, peer: Any) -> None:
-    """In all 0.4 s, longer than either timeout."""
-    one = await peer(drips(16, 0.025))
-    async with pool.exchange("POST", one.url, timeouts=Timeouts(first_byte=0.3, idle=0.3)) as ex:
-        assert await ex.read() == b"x" * 16
+async def test_a_slow_but_steady_stream_is_not_idle(pool: HttpPool, peer: Any, clock: Clock) -> None:
+    """In all a minute, longer than either timeout."""
+    go_on, got = asyncio.Semaphore(0), list[bytes]()
+    one = await peer(drips(16, go_on=go_on))
+    timeouts = Timeouts(first_byte=5, idle=5)
+    async with pool.exchange("POST", one.url, timeouts=timeouts, on_body=got.append) as ex:
+        for pieces in range(16):
+            clock.pass_time(4)
+            go_on.release()
+            await until(lambda pieces=pieces: len(got) > pieces)
+        await ex.done()
+    assert b"".join(got) == b"x" * 16
 
 
-async def test_time_while_paused_is_not_silence(pool: HttpPool, peer: Any) -> None:
-    one = await peer(drips(2, 0.01))
-    async with pool.exchange("POST", one.url, timeouts=Timeouts(first_byte=0.05, idle=0.05)) as ex:
+async def test_time_while_paused_is_not_silence(pool: HttpPool, peer: Any, clock: Clock) -> None:
+    one = await peer(drips(2))
+    async with pool.exchange("POST", one.url, timeouts=Timeouts(first_byte=5, idle=5)) as ex:
         ex.pause()
-        await asyncio.sleep(0.1)
+        clock.pass_time(100)
         assert ex.status == 0
         ex.resume()
         await ex.headers_received()
         ex.pause()
-        await asyncio.sleep(0.1)
+        clock.pass_time(100)
         ex.resume()
         assert await ex.read() == b"xx"
 
 
-async def test_after_a_pause_silence_counts_again(pool: HttpPool, peer: Any) -> None:
-    one = await peer(drips(1, 0, end=False))
-    async with pool.exchange("POST", one.url, timeouts=Timeouts(idle=0.05), on_body=lambda data: None) as ex:
-        await ex.headers_received()
+async def test_after_a_pause_silence_counts_again(pool: HttpPool, peer: Any, clock: Clock) -> None:
+    one = await peer(drips(1, end=False))
+    got: list[bytes] = []
+    async with pool.exchange("POST", one.url, timeouts=Timeouts(idle=5), on_body=got.append) as ex:
+        await until(lambda: got)
         ex.pause()
-        await asyncio.sleep(0.08)
+        clock.pass_time(8)
         ex.resume()
-        began = time.monotonic()
+        clock.pass_time(4.9)
+        assert pool.statistics().exchanges == 1
+        clock.pass_time(0.1)
         with pytest.raises(IdleTimeout):
             await ex.done()
-        assert time.monotonic() - began >= 0.045
 
 
 def floods(total: int, written: list[int]) -> Any:
@@ -278,13 +308,13 @@ async def test_while_paused_the_peers_writes_stop_and_nothing_is_lost(pool: Http
     assert got[0] == total
 
 
-async def test_an_untaken_body_is_not_read(pool: HttpPool, peer: Any) -> None:
+async def test_an_untaken_body_is_not_read(pool: HttpPool, peer: Any, clock: Clock) -> None:
     total, written = 64 << 20, [0]
     one = await peer(floods(total, written))
     async with pool.exchange("POST", one.url, timeouts=Timeouts(idle=0.3)) as ex:
         await ex.headers_received()
         assert await settled(written) < total // 2
-        await asyncio.sleep(0.4)  # longer than any silence may be
+        clock.pass_time(100)  # longer than any silence may be
         assert len(await ex.read()) == total
 
 

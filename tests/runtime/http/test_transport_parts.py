@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.runtime.http.clock import Clock
 
 from dspy_live.runtime.http import decode
 from dspy_live.runtime.http.connection import Connection
@@ -123,50 +124,13 @@ def test_any_bytes_end_in_one_word_to_the_reader_and_no_exception(pieces: list[b
     assert notes.ends + len(notes.faults) == 1
 
 
-class Clock:
-    """The part of a loop that a timer needs, with a time of its own."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.timers: list[tuple[float, Any]] = []
-        self.armed = 0
-
-    def time(self) -> float:
-        return self.now
-
-    def call_at(self, when: float, callback: Any) -> Any:
-        clock, timer = self, (when, callback)
-        self.timers.append(timer)
-        self.armed += 1
-
-        class Handle:
-            def cancel(self) -> None:
-                if timer in clock.timers:
-                    clock.timers.remove(timer)
-
-        return Handle()
-
-    def pass_time(self, seconds: float) -> None:
-        until = self.now + seconds
-        while due := sorted((t for t in self.timers if t[0] <= until), key=lambda t: t[0]):
-            self.timers.remove(due[0])
-            self.now = max(self.now, due[0][0])
-            due[0][1]()
-        self.now = until
-
-
-@pytest.fixture
-def clock() -> Any:
-    return Clock()
-
-
-def watch(clock: Any, **limits: float) -> tuple[Silence, list[tuple[bool, float, float]]]:
+def watch(clock: Clock, **limits: float) -> tuple[Silence, list[tuple[bool, float, float]]]:
     fired: list[tuple[bool, float, float]] = []
     silence = Silence(clock, Timeouts(**limits), lambda first, limit: fired.append((first, limit, clock.now)))
     return silence, fired
 
 
-def test_one_timer_serves_any_number_of_pieces(clock: Any) -> None:
+def test_one_timer_serves_any_number_of_pieces(clock: Clock) -> None:
     silence, fired = watch(clock, idle=5)
     silence.start()
     for _ in range(1000):
@@ -178,7 +142,7 @@ def test_one_timer_serves_any_number_of_pieces(clock: Any) -> None:
     assert [(first, limit, round(now, 3)) for first, limit, now in fired] == [(False, 5, 104.9)]
 
 
-def test_the_first_byte_and_the_idle_limit_follow_each_other(clock: Any) -> None:
+def test_the_first_byte_and_the_idle_limit_follow_each_other(clock: Clock) -> None:
     silence, fired = watch(clock, first_byte=60, idle=5)
     silence.start()
     clock.pass_time(10)
@@ -193,7 +157,7 @@ def test_the_first_byte_and_the_idle_limit_follow_each_other(clock: Any) -> None
     assert [f[:2] for f in fired] == [(True, 60)]
 
 
-def test_bytes_while_the_timer_is_stopped_start_no_timer(clock: Any) -> None:
+def test_bytes_while_the_timer_is_stopped_start_no_timer(clock: Clock) -> None:
     silence, fired = watch(clock, first_byte=1, idle=1)
     silence.start()
     silence.stop()

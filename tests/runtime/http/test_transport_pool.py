@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import uvloop
 from tests.runtime.http.peer import CHUNKED, END, Peer, chunk, reply, until
+from tests.support.ports import refusing_port
+from tests.support.until import BOUND
 
 from dspy_live.runtime.http import connect
 from dspy_live.runtime.http.transport import (
@@ -101,7 +103,7 @@ async def test_the_servers_own_keep_alive_time_counts(pool: HttpPool, peer: Any)
     one = await peer(reply(b"x", keep_alive="timeout=1, max=100"))
     await post(pool, one.url)
     assert pool.statistics().idle == 0
-    two = await peer(reply(b"x", keep_alive="timeout=5"))
+    two = await peer(reply(b"x", keep_alive="timeout=600"))
     await post(pool, two.url)
     assert pool.statistics().idle == 1
 
@@ -248,12 +250,10 @@ async def test_a_name_with_one_dead_address_is_reached_at_the_other(pool: HttpPo
     assert await post(pool, one.url.replace("127.0.0.1", "localhost")) == b"x"
 
 
-async def test_no_connection(pool: HttpPool, peer: Any) -> None:
-    one = await peer(reply())
-    one._server.close()
-    await one._server.wait_closed()
-    with pytest.raises(ConnectFailed, match=f"{one.address}: .*refused") as caught:
-        await post(pool, one.url, timeouts=Timeouts(connect=5))
+async def test_no_connection(pool: HttpPool) -> None:
+    with refusing_port() as port:
+        with pytest.raises(ConnectFailed, match=f"127.0.0.1:{port}: .*refused") as caught:
+            await post(pool, f"http://127.0.0.1:{port}/", timeouts=Timeouts(connect=BOUND))
     assert not caught.value.received
     with pytest.raises(ConnectFailed, match=r"no-such-host\.invalid:80: the host name cannot be resolved"):
         await post(pool, "http://no-such-host.invalid/")
@@ -283,7 +283,7 @@ async def test_a_server_that_hangs_up_in_the_middle_of_a_large_request(pool: Htt
         await asyncio.sleep(60)
 
     one = await peer(script)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(BOUND):
         with pytest.raises(ConnectionBroken, match="before it had replied"):
             async with pool.exchange("POST", one.url, {}, b"x" * 50_000_000) as ex:
                 await ex.done()

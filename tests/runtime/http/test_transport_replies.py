@@ -170,7 +170,7 @@ async def test_an_early_answer_to_a_large_request(pool: HttpPool, peer: Any) -> 
     async def script(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(reply(b"too large", status="413 Too Large"))
-        await asyncio.sleep(5)
+        await asyncio.Event().wait()
 
     one = await peer(script)
     async with pool.exchange("POST", one.url, {}, b"x" * 50_000_000) as ex:
@@ -289,16 +289,19 @@ async def test_bytes_after_the_end_of_a_reply_spoil_the_connection(pool: HttpPoo
 
 
 async def test_unasked_bytes_on_an_idle_connection_close_it(pool: HttpPool, peer: Any) -> None:
+    idle = asyncio.Event()
+
     async def script(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await peer.read(reader)
         writer.write(reply(BODY))
-        await asyncio.sleep(0.02)
+        await idle.wait()
         writer.write(reply(b"unasked"))
         await peer.see_close(reader)
 
     one = await peer(script)
     assert await fetch(pool, one.url) == (200, BODY)
     assert pool.statistics().idle == 1
+    idle.set()
     await one.closing()
     await asyncio.sleep(0)
     assert pool.statistics().idle == 0

@@ -102,30 +102,8 @@ _Counts = tuple[int, int, int, int, int, int, int, int, float, int]
 _NO_COUNTS: _Counts = (0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0)
 _HIT: _Counts = (0, 1, 0, 0, 0, 0, 0, 0, 0.0, 0)
 
-
-class _Running:
-    """What is known of a run whose first LM call has ended: when it began, its counts, what it used."""
-
-    __slots__ = ("counts", "started", "used")
-
-    def __init__(self, started: float, counts: _Counts, used: frozenset[tuple[str, str]]) -> None:
-        self.started = started
-        self.counts = counts
-        self.used = used
-        """Models and predictors."""
-
-
-def _counts_of(record: LMRecord) -> _Counts:
-    if record.cache == "hit":
-        return _HIT
-    usage, cost = record.usage, record.cost
-    if not usage:
-        return 1, 0, 0, 0, 0, 0, 0, 0, 0.0, 0
-    total = usage.total_tokens
-    return (
-        1, 0, usage.prompt_tokens, usage.completion_tokens, total, usage.cached_tokens, usage.reasoning_tokens,
-        total if usage.estimated else 0, 0.0 if cost is None else cost, 1 if cost is None else 0,
-    )  # fmt: skip
+_Running = tuple[float, _Counts, frozenset[tuple[str, str]]]
+"""A run whose first LM call has ended: when it began, its counts, the models and predictors that it used."""
 
 
 class Ledger:
@@ -175,42 +153,43 @@ class Ledger:
         self._running[call.id] = time.time()
 
     def lm_call_ended(self, record: LMRecord) -> None:
-        if record.run in self._running:
-            self._count(record)
-        usage = record.usage
-        asked = record.cache != "hit"
+        run, model, predictor, usage, cost = record.run, record.model, record.predictor, record.usage, record.cost
+        total, asked = usage.total_tokens, record.cache != "hit"
+        tokens = (
+            usage.prompt_tokens, usage.completion_tokens, total, usage.cached_tokens, usage.reasoning_tokens,
+            total if usage.estimated else 0,
+        )  # fmt: skip
+        unpriced = 1 if asked and cost is None and usage else 0
+        self._count(run, (1, 0, *tokens, cost or 0.0, unpriced) if asked else _HIT, (model, predictor))
         self.writer.call(
             (
-                record.run, record.program, record.key, record.model, record.predictor, record.lm_call, time.time(),
-                record.latency, record.ttft, record.error, record.cache, usage.prompt_tokens, usage.completion_tokens,
-                usage.total_tokens, usage.cached_tokens, usage.reasoning_tokens,
-                usage.total_tokens if usage.estimated else 0, record.cost,
-                1 if asked and record.cost is None and usage else 0,
+                run, record.program, record.key, model, predictor, record.lm_call, time.time(), record.latency,
+                record.ttft, record.error, record.cache, *tokens, cost, unpriced,
             )
         )  # fmt: skip
 
-    def _count(self, record: LMRecord) -> None:
-        counts, used = _counts_of(record), (record.model, record.predictor)
+    def _count(self, run: str, counts: _Counts, used: tuple[str, str]) -> None:
         with self._lock:  # calls of one run may end on several threads
-            running = self._running.get(record.run)
+            running = self._running.get(run)
             if type(running) is float:
-                self._running[record.run] = _Running(running, counts, frozenset((used,)))
-            elif isinstance(running, _Running):
-                running.counts = cast("_Counts", tuple(map(add, running.counts, counts)))
-                if used not in running.used:
-                    running.used |= {used}
+                self._running[run] = running, counts, frozenset((used,))
+            elif isinstance(running, tuple):
+                started, before, by = running
+                counts = cast("_Counts", tuple(map(add, before, counts)))
+                self._running[run] = started, counts, by if used in by else by | {used}
 
     def run_ended(self, record: RunRecord) -> None:
         call, error = record.call, record.error
         running = self._running.pop(call.id, None)
-        if not isinstance(running, _Running):
-            started = time.time() - record.duration if running is None else running
-            running = _Running(started, _NO_COUNTS, frozenset())
+        if not isinstance(running, tuple):
+            running = (time.time() - record.duration if running is None else running), _NO_COUNTS, frozenset()
+        started, counts, used = running
         self.writer.run(
             (
-                call.id, call.program, call.key, running.started, record.duration, record.ttft,
-                None if error is None else type(error).__name__, *running.counts,
-                self._content(call.inputs), self._content(record.outputs), uses_of(running.used),
+                call.id, call.program, call.key, started, record.duration, record.ttft,
+                None if error is None else type(error).__name__, *counts,
+                content(call.inputs) if self._contents else None,
+                content(record.outputs) if self._contents else None, uses_of(used),
             )
         )  # fmt: skip
 
@@ -276,14 +255,16 @@ class Ledger:
         """Remove runs and LM calls that are older than ``older_than`` seconds; return how many runs."""
         return prune(self.backend, older_than)
 
-    def _content(self, content: Any) -> str | None:
-        if not self._contents or content is None:
-            return None
-        try:
-            text = orjson.dumps(content, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
-        except (TypeError, ValueError):
-            text = str(content)
-        return redact(text[: MAX_CONTENT + MAX_SECRET])[:MAX_CONTENT]  # an image may be of megabytes
+
+def content(value: Any) -> str | None:
+    """Return a run's inputs or outputs as they are kept."""
+    if value is None:
+        return None
+    try:
+        text = orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    except (TypeError, ValueError):
+        text = str(value)
+    return redact(text[: MAX_CONTENT + MAX_SECRET])[:MAX_CONTENT]  # an image may be of megabytes
 
 
 def prune(backend: Backend, older_than: float) -> int:

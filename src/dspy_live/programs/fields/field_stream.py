@@ -11,7 +11,7 @@ from dspy_live.core.call import Origin
 from dspy_live.core.events import Event, Partial, Reasoning, Restart, TextDelta, Token, Usage
 from dspy_live.core.outlet import Outlet, outlet_of
 from dspy_live.core.sink import Pen, pen_of
-from dspy_live.programs.fields.formats import parser_for, text_fields_of
+from dspy_live.programs.fields.formats import Reading
 from dspy_live.sansio.fields import FieldEvent, FieldText
 
 if TYPE_CHECKING:
@@ -29,13 +29,14 @@ class CallUsageSink:
         self.room = run.room
 
     def push(self, event: Event) -> bool:
-        if not isinstance(event, Usage):
-            return True
-        origin = self._origin
-        if event.lm_call != origin.lm_call or event.predictor != origin.predictor:
-            # It was not made for this call: a layer shares one request among several.
-            event = msgspec.structs.replace(event, predictor=origin.predictor, lm_call=origin.lm_call)
-        return self._run.push(event)
+        return _push_usage(self._run, self._origin, event) if isinstance(event, Usage) else True
+
+
+def _push_usage(run: Run, origin: Origin, event: Usage) -> bool:
+    if event.lm_call != origin.lm_call or event.predictor != origin.predictor:
+        # It was not made for this call: a layer shares one request among several.
+        event = msgspec.structs.replace(event, predictor=origin.predictor, lm_call=origin.lm_call)
+    return run.push(event)
 
 
 class FieldStream:
@@ -48,29 +49,26 @@ class FieldStream:
     Args:
         run: takes the events, on any thread.
         origin: the predictor and the number of the LM call.
-        adapter: has formatted the prompt; its format decides how the reply is read.
-        signature: the one that the adapter has put into the prompt.
+        reading: how the reply is read; ``None`` where nobody knows, and no field is told of.
         verify: reads a whole reply as the adapter will, where the adapter's own reading is not told.
         thinking: the output field that DSPy fills from the model's own reasoning.
     """
 
-    __slots__ = ("_adapter", "_parser", "_pen", "_pen_field", "_right", "_run", "_said", "_signature", "_thinking",
-                 "_thought", "_verify", "origin", "room")  # fmt: skip
+    __slots__ = ("_parser", "_pen", "_pen_field", "_reading", "_right", "_run", "_said", "_thinking", "_thought",
+                 "_verify", "origin", "room")  # fmt: skip
 
     def __init__(
         self,
         run: Run,
         origin: Origin,
-        adapter: Any,
-        signature: Any,
+        reading: Reading | None,
         verify: Callable[[str], Mapping[str, Any]] | None = None,
         thinking: str | None = None,
     ) -> None:
         self._run = run
         self.origin = origin
-        self._adapter = adapter
-        self._signature = signature
-        self._parser = parser_for(adapter, signature)
+        self._reading = reading
+        self._parser = None if reading is None else reading.parser()
         # Text of fields as the adapter has read them, where other text was said; None for a field taken back.
         self._right: dict[str, str | None] = {}
         self._said = False
@@ -95,11 +93,11 @@ class FieldStream:
                     else:
                         room = self._emit(piece)
             return room
+        if isinstance(event, Usage):
+            return _push_usage(self._run, self.origin, event)
         if isinstance(event, Reasoning):
             return self._reason(event.text) if event.text else True
-        if isinstance(event, Restart):
-            return self._restart(event.reason)
-        return self.usage_sink().push(event) if isinstance(event, Usage) else self._run.push(event)
+        return self._restart(event.reason) if isinstance(event, Restart) else self._run.push(event)
 
     def outlet(self, token: Token | None) -> Outlet | None:
         """Return the outlet of the field that was told of last, while it is open and more of its text may follow."""
@@ -149,10 +147,10 @@ class FieldStream:
 
         It may be called again, as it is for an adapter that asks another: a field that is right is left alone.
         """
-        if self._parser is None:
+        if self._parser is None or self._reading is None:
             return
         said, ended = {**self._parser.texts(), **self._right}, self._parser.ended() | self._right.keys()
-        for field in text_fields_of(self._signature):
+        for field in self._reading.texts:
             value = values.get(field)
             words = said.get(field)
             if value is None:
@@ -183,7 +181,7 @@ class FieldStream:
         """Take back everything that was said, and begin anew under the same number."""
         self._thought = []
         self._right = {}
-        self._parser = parser_for(self._adapter, self._signature)
+        self._parser = None if self._reading is None else self._reading.parser()
         return self._take_back(reason)
 
     def _take_back(self, reason: str) -> bool:

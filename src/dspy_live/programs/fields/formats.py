@@ -6,6 +6,7 @@ import enum
 import types
 import typing
 import weakref
+from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
 import dspy
@@ -73,12 +74,23 @@ def specs_of(signature: Any) -> tuple[FieldSpec, ...]:
     return specs
 
 
-def text_fields_of(signature: Any) -> tuple[str, ...]:
-    """Return the names of the output fields that stream as text."""
-    return tuple(spec.name for spec in specs_of(signature) if spec.kind == "text")
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How replies to a signature are read while they stream: their format, the fields, the names of those of text."""
+
+    format: ReplyFormat
+    specs: tuple[FieldSpec, ...]
+    texts: tuple[str, ...]
+
+    def parser(self) -> Parser:
+        """Return a fresh parser for one reply."""
+        return make_parser(self.format, self.specs)
 
 
-def parser_for(adapter: Any, signature: Any) -> Parser | None:
-    """Return a fresh parser for one reply, or ``None`` where the adapter's format is unknown to us."""
+def reading_of(adapter: Any, signature: Any) -> Reading | None:
+    """Return how replies to ``signature`` are read, or ``None`` where the adapter's format is unknown to us."""
     reply_format = format_of(adapter)
-    return None if reply_format is None or signature is None else make_parser(reply_format, specs_of(signature))
+    if reply_format is None or signature is None:
+        return None
+    specs = specs_of(signature)
+    return Reading(reply_format, specs, tuple(spec.name for spec in specs if spec.kind == "text"))

@@ -49,7 +49,7 @@ class Names:
     def of_callers(self, modules: list[Any]) -> tuple[str, tuple[str, ...]]:
         """Return the path of the innermost of ``caller_modules`` and those of the modules around it."""
         *around, innermost = modules
-        return self.path(innermost), tuple(self.path(m) for m in around)
+        return self.path(innermost), tuple(map(self.path, around))
 
 
 def _short(path: str) -> str:

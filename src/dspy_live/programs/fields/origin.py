@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
-from dataclasses import dataclass
 from types import CodeType, FrameType
 from typing import Any
 
+import msgspec
+
 from dspy_live.core.call import NO_ORIGIN, Origin
 from dspy_live.programs.fields.field_stream import FieldStream
+from dspy_live.programs.fields.formats import Reading, reading_of
 from dspy_live.programs.fields.names import Names
 from dspy_live.programs.internals import Adapter, overrides
 from dspy_live.programs.run.run import Run
@@ -38,8 +40,7 @@ def _code(method: Any) -> CodeType:
 _ADAPTER_CODES = (_code(Adapter.__call__), _code(Adapter.acall))
 
 
-@dataclass(slots=True)
-class Invocation:
+class Invocation(msgspec.Struct):
     """One call of one module. ``modules`` is kept so that its id stays its own."""
 
     modules: list[Any]
@@ -47,9 +48,11 @@ class Invocation:
 
 
 def origin_of(
-    run: Run | None, messages: Any, kind: type[FieldStream] = FieldStream
+    run: Run | None, messages: Any, kind: type[FieldStream] = FieldStream, reading: Reading | None = None
 ) -> tuple[Origin, FieldStream | None]:
     """Return the origin of the LM call with these messages, and its sink where the run streams.
+
+    ``reading`` is for a caller that knows how the reply is read.
 
     To be called where the LM is called, with that code's frames and settings around it. An earlier LM call of the same
     invocation is taken back.
@@ -61,7 +64,7 @@ def origin_of(
     origin = Origin(run.id, run.program, predictor, around, next(run.numbers))
     if not run.call.stream:
         return origin, None
-    stream = _stream(run, origin, messages, kind)
+    stream = _stream(run, origin, messages, kind) if reading is None else kind(run, origin, reading)
     if modules:
         invocation = run.invocations.get(id(modules))
         if invocation is None:
@@ -91,7 +94,7 @@ def _stream(run: Run, origin: Origin, messages: Any, kind: type[FieldStream]) ->
         if adapter is not None:
             verify = _reader(adapter, signature)
     _, thinking = run.thinking.pop(id(signature), (None, None))
-    return kind(run, origin, adapter, signature, verify, thinking)
+    return kind(run, origin, reading_of(adapter, signature), verify, thinking)
 
 
 def _reader(adapter: Any, signature: Any) -> Any:

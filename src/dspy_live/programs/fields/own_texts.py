@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from copy import copy
+from operator import attrgetter
 from typing import Any, TypeAlias
+
+import dspy
 
 TEXT_METHODS = (
     "format",
@@ -18,17 +20,22 @@ TEXT_METHODS = (
 )
 """The methods of an adapter that its texts come from; one that has none of a name has ``None``."""
 
-Fields: TypeAlias = list[tuple[str, Any, Any]]
+Fields: TypeAlias = list[tuple[str, tuple[Any, Any]]]
+
+# Newer pydantics keep the fields under the first of the names, and look at each access by the other one.
+_fields_of = attrgetter("__pydantic_fields__" if hasattr(dspy.Signature, "__pydantic_fields__") else "model_fields")
+_said = attrgetter("annotation", "json_schema_extra")
 
 
 def fields_now(signature: Any) -> Fields:
     """Return what a signature's fields say now: name, type, and the description and prefix beside them."""
-    return [(name, field.annotation, field.json_schema_extra) for name, field in signature.model_fields.items()]
+    fields: dict[str, Any] = _fields_of(signature)
+    return list(zip(fields, map(_said, fields.values()), strict=True))
 
 
 def kept_fields(fields: Fields) -> Fields:
     """Return ``fields`` to be compared with later ones: a field may be changed in place."""
-    return [(name, annotation, copy(said)) for name, annotation, said in fields]
+    return [(name, (annotation, copy(said))) for name, (annotation, said) in fields]
 
 
 def methods_of(adapter_class: Any) -> tuple[Any, ...]:
@@ -38,5 +45,4 @@ def methods_of(adapter_class: Any) -> tuple[Any, ...]:
 
 def has_methods_of_its_own(thing: Any, names: tuple[str, ...]) -> bool:
     """True where one of these methods was exchanged on the object itself, and hides its class's."""
-    own: Mapping[str, Any] = vars(thing)
-    return not own.keys().isdisjoint(names)
+    return not thing.__dict__.keys().isdisjoint(names)

@@ -26,7 +26,8 @@ class SettingsCarrier:
         self._before = before
 
     def current(self) -> tuple[Meter, ...]:
-        return (*self._before.current(), *overrides().get(KEY, ()))
+        before, mine = self._before.current(), overrides().get(KEY)
+        return before if mine is None else (*before, *mine)
 
     @contextmanager
     def entering(self, meter: Meter) -> Iterator[None]:

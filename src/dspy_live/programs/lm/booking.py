@@ -52,9 +52,10 @@ class Booking:
     def __call__(self, service: Service) -> Service:
         async def booked(call: Call, sink: Sink) -> Result:
             use, self._next_use = self._next_use, "off"
-            meters = self.account.in_force(call.meters)
+            account = self.account
+            meters = account.in_force(call.meters)
             if meters:
-                meters = await self.account.admit_async(meters, partial(self._expected, call))
+                meters = await account.admit_async(meters, partial(self._expected, call))
             reply_meter = _ReplyMeter(sink)
             try:
                 reply = await service(call, reply_meter)
@@ -62,13 +63,16 @@ class Booking:
                     raise TypeError(f"an LM's endpoint returns a Completion, not {reply!r}")
                 usage = _usage_of(reply.response, call)
             except BaseException as exc:
-                self.account.record(self._failed(call, use, reply_meter, exc), meters)
+                account.record(self._failed(call, use, reply_meter, exc), meters)
                 raise
-            cost = reply.cost if reply.cost is not None else self.account.price(self.model, usage)
-            record = self._answered(call, use, reply_meter, usage, cost, reply)
-            self.account.record(record, meters)
-            truncated = is_cut(record.finish_reasons)
-            sink.push(usage_event(call, self.model, usage, cost, truncated=truncated))
+            cost = reply.cost if reply.cost is not None else account.price(self.model, usage)
+            model, reasons = reply_facts(reply.response)
+            record = lm_record(
+                call, self.model, usage, cost, use, latency=reply_meter.elapsed(), ttft=reply_meter.first,
+                streamed=call.stream, response_model=model, finish_reasons=reasons, server=self.server,
+            )  # fmt: skip
+            account.record(record, meters)
+            sink.push(usage_event(call, self.model, usage, cost, truncated=is_cut(reasons)))
             return Completion(reply.response, cost)
 
         return booked
@@ -79,15 +83,6 @@ class Booking:
         return lm_record(
             call, self.model, usage, cost, use, error=self._name_of(exc), latency=reply_meter.elapsed(),
             ttft=reply_meter.first, streamed=call.stream, server=self.server,
-        )  # fmt: skip
-
-    def _answered(
-        self, call: Call, use: CacheUse, reply_meter: _ReplyMeter, usage: LMUsage, cost: float | None, reply: Completion
-    ) -> LMRecord:
-        model, reasons = reply_facts(reply.response)
-        return lm_record(
-            call, self.model, usage, cost, use, latency=reply_meter.elapsed(), ttft=reply_meter.first,
-            streamed=call.stream, response_model=model, finish_reasons=reasons, server=self.server,
         )  # fmt: skip
 
     def _expected(self, call: Call) -> Expected:

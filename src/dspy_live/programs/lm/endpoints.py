@@ -39,14 +39,47 @@ _OPENAI = "https://api.openai.com/v1"
 _SAME_WIRE = frozenset({"openai-chat", "vllm", "ollama", "groq", "openrouter", "deepseek"})
 # Settings that only DSPy's engines carry out.
 _NOT_OURS = ("prompt_cache", "custom_llm_provider", "api_version", "azure_ad_token_provider")
+_PLAIN = (type(None), int, float)
+_EXTRAS = ("headers", "extra_headers", "extra_query")
+
+
+_SETTINGS = ("api_base", "base_url", "api_key", "organization", "project", "timeout", *_EXTRAS, *_NOT_OURS)
+_MOST_KEPT = 64
+
+# An endpoint has no state, so that one does for all calls of the same settings.
+_kept: dict[tuple[Any, ...], OpenAIEndpoint] = {}
 
 
 def endpoint_for(lm: LM, lm_call: LMCall) -> Service:
     """Return the service that answers this call. Raises DSPy's ``LMNotConfiguredError`` without a key."""
-    if lm.live.endpoint is not None:
-        return lm.live.endpoint
+    own = lm.live.endpoint
+    if own is not None:
+        return own
+    state, inputs = lm.__dict__, lm_call.inputs
+    asked = (
+        lm.model, lm._providers, lm.model_type, state.get("_engine_spec"), lm_call.chat, *map(inputs.get, _SETTINGS)
+    )  # fmt: skip
+    try:
+        kept = _kept.get(asked)
+    except TypeError:  # settings that are no plain values
+        kept = None
+    if kept is not None:
+        return kept
     route = _route(lm) if _is_fast(lm, lm_call) else None
-    return DspyEndpoint(lm, lm_call) if route is None else _openai(lm, lm_call.inputs, route)
+    if route is None:
+        return DspyEndpoint(lm, lm_call)
+    made = _openai(lm, inputs, route)
+    if _says_all(inputs):
+        if len(_kept) >= _MOST_KEPT:
+            _kept.clear()
+        _kept[asked] = made
+    return made
+
+
+def _says_all(inputs: Mapping[str, Any]) -> bool:
+    """True where an endpoint is made of plain settings of the LM's alone, and of nothing in the environment."""
+    plain = isinstance(inputs.get("api_key"), str) and isinstance(inputs.get("api_base") or inputs.get("base_url"), str)
+    return plain and type(inputs.get("timeout")) in _PLAIN and inputs.keys().isdisjoint(_EXTRAS)
 
 
 class LMService:
@@ -150,10 +183,6 @@ class _Asked(NamedTuple):
     timeout: Any
 
 
-_PLAIN = (type(None), int, float)
-_EXTRAS = ("headers", "extra_headers", "extra_query")
-
-
 def _endpoint(asked: _Asked, extras: Mapping[str, Any] = MappingProxyType({})) -> OpenAIEndpoint:
     extra = {**(extras.get("headers") or {}), **(extras.get("extra_headers") or {})}
     headers = chat_headers(
@@ -164,7 +193,6 @@ def _endpoint(asked: _Asked, extras: Mapping[str, Any] = MappingProxyType({})) -
     return OpenAIEndpoint(address, headers, model, _timeouts(asked.timeout), asked.lm, limit)
 
 
-# An endpoint has no state, so that one does for all calls of the same settings.
 _kept_endpoint = functools.lru_cache(maxsize=64)(_endpoint)
 
 

@@ -82,7 +82,6 @@ class _Told:
 async def _answer(
     lm: LM, lm_call: LMCall, run: Run | None, runtime: Runtime, origin: Origin, stream: FieldStream | None
 ) -> CallResult:
-    accounting.install(runtime.account)
     call = _call_of(lm, lm_call, run, origin, stream)
     sink: Sink = stream or (DISCARD if run is None else CallUsageSink(run, origin))
     if run is not None:
@@ -113,6 +112,7 @@ async def _found_or_asked(
     sink: Sink,
     stream: FieldStream | None,
 ) -> CallResult:
+    accounting.install(runtime.account)
     if (cached := await cache_access.lookup(lm, lm_call)) is not None:
         _tell_cached(cached, call, runtime, sink, stream)
         return cached
@@ -174,11 +174,13 @@ def _service_of(lm: LM, lm_call: LMCall, runtime: Runtime) -> Service:
     """Return the endpoint of the call inside of the LM's layers."""
     endpoint = endpoint_for(lm, lm_call)
     if lm_call.cache or runtime.lm_layers:  # layers that know of this one call, and a user's own
+        accounting.install(runtime.account)
         server = server_of(endpoint)
         return compose(endpoint, lm_layers(lm, runtime, looked_up=lm_call.cache, server=server, once=lm_call.once))
     made_of = (endpoint, runtime.account, lm.live, lm.model, lm.num_retries, lm_call.once)
     kept = lm.kept_service
     if kept is None or kept[0] != made_of:
+        accounting.install(runtime.account)
         service = compose(endpoint, lm_layers(lm, runtime, server=server_of(endpoint), once=lm_call.once))
         kept = lm.kept_service = (made_of, service)
     return kept[1]
@@ -194,7 +196,7 @@ def _call_of(lm: LM, lm_call: LMCall, run: Run | None, origin: Origin, stream: F
         deadline += loop.time() - run.loop.time()  # each loop has a clock of its own
     return Call(
         lm_call.inputs, model=lm.model, key=outer.key, deadline=deadline, stream=streams, parent=run.id,
-        trace=outer.trace, meters=run.meters, origin=origin,
+        trace=outer.trace, meters=outer.meters, origin=origin,
     )  # fmt: skip
 
 

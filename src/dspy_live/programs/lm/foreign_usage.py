@@ -28,7 +28,7 @@ class ForeignUsage:
         self._began = time.monotonic()
         self._told = False
         try:
-            self._meters = run.runtime.account.admit(run.meters)
+            self._meters = run.runtime.account.admit(run.call.meters)
         except BudgetExceeded as exc:
             run.stop(exc)
             raise Stop(exc) from exc

@@ -91,9 +91,10 @@ class LM(dspy.LM):
     """
 
     # Slots, not entries of __dict__: an adopted LM shares its __dict__ with the user's own.
-    __slots__ = ("_kept", "_live")
-    _live: LMOptions
+    __slots__ = ("_kept", "live")
     _kept: tuple[Any, Service]
+    live: LMOptions
+    """The options that this LM was given beside a ``dspy.LM``'s own keywords."""
 
     def __init__(
         self,
@@ -106,13 +107,8 @@ class LM(dspy.LM):
         idle_timeout: float | None = None,
         **kwargs: Any,
     ) -> None:
-        self._live = LMOptions(stream, named_capabilities(capabilities), endpoint, first_token_timeout, idle_timeout)
+        self.live = LMOptions(stream, named_capabilities(capabilities), endpoint, first_token_timeout, idle_timeout)
         super().__init__(model, *args, **kwargs)
-
-    @property
-    def live(self) -> LMOptions:
-        """The options that this LM was given beside a ``dspy.LM``'s own keywords."""
-        return getattr(self, "_live", _DEFAULTS)
 
     @property
     def kept_service(self) -> tuple[Any, Service] | None:
@@ -229,7 +225,7 @@ class LM(dspy.LM):
         plain = self.as_dspy().copy(**kwargs)
         copied = object.__new__(type(self))
         copied.__dict__ = plain.__dict__  # type: ignore[misc]
-        copied._live = replace(self.live, **own)
+        copied.live = replace(self.live, **own)
         return copied
 
     def dump_state(self) -> dict[str, Any]:
@@ -246,7 +242,7 @@ class LM(dspy.LM):
 
     def __setstate__(self, state: Any) -> None:
         state = dict(state)
-        self._live = state.pop("_live_options", _DEFAULTS)
+        self.live = state.pop("_live_options", _DEFAULTS)
         super().__setstate__(state)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LM:
@@ -256,7 +252,7 @@ class LM(dspy.LM):
         memo[id(self)] = copied
         # The providers and pools are shared, as in a shallow copy of a dspy.LM; an endpoint is a live thing too.
         dspy.LM.__setstate__(copied, copy.deepcopy(super().__getstate__(), memo))
-        copied._live = self.live
+        copied.live = self.live
         return copied
 
 
@@ -272,12 +268,12 @@ def adopt(lm: Any) -> Any:
     by_ours = engine_lm_of(lm)
     if by_ours is None:
         ours.__dict__ = lm.__dict__  # type: ignore[misc]
-        ours._live = _DEFAULTS
+        ours.live = _DEFAULTS
         return ours
     client = {key: value for key, value in by_ours.kwargs.items() if key in CLIENT_KEYS}
     state = {"_engine_spec": "auto", "_async_engine_spec": None, "kwargs": {**client, **lm.kwargs}}
     ours.__dict__.update({**lm.__dict__, **state})
-    ours._live = by_ours.live
+    ours.live = by_ours.live
     return ours
 
 
@@ -291,7 +287,7 @@ def configured(lm: Any, config: Mapping[str, Any]) -> Any:
     copied = lm.copy(**config)
     copied.history = lm.history
     if isinstance(copied, LM):
-        copied._live = replace(copied.live, configured=True)
+        copied.live = replace(copied.live, configured=True)
     return copied
 
 

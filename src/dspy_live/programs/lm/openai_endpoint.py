@@ -33,6 +33,9 @@ _without_usage: set[str] = set()
 # The same for those that refuse more than one completion a request: the LM is asked once for each.
 _without_n: set[str] = set()
 
+_AS_STREAMED = (str, type(None))
+"""The types of a content that a stream has, too."""
+
 AT_WORK = TextDelta("")
 """Says that the LM is at work on something that is no text of its first completion."""
 
@@ -72,7 +75,6 @@ class OpenAIEndpoint:
             # Noted for this request: another one may learn meanwhile that the endpoint refuses them.
             usage = call.stream and self.url not in _without_usage
             inputs = call.inputs if self.url not in _without_n else {**call.inputs, "n": None}
-            n = inputs.get("n") or 1
             # The body has no name here: a long prompt would be kept in memory as long as its reply streams.
             async with pool_for_running_loop().exchange(
                 "POST",
@@ -83,12 +85,13 @@ class OpenAIEndpoint:
             ) as exchange:
                 await exchange.headers_received()
                 if exchange.status < 400:
-                    streamed = call.stream and "event-stream" in exchange.headers.get("content-type", "event-stream")
-                    return Completion(await (_streamed(exchange, n, sink) if streamed else _whole(exchange, sink)))
+                    if call.stream and "event-stream" in exchange.headers.get("content-type", "event-stream"):
+                        return Completion(await _streamed(exchange, inputs.get("n") or 1, sink))
+                    return Completion(_whole(await exchange.read(), sink))
                 refusal = await exchange.read(_ERROR_BODY, truncate=True)
             if usage and refuses_stream_options(exchange.status, refusal):
                 _without_usage.add(self.url)
-            elif n > 1 and refuses_n(exchange.status, refusal):
+            elif (inputs.get("n") or 1) > 1 and refuses_n(exchange.status, refusal):
                 _without_n.add(self.url)
             else:
                 raise http_error(exchange.status, exchange.headers, refusal, self.lm, now=time.time())
@@ -134,10 +137,12 @@ async def _streamed(exchange: Exchange, n: int, sink: Sink) -> dict[str, Any]:
     return parser.reply()
 
 
-async def _whole(exchange: Exchange, sink: Sink) -> dict[str, Any]:
-    reply = parse_reply(await exchange.read())
+def _whole(body: bytes, sink: Sink) -> dict[str, Any]:
+    reply = parse_reply(body)
     for choice in reply["choices"]:
-        choice["message"] = _as_streamed(choice["message"])
+        message = choice["message"]
+        if type(message.get("content")) not in _AS_STREAMED or message.get("reasoning"):
+            choice["message"] = _as_streamed(message)
     message = reply["choices"][0]["message"]
     if thought := message.get("reasoning_content"):
         sink.push(Reasoning(thought, "", 0))
@@ -148,11 +153,9 @@ async def _whole(exchange: Exchange, sink: Sink) -> dict[str, Any]:
 
 def _as_streamed(message: dict[str, Any]) -> dict[str, Any]:
     """Return a message as a stream of it would be read: its content is text, and thoughts have one name."""
-    content, thought = message.get("content"), message.get("reasoning")
-    if (content is None or type(content) is str) and not thought:
-        return message
+    thought = message.get("reasoning_content") or message.get("reasoning")
     choice = Choice(0)
-    choice.take({"content": content, "reasoning_content": message.get("reasoning_content") or thought}, [])
+    choice.take({"content": message.get("content"), "reasoning_content": thought}, [])
     return {**message, **choice.finished()["message"]}
 
 

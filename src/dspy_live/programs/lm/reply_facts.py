@@ -10,6 +10,8 @@ from dspy_live.programs.internals import CallResult
 _CUT = frozenset({"length", "max_output_tokens"})
 """The reasons of chat completions and of the Responses API for a reply that ends at the limit of tokens."""
 
+_ONLY_TEXT = frozenset({str})
+
 
 def reply_facts(response: Any) -> tuple[str, tuple[str, ...]]:
     """Return the model and the finish reasons of a reply, as an ``LMRecord`` has them.
@@ -42,8 +44,10 @@ def is_truncated(response: Any) -> bool:
 def _reasons(reply: Mapping[str, Any]) -> tuple[str, ...]:
     choices = reply.get("choices")
     if choices:
-        found = [one.get("finish_reason") for one in choices if isinstance(one, Mapping)]
-        return tuple([reason for reason in found if isinstance(reason, str)])
+        found: list[Any] = [one.get("finish_reason") for one in choices if isinstance(one, Mapping)]
+        if not _ONLY_TEXT.issuperset(map(type, found)):
+            found = [reason for reason in found if isinstance(reason, str)]
+        return tuple(found)
     # The Responses API has a status, and a reason only for a reply that is incomplete.
     details = reply.get("incomplete_details")
     reason = details.get("reason") if isinstance(details, Mapping) else reply.get("status")

@@ -38,9 +38,9 @@ def with_named_limit(inputs: Mapping[str, Any], name: str, model: str) -> Mappin
         name: what the provider of ``model`` calls the limit.
         model: the LM's name with the provider's prefix, as ``"openai/gpt-5"``.
     """
-    given = [key for key in _NAMES if inputs.get(key) is not None]
-    if not given:
+    if inputs.get("max_tokens") is None and inputs.get("max_completion_tokens") is None:
         return inputs
+    given = [key for key in _NAMES if inputs.get(key) is not None]
     differ = len(given) == 2 and inputs[given[0]] != inputs[given[1]]
     if differ or not _is_native(inputs, model):
         # DSPy hands it to LiteLLM, which renames for reasoning models alone.

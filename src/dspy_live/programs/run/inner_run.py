@@ -28,7 +28,7 @@ def inherited() -> dict[str, Any]:
         return {}
     theirs = outer.call
     deadline = theirs.deadline if outer.loop is asyncio.get_running_loop() else None
-    return {"meters": outer.meters, "key": theirs.key, "trace": theirs.trace, "deadline": deadline}
+    return {"meters": outer.call.meters, "key": theirs.key, "trace": theirs.trace, "deadline": deadline}
 
 
 class InnerSink:

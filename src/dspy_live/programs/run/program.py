@@ -26,7 +26,7 @@ from dspy_live.programs.fields.names import Names
 from dspy_live.programs.internals import DEFAULT_CONFIG, current_settings, settings, thread_local_overrides
 from dspy_live.programs.lm.errors import public_lm_error
 from dspy_live.programs.lm.foreign_lm import holds_a_thread
-from dspy_live.programs.lm.lm import adopt, configured
+from dspy_live.programs.lm.lm import LM, adopt, configured
 from dspy_live.programs.run.execution_choice import choose_execution
 from dspy_live.programs.run.inner_run import InnerNames
 from dspy_live.programs.run.replaced_methods import replace_methods_of_dspy
@@ -166,19 +166,19 @@ class ProgramService:
         if not call.program:
             call = call.but(program=self.name)
         outer = current_run()
-        inner = outer is not None and call.parent == outer.id
-        names = InnerNames(self.names, outer.names, self.name) if inner and outer is not None else self.names
+        around = outer if outer is not None and call.parent == outer.id else None
+        names = self.names if around is None else InnerNames(self.names, around.names, self.name)
         run = Run(self.runtime, call, call.program, names, sink)
-        if inner and outer is not None:
-            run.status = outer.status
+        if around is not None:
+            run.status = around.status
         run.push(Started(call.id, call.program))
         if run.observers:
             tell(run.observers, "run_started", call)
         failure: BaseException | None = None
         outputs: dict[str, Any] | None = None
         try:
-            stays = self._is_stock and outer is None and self._stays(run)
-            predicted = await (self._run_here(run) if stays else self._run(run))
+            task = self._staying(run) if self._is_stock and outer is None else None
+            predicted = await (self._run(run) if task is None else self._run_here(run, task))
             outputs = predicted.outputs
             return predicted
         except BaseException as exc:
@@ -194,19 +194,19 @@ class ProgramService:
                 tell(run.observers, "run_ended", RunRecord(call, outputs, failure, duration, run.first))
             failure = None  # its traceback holds this frame
 
-    def _stays(self, run: Run) -> bool:
-        """True where the caller's task may run the program, for no code of a user's is asked to."""
-        quiet = not settings.callbacks and self.reports.has_none_for(run)
-        return quiet and not self.runtime.lm_layers and asyncio.current_task(run.loop) is not None
+    def _staying(self, run: Run) -> asyncio.Task[Any] | None:
+        """Return the caller's task where it may run the program, for no code of a user's is asked to."""
+        if settings.callbacks or self.runtime.lm_layers or not self.reports.has_none_for(run):
+            return None
+        return asyncio.current_task(run.loop)
 
-    async def _run_here(self, run: Run) -> Predicted:
+    async def _run_here(self, run: Run, task: asyncio.Task[Any]) -> Predicted:
         replace_methods_of_dspy()
-        task = run.task = asyncio.current_task(run.loop)
-        assert task is not None
+        run.task = task
         before = task.cancelling()
         try:
-            async with Scope() as scope:
-                run.on_stop(scope.fail)
+            with Scope(task) as scope:
+                run.guard(scope.fail)
                 run.check()
                 token = thread_local_overrides.set(self._settings_of(run))
                 try:
@@ -288,8 +288,9 @@ class ProgramService:
         found.update(self._settings)
         if self._settings.get("disable_history"):
             found["trace"] = []  # DSPy's own would keep the last 10,000 predictions with their inputs
-        if found["lm"] is not None:
-            found["lm"] = configured(adopt(found["lm"]), run.call.config)
+        lm = found["lm"]
+        if lm is not None and (type(lm) is not LM or run.call.config):
+            found["lm"] = configured(adopt(lm), run.call.config)
         adapter = found["adapter"]
         found["adapter"] = live(adapter) if adapter is not None else self._default_adapter
         found[KEY] = run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 import dspy
@@ -10,19 +11,15 @@ from dspy_live.programs.run.tool_thread import install as let_tools_run_in_threa
 from dspy_live.programs.stock.modules import install as shorten_module_calls
 from dspy_live.programs.stock.predict import install as shorten_stock_predictors
 
+_methods_of = attrgetter("Tool.acall", "Predict.forward", "Predict.aforward", "Module.__call__", "Module.acall")
 _replaced: tuple[Any, ...] = ()
 
 
 def replace_methods_of_dspy() -> None:
     """Put our methods in the place of DSPy's, at the first run, and again where somebody has put others there since."""
     global _replaced
-    if _methods_of_dspy() != _replaced:
+    if _methods_of(dspy) != _replaced:
         let_tools_run_in_threads()
         shorten_stock_predictors()
         shorten_module_calls()
-        _replaced = _methods_of_dspy()
-
-
-def _methods_of_dspy() -> tuple[Any, ...]:
-    predict, module = dspy.Predict, dspy.Module
-    return dspy.Tool.acall, predict.forward, predict.aforward, module.__call__, module.acall
+        _replaced = _methods_of(dspy)

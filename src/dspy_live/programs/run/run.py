@@ -20,7 +20,6 @@ from dspy_live.core.errors import Cancelled, DeadlineExceeded, LiveError, Stop
 from dspy_live.core.events import SPOKEN, Custom, Event, Token
 from dspy_live.core.outlet import Outlet, outlet_of
 from dspy_live.core.sink import Pen, Sink, pen_of, pushing
-from dspy_live.core.usage import Meter
 from dspy_live.programs.internals import overrides
 from dspy_live.runtime.execution.stop_signal import OnStop, StopSignal
 from dspy_live.runtime.forks import process_lock
@@ -68,7 +67,6 @@ class Run:
         "id",
         "invocations",
         "loop",
-        "meters",
         "names",
         "numbers",
         "observers",
@@ -89,7 +87,6 @@ class Run:
         self.program = program
         self.names = names
         self.observers = runtime.account.observers
-        self.meters: tuple[Meter, ...] = call.meters
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.worker: int | None = None
         self.task: asyncio.Task[Any] | None = None
@@ -105,8 +102,8 @@ class Run:
         self.first: float | None = None
         self._sink = sink
         self._lifecycle = Lifecycle()
-        self._signal = StopSignal()
         self._thread = get_ident()
+        self._signal = StopSignal(self.loop, self._thread)
         self._over = False
         self._full = False
         self._asked: dict[asyncio.Future[None], Scope] = {}
@@ -146,7 +143,7 @@ class Run:
                 except RuntimeError:
                     self._inbox.clear()  # the loop is closed, and nobody listens any more
             return True
-        if self._inbox or self._held is not None:
+        if self._inbox is not None:
             self._flush()  # what another thread has sent before comes before
         return self._send(event)
 
@@ -200,8 +197,9 @@ class Run:
         self._lifecycle.check(event)
         if self.first is None and type(event) in SPOKEN:
             self.first = time.monotonic() - self.started
-        self._full = not self._sink.push(event)
-        return not self._full
+        room = self._sink.push(event)
+        self._full = not room
+        return room
 
     def _take_inbox(self) -> None:
         self._waking = False
@@ -240,19 +238,27 @@ class Run:
 
     @property
     def stopped(self) -> LiveError | None:
-        """Why it was stopped, or ``None``."""
-        return self._signal.error
+        """Why it was stopped, or ``None``; after its end there is always a reason."""
+        error = self._signal.error
+        return Cancelled("the run is over") if error is None and self._over else error
 
     def stop(self, error: LiveError) -> bool:
         """Stop it, for ``error``: LM connections close, and its code gets a ``Stop`` at its next LM or tool call.
 
         The first reason wins: False when there was one. May be called on any thread.
         """
-        return self._signal.stop(error)
+        return not self._over and self._signal.stop(error)
 
     def on_stop(self, callback: OnStop) -> None:
-        """Call ``callback(error)`` on the loop when it is stopped."""
+        """Call ``callback(error)`` on the loop when it is stopped, or ends."""
         self._signal.on_stop(callback)
+        if self._over and (stopped := self.stopped) is not None:
+            self._signal.stop(stopped)
+
+    def guard(self, callback: OnStop) -> None:
+        """Call ``callback(error)`` when it is stopped, before all others: of the task that runs it, which then asks
+        :meth:`check`."""
+        self._signal.guard = callback
 
     def cancel(self, _: object = None) -> None:
         """Cancel its task."""
@@ -274,9 +280,8 @@ class Run:
         if deadline is not None and self._signal.error is None and self.loop.time() >= deadline:
             # The deadline's own timer may be late, or never come while code blocks the loop.
             self.stop(self._left())
-        self._signal.check()
-        if self._over:
-            raise Stop(Cancelled("the run is over"))
+        if (self._over or self._signal.error is not None) and (stopped := self.stopped) is not None:
+            raise Stop(stopped)
 
     def leave(self) -> None:
         """Its caller has left: stop it."""
@@ -301,7 +306,7 @@ class Run:
     async def _part(self, work: Awaitable[T]) -> T:
         over = self.loop.create_future()
         try:
-            async with Scope() as scope:
+            with Scope() as scope:
                 self._asked[over] = scope
                 return await work
         finally:
@@ -311,16 +316,17 @@ class Run:
     async def close(self) -> None:
         """End it. LM calls that the program's own tasks have left behind (``gather`` lets siblings go on) end too."""
         try:
-            if self._inbox or self._held is not None:
+            if self._inbox is not None:
                 self._flush()
         finally:
             self._over = True
-            over = self.stopped or Cancelled("the run is over")
-            for scope in self._asked.values():
-                scope.fail(Stop(over))
+            stopped = self.stopped if self._asked or self._signal.awaited else None
+            if stopped is not None:
+                for scope in self._asked.values():
+                    scope.fail(Stop(stopped))
+                self._signal.stop(stopped)  # threads of the program's own that are left behind
             if self._flusher is not None:
                 self._flusher.cancel()
-            self.stop(over)  # threads of the program's own that are left behind
             self._signal.clear()
             # What they hold holds the run.
             self.task = None

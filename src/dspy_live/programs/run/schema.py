@@ -195,12 +195,12 @@ def outputs_of(value: Any) -> dict[str, Any]:
     that JSON can't hold is given as its text, and one that has none by the name of its type.
     """
     if isinstance(value, dspy.Prediction):
-        items = dict(value.items(include_dspy=False))
+        items = value.items(include_dspy=False)
     elif isinstance(value, dict):
-        items = {str(k): v for k, v in value.items()}
+        items = [(str(k), v) for k, v in value.items()]
     else:
-        items = {"output": value}
-    return {k: v if type(v) is str else _json_value(v) for k, v in items.items()}
+        items = [("output", value)]
+    return {k: v if type(v) is str else _json_value(v) for k, v in items}
 
 
 def restored(program: Any, outputs: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:

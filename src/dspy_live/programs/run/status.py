@@ -12,7 +12,7 @@ import logging
 import time
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -20,7 +20,7 @@ import dspy
 from pydantic_core import to_jsonable_python
 
 from dspy_live.core.events import Status, Tool
-from dspy_live.core.observer import RunFollower
+from dspy_live.core.observer import RunFollower, RunObserver
 from dspy_live.programs.internals import ACTIVE_CALL_ID, BaseCallback, settings
 from dspy_live.programs.run.parts import PartReporter, entered, followers_of, tell_of_tool
 from dspy_live.programs.run.run import Run, current_run
@@ -76,6 +76,8 @@ class StatusReports:
     def __init__(self, program: Any, provider: Any = None) -> None:
         self.has_tools = _has_tools(program)
         self._provider = provider
+        self._looked_at: Sequence[RunObserver] = ()
+        self._followed = False
 
     def default_to(self, provider: Any) -> None:
         """Take ``provider`` where none was given and the program has tools to tell of."""
@@ -84,8 +86,12 @@ class StatusReports:
 
     def has_none_for(self, run: Run) -> bool:
         """True where :meth:`of` returns ``None``."""
-        follows = any(hasattr(observer, "follow") for observer in run.observers)
-        return self._provider is None and not self.has_tools and not follows
+        if self._provider is not None or self.has_tools:
+            return False
+        if run.observers is not self._looked_at:  # a tuple of an account, which makes another one for a change
+            self._looked_at = run.observers
+            self._followed = any(hasattr(observer, "follow") for observer in run.observers)
+        return not self._followed
 
     def of(self, run: Run) -> AbstractContextManager[None] | None:
         """Return a context that reports the run inside of it to its reader and to who follows it.

@@ -28,24 +28,21 @@ def called_first(program: Any, args: tuple[Any, ...], inputs: Mapping[str, Any])
         inputs: its arguments by name.
     """
     here = overrides()
-    if not (_is_ours(program, args) and modules.is_quiet(program, here)):
+    own: Mapping[str, Any] = object.__getattribute__(program, "__dict__")  # past DSPy's own look at each attribute
+    if not (_is_ours(program, own, args) and modules.is_quiet(own, here)):
         usual: Awaitable[Any] = program.acall(*args, **inputs)
         return usual
     here["caller_modules"] = [*(here["caller_modules"] or ()), program]
-    if type(program) is dspy.Predict and not args and _stands_for(dspy.Predict.aforward, "aforward", program):
+    kept = "aforward" not in own and "_dspy_live" in dspy.Predict.aforward.__dict__
+    if kept and type(program) is dspy.Predict and not args:
         return answered(program, dict(inputs))
     direct: Awaitable[Any] = program.aforward(*args, **inputs)
     return direct
 
 
-def _is_ours(program: Any, args: tuple[Any, ...]) -> bool:
+def _is_ours(program: Any, own: Mapping[str, Any], args: tuple[Any, ...]) -> bool:
     """True where ``program.acall`` comes to ours in the place of ``dspy.Module.acall``, and to no other."""
     acall = type(program).acall
     if acall is _ACALL_OF_PREDICT and not args:
         acall = dspy.Module.acall
-    return acall is dspy.Module.acall and _stands_for(acall, "acall", program)
-
-
-def _stands_for(method: Any, name: str, program: Any) -> bool:
-    """True for a method of ours in the place of DSPy's that a program has not replaced by one of its own."""
-    return "_dspy_live" in vars(method) and name not in vars(program)
+    return acall is dspy.Module.acall and "_dspy_live" in acall.__dict__ and "acall" not in own

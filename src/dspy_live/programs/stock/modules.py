@@ -49,9 +49,12 @@ def install() -> None:
     dspy.Module.__call__, dspy.Module.acall = __call__, acall
 
 
-def is_quiet(called: Any, here: Mapping[str, Any]) -> bool:
-    """True for a module in a run whose callbacks nobody listens to, and whose usage DSPy is not to count."""
-    if KEY not in here or here["callbacks"] or getattr(called, "callbacks", True):
+def is_quiet(own: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
+    """True in a run, for a module whose callbacks nobody listens to, and whose usage DSPy is not to count.
+
+    ``own`` are the module's attributes, ``here`` the settings.
+    """
+    if KEY not in here or here["callbacks"] or own.get("callbacks", True):
         return False
     return not here["track_usage"] or here["usage_tracker"] is not None
 
@@ -59,7 +62,7 @@ def is_quiet(called: Any, here: Mapping[str, Any]) -> bool:
 def _entered(called: Any) -> Token[Any] | None:
     """Make ``called`` the innermost of the calling modules; ``None`` where DSPy's own method must be taken."""
     here = overrides()
-    if not is_quiet(called, here):
+    if not is_quiet(object.__getattribute__(called, "__dict__"), here):
         return None
     changed: Any = type(here)(here)
     changed["caller_modules"] = [*(here["caller_modules"] or ()), called]

@@ -15,6 +15,7 @@ from typing import Any
 import dspy
 
 from dspy_live.programs.fields.chat_template import Template, template_of
+from dspy_live.programs.fields.formats import Reading, reading_of
 from dspy_live.programs.fields.own_texts import Fields, fields_now, kept_fields
 from dspy_live.programs.stock.demos import KeptDemos
 from dspy_live.programs.stock.replies import read_chat, read_json, read_xml
@@ -35,22 +36,20 @@ READERS: dict[Any, Callable[[Mapping[str, Reader], str], dict[str, Any] | None]]
 class Plan:
     """One signature under one adapter.
 
-    ``writers`` and ``readers`` have one function for each input and output field, in the fields' order. ``system`` is
-    the system message, ``template`` the user message around the inputs' texts, ``demos`` keeps the demos' messages and
-    ``formats`` the response formats by what the LM can do.
+    ``writers`` has one function for each input field, in the fields' order; ``values`` returns the output fields of a
+    reply's text, or ``None`` where DSPy must read it. ``system`` is the system message, ``template`` the user message
+    around the inputs' texts, ``demos`` keeps the demos' messages, ``formats`` the response formats by what the LM can
+    do, and ``reading`` says how a reply is read as it streams.
     """
 
     adapter: Any
     writers: dict[str, Writer]
-    readers: dict[str, Reader]
+    values: Callable[[str], dict[str, Any] | None]
     system: str
     template: Template
     demos: KeptDemos
     formats: dict[Any, dict[str, Any]]
-
-    def values(self, text: str) -> dict[str, Any] | None:
-        """Return the output fields of a reply, or ``None`` where DSPy must read it."""
-        return READERS[self.adapter](self.readers, text)
+    reading: Reading | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +93,12 @@ def _make(signature: Any, adapter_class: Any) -> Plan | None:
     return Plan(
         adapter_class,
         {name: writer_of(field) for name, field in inputs.items()},
-        {name: reader_of(field.annotation) for name, field in outputs.items()},
+        partial(READERS[adapter_class], {name: reader_of(field.annotation) for name, field in outputs.items()}),
         system,
         template,
         KeptDemos([*inputs, *outputs]),
         {},
+        reading_of(adapter, signature),
     )
 
 

@@ -8,20 +8,22 @@ user's own, a wrapped method or a signature that asks for more than fields of te
 from __future__ import annotations
 
 import functools
-from collections.abc import Coroutine
-from dataclasses import dataclass
+from collections.abc import Coroutine, Mapping
 from operator import attrgetter
 from typing import Any
 
 import dspy
+import msgspec
 
-from dspy_live.programs.fields.live_adapter import compared, ours
+from dspy_live.core.call import Origin
+from dspy_live.programs.fields.field_stream import FieldStream
+from dspy_live.programs.fields.live_adapter import ours
 from dspy_live.programs.fields.origin import origin_of
 from dspy_live.programs.fields.own_texts import TEXT_METHODS, has_methods_of_its_own
 from dspy_live.programs.internals import Adapter, AdapterParseError, PreparedCall, finalize, overrides
 from dspy_live.programs.lm import engine
 from dspy_live.programs.lm.lm import LM
-from dspy_live.programs.lm.seam.lm_call import lm_call_of
+from dspy_live.programs.lm.seam.lm_call import LMCall
 from dspy_live.programs.lm.seam.wrapped_calls import is_wrapped
 from dspy_live.programs.run.run import KEY, Run
 from dspy_live.programs.stock.messages import messages_of
@@ -61,8 +63,7 @@ _NOT_PLAIN = ("n", "num_generations", "rollout_id", "prompt_cache")
 """Options of an LM that DSPy prepares a call for."""
 
 
-@dataclass(slots=True)
-class _Call:
+class _Call(msgspec.Struct):
     """One call of a stock predictor that takes the shorter way."""
 
     run: Run
@@ -72,22 +73,30 @@ class _Call:
     plan: Plan
     demos: Any
     inputs: dict[str, Any]
-    prepared: PreparedCall
+    asked: LMCall
 
-    def values(self, result: Any) -> list[dict[str, Any]]:
-        """Return the output fields of an LM's result, as the adapter returns them."""
+    def origin(self) -> tuple[Origin, FieldStream | None]:
+        """Return the origin of the LM call, and its sink where the run streams."""
+        return origin_of(self.run, self.asked.theirs.messages, reading=self.plan.reading)
+
+    def values(self, result: Any, stream: FieldStream | None) -> list[dict[str, Any]]:
+        """Return the output fields of an LM's result, as the adapter returns them; ``stream`` is told where they differ
+        from what was said."""
         here = overrides()
         if here["disable_history"] and here["usage_tracker"] is None:
             outputs = result.outputs
         else:
-            outputs = finalize(self.lm, self.prepared, result)
+            outputs = finalize(self.lm, self.asked.theirs, result)
         if len(outputs) == 1 and type(outputs[0]) is str and outputs[0]:
             values = self.plan.values(outputs[0])
             if values is None:  # a default, an optional field, a repair or an error: DSPy decides
                 values = self.plan.adapter.parse(self.adapter, self.signature, outputs[0])
-            return list(compared([values]))
-        read = self.adapter._call_postprocess(self.signature, self.signature, outputs, self.lm, {})
-        return list(compared(read))
+            read = [values]
+        else:
+            read = self.adapter._call_postprocess(self.signature, self.signature, outputs, self.lm, {})
+        if stream is not None and read and isinstance(read[0], Mapping):
+            stream.compare(read[0])
+        return read
 
     @property
     def falls_back(self) -> bool:
@@ -124,12 +133,10 @@ def answered(predictor: Any, inputs: dict[str, Any]) -> Coroutine[Any, Any, Any]
 
 
 def _answered(predictor: Any, call: _Call) -> Any:
-    origin, stream = origin_of(call.run, call.prepared.messages)
-    result = bridge.wait_for(
-        lambda: engine.answer(call.lm, lm_call_of(call.lm, call.prepared), call.run, origin, stream), call.run
-    )
+    origin, stream = call.origin()
+    result = bridge.wait_for(lambda: engine.answer(call.lm, call.asked, call.run, origin, stream), call.run)
     try:
-        values = call.values(result)
+        values = call.values(result, stream)
     except AdapterParseError:
         if not call.falls_back:
             raise
@@ -139,10 +146,10 @@ def _answered(predictor: Any, call: _Call) -> Any:
 
 
 async def _answered_async(predictor: Any, call: _Call) -> Any:
-    origin, stream = origin_of(call.run, call.prepared.messages)
-    result = await engine.answer(call.lm, lm_call_of(call.lm, call.prepared), call.run, origin, stream)
+    origin, stream = call.origin()
+    result = await engine.answer(call.lm, call.asked, call.run, origin, stream)
     try:
-        values = call.values(result)
+        values = call.values(result, stream)
     except AdapterParseError:
         if not call.falls_back:
             raise
@@ -171,13 +178,14 @@ def _call_of(predictor: Any, kwargs: dict[str, Any], method: str) -> _Call | Non
     run = here.get(KEY)
     adapter: Any = here.get("adapter")
     kind = getattr(adapter, "_dspy_live", None)
-    if run is None or kind not in _own or _passed_by(kind) != _own[kind] or is_wrapped(method):
+    own = _own.get(kind)
+    if run is None or own is None or _passed_by(kind) != own or is_wrapped(method):
         return None
     mine: dict[str, Any] = object.__getattribute__(predictor, "__dict__")  # past DSPy's own look at each attribute
     if mine["config"] or mine["fields"] or not mine.keys().isdisjoint(_OF_PREDICT):
         return None
     given = mine["lm"] or here["lm"]
-    lm = None if given is None else ours(given)
+    lm = given if type(given) is LM and not run.call.config else ours(given)
     if type(lm) is not LM or not _is_plain(lm) or here["send_stream"] is not None:
         return None
     if here["callbacks"] or adapter.callbacks or lm.callbacks or has_methods_of_its_own(adapter, _OF_THE_ADAPTER):
@@ -187,14 +195,11 @@ def _call_of(predictor: Any, kwargs: dict[str, Any], method: str) -> _Call | Non
     if plan is None or kwargs.keys() != plan.writers.keys():
         return None
     options = json_options(plan, adapter, lm, signature) if kind is dspy.JSONAdapter else {}
-    messages = None if options is None else messages_of(plan, adapter, signature, demos, kwargs)
-    if options is None or messages is None:
+    if options is None or (messages := messages_of(plan, adapter, signature, demos, kwargs)) is None:
         return None
-    if run.call.stream:
-        run.formatted[id(messages)] = (messages, adapter, signature)
     legacy = {"model": lm.model, "messages": messages, **lm.kwargs, **options}
     prepared = PreparedCall(None, messages, options, legacy, None, lm.cache, 1, True)
-    return _Call(run, lm, adapter, signature, plan, demos, kwargs, prepared)
+    return _Call(run, lm, adapter, signature, plan, demos, kwargs, LMCall(legacy, prepared, lm.cache))
 
 
 def _is_plain(lm: LM) -> bool:

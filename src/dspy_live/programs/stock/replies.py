@@ -17,22 +17,21 @@ import dspy
 from dspy_live.programs.internals import field_header_pattern
 from dspy_live.programs.stock.values import Reader
 
-_HEADER = re.compile(field_header_pattern.pattern)
+_SECTION = re.compile(rf"\n([^\S\n]*){field_header_pattern.pattern}")
+"""A header that begins a line, but for its indent. Texts are given a line feed at their beginning for it."""
 _TEXT = {"type": "string"}
 
 
 def read_chat(readers: Mapping[str, Reader], text: str) -> dict[str, Any] | None:
     """Read a reply in ``ChatAdapter``'s format."""
     read: dict[str, Any] = {}
-    lines = "\n".join(text.splitlines())
-    headers = _headers(lines)
-    ends = [begin for begin, _ in headers[1:]] + [len(lines)]
+    parts = _SECTION.split("\n".join(["", *text.splitlines()]))
     try:
-        for (begin, header), end in zip(headers, ends, strict=False):  # one end too many where there is no header
-            name = header[1]
+        for indent, name, section in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
             if name in readers and name not in read:
-                # DSPy finds a header in the line without its indent, and cuts it from the line with it.
-                read[name] = readers[name](_value(lines[header.end() - (header.start() - begin) : end]))
+                if indent:  # DSPy finds a header in the line without its indent, and cuts it from the line with it
+                    section = f"{indent}[[ ## {name} ## ]]"[-len(indent) :] + section
+                read[name] = readers[name](_value(section))
     except Exception:  # DSPy will meet it too, and say what is wrong
         return None
     return _in_order(readers, read)
@@ -75,23 +74,3 @@ def _value(section: str) -> str:
     first, _, more = section.partition("\n")
     first = first.strip()
     return f"{first}\n{more}".strip() if first else more.strip()
-
-
-def _headers(lines: str) -> list[tuple[int, re.Match[str]]]:
-    """Return the headers that begin a line, but for its indent, each with where the line begins.
-
-    A pattern for the beginnings of lines is tried at each sign of the text, one for the header itself at few.
-    """
-    found = []
-    end_of_line = -1
-    for header in _HEADER.finditer(lines):
-        start = header.start()
-        if start < end_of_line:
-            continue  # another header comes before it in its line
-        begin = lines.rfind("\n", end_of_line + 1, start) + 1 or end_of_line + 1
-        end_of_line = lines.find("\n", start)
-        if end_of_line < 0:
-            end_of_line = len(lines)
-        if begin == start or lines[begin:start].isspace():
-            found.append((begin, header))
-    return found

@@ -111,7 +111,7 @@ class Prices:
 
     def cost(self, model: str, usage: LMUsage) -> float | None:
         """Return the cost of ``usage`` of ``model`` in US dollars, or ``None`` when a price is unknown."""
-        price = self.price(model)
+        price = self._known.get(model) or self.price(model)
         return price.cost(usage) if price is not None else None
 
     def _find(self, model: str) -> Price | None:

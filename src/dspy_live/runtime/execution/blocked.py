@@ -21,8 +21,10 @@ from typing import TypeVar
 T = TypeVar("T")
 
 INTERVAL = 0.02
-# Three looks: a garbage collection or a big reply's parsing takes less.
+# A garbage collection or a big reply's parsing takes less.
 TOO_LONG = 0.06
+# Looks are counted, and not seconds: a process that was stopped for a while has not blocked its loop.
+_LOOKS = 3
 # The thread stays for a while: runs come one after the other.
 _LINGER = 1.0
 
@@ -70,7 +72,7 @@ class BlockWatch:
             del switch, arguments  # no traceback carries a greenlet: see bridge.in_inline_run
 
     def _look(self) -> None:
-        seen: dict[int, tuple[int, float]] = {}
+        seen: dict[int, tuple[int, int]] = {}
         idle_since: float | None = None
         while True:
             time.sleep(INTERVAL)
@@ -82,17 +84,16 @@ class BlockWatch:
                     self._steps.clear()
                     return
             for ident, number in list(self._steps.items()):
-                last, since = seen.get(ident, (0, now))
-                if not number or number != last:
-                    seen[ident] = (number, now)
-                elif now - since >= TOO_LONG:
+                last, looks = seen.get(ident, (0, 0))
+                looks = looks + 1 if number and number == last else 0
+                seen[ident] = (number, looks)
+                if looks >= _LOOKS:
                     self._tell(ident)
 
     def _tell(self, ident: int) -> None:
         place = _users_line(sys._current_frames().get(ident))
         if place is None or place in self.warned:
             return
-        self.warned.add(place)
         message = (
             f"this line has held the event loop up for more than {TOO_LONG * 1000:.0f} ms, and with it every other "
             "run: a program with execution='inline' may wait for nothing but LMs; use execution='thread'"
@@ -101,6 +102,8 @@ class BlockWatch:
             warnings.warn_explicit(message, BlockingCodeWarning, *place)
         except BlockingCodeWarning:
             pass  # where warnings are errors: there is nobody here to raise it to
+        finally:
+            self.warned.add(place)
 
 
 def _users_line(frame: FrameType | None) -> tuple[str, int] | None:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from dspy_live.core.errors import LiveError, Stop
+from dspy_live.core.errors import LiveError
 from dspy_live.runtime.forks import process_lock
 
 OnStop = Callable[[LiveError], object]
@@ -19,15 +19,17 @@ _lock = process_lock()
 class StopSignal:
     """Set once, with a reason. It shows at once in every thread; callbacks run on the loop.
 
-    Make it on the loop's own thread; everything else may be called on any thread.
+    It may be used on any thread; ``thread`` is the one that ``loop`` runs in.
     """
 
-    __slots__ = ("_callbacks", "_loop", "_thread", "error")
+    __slots__ = ("_callbacks", "_loop", "_thread", "error", "guard")
 
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._thread = threading.get_ident()
+    def __init__(self, loop: asyncio.AbstractEventLoop, thread: int) -> None:
+        self._loop = loop
+        self._thread = thread
         self._callbacks: list[OnStop] = []
+        self.guard: OnStop | None = None
+        """Called before the callbacks. It is set on the loop's thread, which looks for an ``error`` after it."""
         self.error: LiveError | None = None
         """The reason, or ``None``."""
 
@@ -40,14 +42,9 @@ class StopSignal:
             if self.error is not None:
                 return False
             self.error = error
-        if self._callbacks:
+        if self._callbacks or self.guard is not None:
             self._tell_on_loop()
         return True
-
-    def check(self) -> None:
-        """Raise :class:`~dspy_live.core.errors.Stop` with the reason when there is one."""
-        if self.error is not None:
-            raise Stop(self.error)
 
     def on_stop(self, callback: OnStop) -> None:
         """Call ``callback(error)`` once, on the loop, at the stop; soon if there was one already."""
@@ -63,8 +60,14 @@ class StopSignal:
             if callback in self._callbacks:
                 self._callbacks.remove(callback)
 
+    @property
+    def awaited(self) -> bool:
+        """True where somebody has given a callback, beside the guard."""
+        return bool(self._callbacks)
+
     def clear(self) -> None:
         """Forget the callbacks: they hold tasks, whose context holds the run, which holds this."""
+        self.guard = None
         self._callbacks.clear()
 
     def _tell_on_loop(self) -> None:
@@ -79,9 +82,11 @@ class StopSignal:
         assert error is not None
         while True:
             with _lock:
-                if not self._callbacks:
-                    return
-                callback = self._callbacks.pop(0)
+                callback, self.guard = self.guard, None
+                if callback is None:
+                    if not self._callbacks:
+                        return
+                    callback = self._callbacks.pop(0)
             try:
                 callback(error)
             except Exception as exc:

@@ -80,25 +80,26 @@ class Connection(asyncio.Protocol):
         self.on_body = self._parts.append
         self._parser = httptools.HttpResponseParser(self)
         self._feed = self._parser.feed_data
-        self._reset()
-
-    def _reset(self) -> None:
+        # What a reply that ended well leaves as it was. After any other the connection is not used again.
         self._raw: list[tuple[bytes, bytes]] = []  # headers, until the head is complete
         self._headers: dict[str, str] = {}
-        self._status = 0
-        self._other = 0  # bytes since the last piece of body
-        self._trailers = 0
-        self._headed = False
-        self._complete = False
+        self._status = 0  # until the head is handed on
         self._until_eof = False
-        self._received = False
         self._middle = False  # the head was handed on, the end has not come: only body is expected
         self._fault = ""
-        self._aligned = False  # the last bytes were whole chunks of the body
         self.splice: Splice | None = None
         """Who reads the socket in its place, for now."""
         self.wish: Splice | None = None
         """Who would like to, where the reply is between two chunks."""
+        self._reset()
+
+    def _reset(self) -> None:
+        self._other = 0  # bytes since the last piece of body
+        self._trailers = 0
+        self._headed = False
+        self._complete = False
+        self._received = False
+        self._aligned = False  # the last bytes were whole chunks of the body
 
     # For the pool and the exchange
 
@@ -243,12 +244,13 @@ class Connection(asyncio.Protocol):
             return
         raw, self._raw = self._raw, []
         status = self._parser.get_status_code()
-        if status == 101:
-            self._fault = "it switched to another protocol, which nobody had asked for"
-        elif not 100 <= status < 200:
+        if status >= 200 or status < 100:
             self._status = status
             self._headed = True
-            self._read_framing(status, _as_text(raw))
+            headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in raw}
+            self._read_framing(status, headers if len(headers) == len(raw) else _joined(raw))
+        elif status == 101:
+            self._fault = "it switched to another protocol, which nobody had asked for"
 
     def on_message_complete(self) -> None:
         if self._headed:
@@ -259,12 +261,14 @@ class Connection(asyncio.Protocol):
 
     def _read_framing(self, status: int, headers: dict[str, str]) -> None:
         self._headers = headers
-        coding = headers.get("transfer-encoding", "").strip().lower()
-        if coding not in ("", "chunked", "identity"):
-            self._fault = f"it uses the transfer coding {coding[:40]!r}, which we do not take"
         self.keep_alive = self._parser.should_keep_alive()
         self.keep_alive_hint = _timeout_of(headers["keep-alive"]) if "keep-alive" in headers else None
-        self._until_eof = coding != "chunked" and "content-length" not in headers and status not in _BODYLESS
+        coding = headers.get("transfer-encoding")
+        if coding is not None:
+            coding = coding.strip().lower()
+            if coding not in ("", "chunked", "identity"):
+                self._fault = f"it uses the transfer coding {coding[:40]!r}, which we do not take"
+        self._until_eof = "content-length" not in headers and coding != "chunked" and status not in _BODYLESS
 
     def _turn(self, size: int) -> None:
         reader = self.reader
@@ -272,8 +276,9 @@ class Connection(asyncio.Protocol):
             self._fault = self._fault or "unasked bytes"
             self.abort()
             return
-        self._received = self._received or size > 0
-        if self._headed and self._status:
+        if size:
+            self._received = True
+        if self._status:
             status, self._status = self._status, 0
             if self._other + size > HEAD_LIMIT and sum(map(len, chain(*self._headers.items()))) > HEAD_LIMIT:
                 self._too_large()
@@ -344,13 +349,8 @@ def are_chunks(data: bytes, parts: list[bytes]) -> bool:
     return at == len(data) and bool(parts)
 
 
-def _as_text(raw: list[tuple[bytes, bytes]]) -> dict[str, str]:
-    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in raw}
-    return headers if len(headers) == len(raw) else _joined(raw)
-
-
 def _joined(raw: list[tuple[bytes, bytes]]) -> dict[str, str]:
-    """As :func:`_as_text`, where some are repeated."""
+    """Return headers as text, where some are repeated."""
     headers: dict[str, str] = {}
     for name, value in raw:
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")

@@ -147,8 +147,12 @@ class Exchange:
                 raise self._error
             if self._stale:
                 await self._start_again()
-            else:
-                await self._changed.wait()
+                continue
+            news = self._changed.promise()  # as Condition.wait does it, without a frame of its own
+            try:
+                await news
+            finally:
+                self._changed.forget(news)
         if isinstance(self._error, Redirected):
             raise self._error
 
@@ -196,9 +200,11 @@ class Exchange:
         """
         if not self._headed or self._error is not None:
             await self.headers_received()
-        if self._ended and self._error is None and self._inbox.whole and self._inbox.size <= limit:
-            body = self._inbox.take()
-            self._settle()
+        inbox = self._inbox
+        if self._ended and self._error is None and inbox.whole and inbox.size <= limit:
+            body = inbox.take()
+            self._complete = True
+            self._changed.notify()
             return body
         parts: list[bytes] = []
         size = 0
@@ -225,7 +231,7 @@ class Exchange:
             try:
                 connection = await self._pool._connect(self._route, self._timeouts.connect)
             except BaseException:
-                self._pool._left(self)
+                self._pool._exchanges.discard(self)
                 raise
         self._send(connection)
         return self
@@ -237,7 +243,7 @@ class Exchange:
             self._fail(ConnectionBroken(self.address, "the exchange was left before its end", received=self._headed))
         # The reader usually holds this exchange: the two would wait for the garbage collector.
         self._inbox.sink = None
-        self._pool._left(self)
+        self._pool._exchanges.discard(self)
 
     # For a splice of its stream
 
@@ -301,10 +307,13 @@ class Exchange:
             self._silence.heard()
         inbox = self._inbox
         try:
-            if inbox.decoder is None and inbox.sink is not None:
+            if inbox.decoder is not None:
+                inbox.receive(data)
+            elif inbox.sink is not None:
                 inbox.sink(data)
                 return
-            inbox.receive(data)
+            else:
+                inbox.keep(data)
         except BaseException as exc:
             self._fail_with(exc)
         if inbox.full:
@@ -314,13 +323,15 @@ class Exchange:
         """The body has ended as it should; the connection is free."""
         connection, self._connection = self._connection, None
         self._ended = True
-        self._stop_watching()
+        if self._silence is not None:
+            self._silence.stop()
+        inbox = self._inbox
         if connection is not None:
-            if self._inbox.stopped:
+            if inbox.paused or inbox.full:
                 connection.resume()
             self._pool._release(connection)
-        self._settle()
-        self._changed.notify()
+        if inbox.empty:
+            self._settle()
 
     def malformed(self, reason: str) -> None:
         """The peer does not speak HTTP as we take it."""
@@ -344,11 +355,11 @@ class Exchange:
         self._connection = connection
         self.reused = connection.served > 0
         connection.start(self, self._head, self._body)
-        assert self._loop is not None
-        if self._timeouts.first_byte is not None or self._timeouts.idle is not None:
-            self._silence = Silence(self._loop, self._timeouts, self._timed_out)
+        timeouts = self._timeouts
+        if timeouts.first_byte is not None or timeouts.idle is not None:
+            self._silence = Silence(asyncio.get_running_loop(), timeouts, self._timed_out)
             self._silence.start()
-        if self._inbox.stopped:
+        if self._inbox.paused:
             self._hold_back()
 
     async def _start_again(self) -> None:

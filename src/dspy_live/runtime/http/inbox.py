@@ -50,7 +50,8 @@ class Inbox:
         """Return what waits, all in one."""
         pending = self._pending
         data = pending[0] if len(pending) == 1 else b"".join(pending)
-        self.clear()
+        pending.clear()
+        self.size = 0
         return data
 
     def receive(self, data: bytes) -> None:
@@ -61,7 +62,7 @@ class Inbox:
         elif self.sink is not None:
             self.sink(data)
         else:
-            self._keep(data)
+            self.keep(data)
 
     def take_over(self, sink: Callable[[bytes], None]) -> None:
         """Give what waits to a new sink, which gets all that follows. Raises as :meth:`receive`."""
@@ -84,14 +85,15 @@ class Inbox:
             if self.sink is not None:
                 self.sink(piece)
             else:
-                self._keep(piece)
+                self.keep(piece)
 
     def clear(self) -> None:
         """Forget what waits."""
         self._pending.clear()
         self.size = 0
 
-    def _keep(self, data: bytes) -> None:
+    def keep(self, data: bytes) -> None:
+        """Keep a piece that needs no decoding until somebody takes it."""
         self._pending.append(data)
         self.size += len(data)
         self.full = self.size >= PENDING_LIMIT

@@ -116,8 +116,9 @@ class HttpPool:
 
         Raises ``ValueError`` for a URL or header that cannot be sent.
         """
-        key = (method, url, tls, *(headers or {}).items())
-        route, head = self._heads.get(key) or self._new_head(key, method, url, headers or {}, tls)
+        headers = headers or {}
+        key = (method, url, None if tls is _DEFAULT_TLS else tls, *headers.items())
+        route, head = self._heads.get(key) or self._new_head(key, method, url, headers, tls)
         if body or method not in _BODYLESS:
             head += b"Content-Length: %d\r\n\r\n" % len(body)
         else:
@@ -204,7 +205,7 @@ class HttpPool:
         self._total += 1
         while route.idle:
             connection, _ = route.idle.popitem()
-            if not connection.closing:
+            if connection.transport is not None and not connection.transport.is_closing():
                 self._reuses += 1
                 return connection
         return None
@@ -233,9 +234,6 @@ class HttpPool:
         connection.route.idle[connection] = None
         if self._sweeper is None:
             self._sweeper = loop.call_later(min(keep, 1.0), self._sweep)
-
-    def _left(self, exchange: Exchange) -> None:
-        self._exchanges.discard(exchange)
 
     def _went_stale(self) -> None:
         self._stale += 1

@@ -65,7 +65,7 @@ class PoolRegistry:
         """Return the running loop's pool. Raises ``RuntimeError`` when no loop runs in this thread."""
         loop = asyncio.get_running_loop()
         found = self._pools.get(loop)
-        if found is not None and not found[0].closed:
+        if found is not None and not found[0]._closed:
             return found[0]
         for other in [other for other in list(self._pools) if other.is_closed()]:
             self._pools.pop(other, None)

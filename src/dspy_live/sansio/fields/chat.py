@@ -16,6 +16,7 @@ from dspy_live.sansio.fields.sinks import Sink, TextSink, ended, sink_for, texts
 
 _OPEN = "[[ ## "
 _CLOSE = " ## ]]"
+_HEADER = re.compile(r"\[\[ ## (\w+) ## \]\]")
 _WORD = re.compile(r"\w*")
 # Every line end of str.splitlines that is one character.
 _BREAKS = frozenset("\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029")
@@ -73,12 +74,18 @@ class ChatParser:
         """See :class:`~dspy_live.sansio.fields.base.Parser`."""
         sink = self._fast
         # No line end is printable, and of all white space only the blank is.
-        if sink is not None and text.isprintable() and text[-1:] > " ":
-            if sink.held:
-                text = "".join(sink.held) + text
-                sink.held = []
-            sink.write(text)
-            return [FieldText(sink.field, text)]
+        if sink is not None and text.isprintable():
+            if text[-1:] > " ":
+                if sink.held:
+                    text = "".join(sink.held) + text
+                    sink.held = []
+                sink.write(text)
+                return [FieldText(sink.field, text)]
+            if body := text.rstrip():
+                new = "".join(sink.held) + body
+                sink.held = [text[len(body) :]]
+                sink.write(new)
+                return [FieldText(sink.field, new)]
         sink = self._quick
         if sink is not None and "[" not in text and "\r" not in text and _only_line_feeds(text):
             return self._feed_content(sink, text)
@@ -119,6 +126,9 @@ class ChatParser:
         for line in text.splitlines(keepends=True):
             if line[-1] not in _BREAKS:
                 self._read(line, out)
+            elif "[" not in line and line[-1] == "\n" and self._line is _Line.START and not self._on_header:
+                self._indent = 0  # a whole line of content
+                self._push(line if line[-2:] != "\r\n" else f"{line[:-2]}\n")
             else:
                 body = line[:-2] if line[-2:] == "\r\n" else line[:-1]
                 if body:
@@ -170,6 +180,11 @@ class ChatParser:
                 self._line = _Line.CONTENT
                 self._push(body)
                 return
+            header = _HEADER.match(body)
+            if header is not None:
+                self._line = _Line.CONTENT
+                self._open(header[1], header[0], body[header.end() :], out)
+                return
             self._line = _Line.OPEN
             text = body
         self._match(text, out)
@@ -190,7 +205,7 @@ class ChatParser:
         if self._line is _Line.CONTENT:
             header = "".join(self._mark) + text[:at]
             self._mark, self._matched = [], 0
-            self._open(header, text[at:], out)
+            self._open(header[len(_OPEN) : -len(_CLOSE)], header, text[at:], out)
         elif at < len(text):
             self._no_header(text)
         else:
@@ -207,10 +222,9 @@ class ChatParser:
             self._matched = 0
         return at + len(part)
 
-    def _open(self, header: str, rest: str, out: list[FieldEvent]) -> None:
+    def _open(self, name: str, header: str, rest: str, out: list[FieldEvent]) -> None:
         if self._sink is not None:
             self._sink.close(out)
-        name = header[len(_OPEN) : -len(_CLOSE)]
         spec = self._specs.get(name)
         self._sink = None
         if spec is not None and name not in self._seen:

@@ -11,8 +11,8 @@ from dspy_live.sansio.openai.choice import Choice
 from dspy_live.sansio.openai.delta import Delta
 from dspy_live.sansio.openai.errors import MalformedReply, StreamCut, failure_of, plain_text
 
-_FIRST_STAYS = frozenset({"id", "created", "model"})
-_NOT_TOP = frozenset({"choices", "usage", "object", "error", "obfuscation"})
+_FIRST_STAYS = ("id", "created", "model")
+_NOT_TOP = ("choices", "usage", "object", "error", "obfuscation")
 
 
 class Assembly:
@@ -32,6 +32,7 @@ class Assembly:
         self.choices: dict[int, Choice] = {}
         self._n = n
         self._top: dict[str, Any] = {}
+        self._settled = set(_NOT_TOP)  # keys that no further chunk adds to what stands around the choices
         self._width = 0
 
     def add(self, chunk: Any, out: list[Delta]) -> None:
@@ -108,10 +109,13 @@ class Assembly:
 
     def _read_top(self, chunk: dict[str, Any]) -> None:
         """Keep the first id, model and time of creation, and the latest of all else that stands around the choices."""
-        top = self._top
-        for key, value in chunk.items():
-            if value and key not in _NOT_TOP and (key not in _FIRST_STAYS or key not in top):
-                top[key] = value
+        top, settled = self._top, self._settled
+        if not settled.issuperset(chunk):
+            for key, value in chunk.items():
+                if value and key not in settled:
+                    top[key] = value
+                    if key in _FIRST_STAYS:
+                        settled.add(key)
         groq = top.get("x_groq")
         if isinstance(groq, dict) and isinstance(groq.get("usage"), dict):
             self.usage = groq["usage"]

@@ -9,6 +9,7 @@ import orjson
 
 from dspy_live.sansio.openai.delta import Delta
 
+_TEXT_KEYS = frozenset({"role", "content", "reasoning_content", "reasoning"})
 _DELTA_KEYS = frozenset(
     {"role", "content", "reasoning_content", "reasoning", "refusal", "tool_calls", "function_call", "reasoning_details"}
 )
@@ -54,7 +55,7 @@ class Choice:
         thought = delta.get("reasoning_content") or delta.get("reasoning")
         if isinstance(thought, str) and thought:
             self._add("reasoning", self.reasoning, thought, out)
-        if len(delta) > 1 or (content is None and thought is None):
+        if not _TEXT_KEYS.issuperset(delta):
             self._rest(delta, out)
 
     def add_logprobs(self, logprobs: dict[str, Any]) -> None:

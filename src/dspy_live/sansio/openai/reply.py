@@ -36,9 +36,11 @@ def parse_reply(body: bytes, *, status: int = 200) -> dict[str, Any]:
         raise MalformedReply(
             f"the endpoint answered with status {status} and something other than JSON: {shown}"
         ) from None
-    if isinstance(reply, dict) and reply.get("error"):
-        raise failure_of(reply)
-    choices = reply.get("choices") if isinstance(reply, dict) else None
+    choices = None
+    if isinstance(reply, dict):
+        if reply.get("error"):
+            raise failure_of(reply)
+        choices = reply.get("choices")
     if not choices or not isinstance(choices, list):
         shown = plain_text(body)[:_SHOWN]
         raise MalformedReply(f"the endpoint's reply (status {status}) has no choices: {shown}")
@@ -47,7 +49,8 @@ def parse_reply(body: bytes, *, status: int = 200) -> dict[str, Any]:
             raise MalformedReply(f"a choice of the endpoint's reply has no message: {plain_text(body)[:_SHOWN]}")
         if choice.get("finish_reason") == "error" and choice.get("error"):
             raise failure_of(choice)
-    return dict(reply)
+    whole: dict[str, Any] = reply
+    return whole
 
 
 def _loads(body: bytes) -> Any:

@@ -27,7 +27,7 @@ CLIENT_KEYS = frozenset(
 )  # fmt: skip
 """Keyword arguments of an LM that are for the client and never sent to the endpoint."""
 
-_OURS = ("stream", "stream_options", "extra_body")
+_NOT_AS_GIVEN = CLIENT_KEYS | {"stream", "stream_options", "extra_body"}
 
 
 def chat_body(legacy: Mapping[str, Any], *, stream: bool, usage: bool = True, model: str | None = None) -> bytes:
@@ -42,20 +42,19 @@ def chat_body(legacy: Mapping[str, Any], *, stream: bool, usage: bool = True, mo
 
     Raises ``TypeError`` that names the keyword whose value is not JSON.
     """
-    body = {k: v for k, v in legacy.items() if v is not None and k not in CLIENT_KEYS and k not in _OURS}
+    body = {k: v for k, v in legacy.items() if v is not None and k not in _NOT_AS_GIVEN}
+    options = legacy.get("stream_options")
     extra = legacy.get("extra_body")
     if extra:
         body.update(extra)
         body.pop("stream", None)
+        options = body.pop("stream_options", None) or options
     if model is not None:
         body["model"] = model
     if stream:
-        options = body.pop("stream_options", None) or legacy.get("stream_options")
         body["stream"] = True
         if usage:
             body["stream_options"] = {**(options or {}), "include_usage": True}
-    else:
-        body.pop("stream_options", None)
     try:
         return orjson.dumps(body, default=_plain, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY)
     except TypeError as exc:

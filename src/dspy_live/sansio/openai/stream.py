@@ -86,7 +86,7 @@ class StreamParser:
         except ReplyError as exc:
             exc.deltas = self._merged(out)
             raise
-        return out if len(out) < 2 else self._merged(out)
+        return self._merged(out)
 
     def finish(self) -> list[Delta]:
         """Take the end of the bytes; return what a last line without a line end still adds.
@@ -153,27 +153,39 @@ class StreamParser:
 
     def _take_events(self, cut: Cut, data: bytes, out: list[Delta]) -> None:
         at, size = 0, len(data)
-        while at < size and not self._assembly.ended:
+        assembly, lines, held = self._assembly, self._lines, self._held
+        while at < size and not assembly.ended:
             template = self._template
-            if template is not NOTHING and not self._lines.size and not self._held:
-                at, events, text = cut(data, at, template.prefix, template.ending)
-                if events:
-                    self._assembly.chunks += events
-                    self._write(text)
-                    if text:
-                        out.append(Delta(template.kind, text, template.index))
-                    continue
-            end = data.find(b"\n\n", at)
-            line = data[at:end] if end >= 0 and not self._lines.size and not self._held else b""
-            if line and b"\n" not in line and b"\r" not in line:
-                self._line(line, out)
-                if self._held:
-                    self._dispatch(out)
-                at = end + 2
+            if lines.size or held:
+                end = -1
+            else:
+                if template is not NOTHING:
+                    at, events, text = cut(data, at, template.prefix, template.ending)
+                    if events:
+                        self.passed(text, events)
+                        if text:
+                            out.append(Delta(template.kind, text, template.index))
+                        continue
+                end = data.find(b"\n\n", at)
+            line = b"" if end < 0 else data[at:end]
+            if not line or b"\n" in line or b"\r" in line:
+                at = self._take_lines(data, at, out)
                 continue
-            end = end + 2 if end >= 0 else size
-            self._take(self._lines.feed(data[at:end] if at or end < size else data), out)
-            at = end
+            if line.startswith(b"data: {"):
+                self._payload(line, line[6:], out)
+            else:
+                self._line(line, out)
+            if held:
+                self._dispatch(out)
+            at = end + 2
+
+    def _take_lines(self, data: bytes, at: int, out: list[Delta]) -> int:
+        """Take the lines of an event that is not one line, or not whole; return where the next one begins."""
+        end = data.find(b"\n\n", at) + 2
+        if end < 2:
+            end = len(data)
+        self._take(self._lines.feed(data[at:end]), out)
+        return end
 
     # Lines
 
@@ -231,9 +243,10 @@ class StreamParser:
             # Perhaps an event of several lines, or half of a surrogate pair: the blank line will show.
             self._hold(payload)
             return
+        before = len(out)
         self._assembly.add(chunk, out)
         self._misses += 1
-        if self._misses >= self._patience:
+        if len(out) > before and self._misses >= self._patience:  # nothing is learned of a chunk without text
             self._learn(line, chunk)
 
     def _learn(self, line: bytes, chunk: dict[str, Any]) -> None:
@@ -264,6 +277,9 @@ class StreamParser:
 
     def _start(self, data: bytes) -> bytes:
         """See from the first byte that is not blank whether this is a stream or a plain reply."""
+        if not self._blank and data.startswith(b"data:"):
+            self._started = True
+            return data
         data = self._blank + data
         text = data.removeprefix(BOM).lstrip()
         self._started = bool(text) and not (len(data) < len(BOM) and BOM.startswith(data))
@@ -272,8 +288,11 @@ class StreamParser:
         return data if self._started else b""
 
     def _merged(self, out: list[Delta]) -> list[Delta]:
-        if not self._merge:
+        if not self._merge or len(out) < 2:
             return out
+        kinds = {(delta.kind, delta.index) for delta in out}
+        if len(kinds) == 1 and (first := out[0]).kind != "tool":
+            return [Delta(first.kind, "".join([delta.text for delta in out]), first.index)]
         merged: list[Delta] = []
         for _, group in groupby(out, key=_run_of):
             run = list(group)

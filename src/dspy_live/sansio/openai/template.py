@@ -89,11 +89,12 @@ def _only_text(chunk: dict[str, Any]) -> tuple[str, str, int] | None:
     delta = wire.get("delta")
     if not delta or wire.get("finish_reason") or wire.get("logprobs"):
         return None
-    texts = [(key, value) for key, value in delta.items() if value and key != "role"]
-    if len(texts) != 1:
-        return None
-    key, value = texts[0]
-    if key not in _KINDS or not isinstance(value, str):
+    if len(delta) > 1:
+        delta = {key: value for key, value in delta.items() if value and key != "role"}
+        if len(delta) != 1:
+            return None
+    ((key, value),) = delta.items()
+    if not value or key not in _KINDS or not isinstance(value, str):
         return None
     return key, value, wire.get("index") or 0
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, assert_never
 
+import msgspec
+
 from dspy_live.core.events import (
     Custom,
     Event,
@@ -23,6 +25,10 @@ from dspy_live.server.errors import redacted
 def payload(event: Event) -> tuple[str, dict[str, Any]]:
     """Return the event's name and its JSON object."""
     match event:
+        case Usage():
+            return "usage", msgspec.structs.asdict(event)
+        case Started(run, program):
+            return "started", {"run": run, "program": program}
         case Token(text, field, predictor, lm_call, last):
             data: dict[str, Any] = {"field": field, "text": text, "predictor": predictor, "lm_call": lm_call}
             return "token", data | {"last": True} if last else data
@@ -31,16 +37,12 @@ def payload(event: Event) -> tuple[str, dict[str, Any]]:
             return "partial", data
         case Status(message, module, stage):
             return "status", {"message": message, "module": module, "stage": stage}
-        case Started(run, program):
-            return "started", {"run": run, "program": program}
         case Restart(predictor, lm_call, reason, fields):
             return "restart", {"predictor": predictor, "lm_call": lm_call, "reason": reason, "fields": list(fields)}
         case Reasoning(text, predictor, lm_call):
             return "reasoning", {"text": text, "predictor": predictor, "lm_call": lm_call}
         case Tool():
             return "tool", _tool(event)
-        case Usage():
-            return "usage", {name: getattr(event, name) for name in event.__struct_fields__}
         case Custom(name, data):
             return "custom", {"name": name, "data": data}
         case TextDelta(text, lm_call, predictor):

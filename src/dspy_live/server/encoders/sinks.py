@@ -79,6 +79,10 @@ class Out(Protocol):
     room: WaitForRoom
     """Waits until a frame may be written."""
 
+    def write_soon(self, frame: bytes) -> bool:
+        """As ``write``; the frame may wait for the next one, until the loop's turn ends."""
+        ...
+
     @property
     def exchange(self) -> Exchange | None:
         """The reply that the frames go to, where it is one of ours and they go to it as they are."""
@@ -107,7 +111,8 @@ class StreamSink:
         except Exception as exc:
             self._stop(exc)
             return True
-        return self._out.write(frame)
+        # What an LM call used comes right before the next one, or before the end.
+        return self._out.write_soon(frame) if type(event) is Usage else self._out.write(frame)
 
     def pen(self, token: Token) -> Pen:
         return self._encoder.pen(token, self._out.write)

@@ -36,7 +36,7 @@ async def stream_run(
     with event_stream(request, run.stop, opening(encoder)) as stream:
         sink = FrontSink(encoder, run.totals, stream.write, stream.room, run.stop)
         try:
-            async with run:
+            with run:
                 result = await program.run(call, sink, run.totals)
                 last = encoder.finish(result)
         except ClientGone:
@@ -54,10 +54,9 @@ async def whole_run(request: Request, program: ServedProgram, call: Call, make: 
     request.totals = run.totals
     encoder = make(run.totals, run.stop)
     sink = FrontSink(encoder, run.totals, lambda piece: True, _no_wait, run.stop)
-    with cancel_on_disconnect(request.receive, run.stop):
-        async with run:
-            result = await program.run(call, sink, run.totals)
-            encoder.finish(result)
+    with cancel_on_disconnect(request, run.stop), run:
+        result = await program.run(call, sink, run.totals)
+        encoder.finish(result)
     return encoder, result
 
 

@@ -67,6 +67,10 @@ _OPTIONS = frozenset({"stream", "session", "config"})
 """Options that share a body with the inputs, where the program has no input of that name."""
 
 
+_HEADERS = frozenset({b"x-session", b"x-config", b"traceparent"})
+"""Headers that tell of a call; most requests have none of them."""
+
+
 def make_call(request: Request, program: ServedProgram, body: dict[str, Any], *, stream: bool) -> Call:
     """Return the checked call of a flat JSON body.
 
@@ -74,8 +78,12 @@ def make_call(request: Request, program: ServedProgram, body: dict[str, Any], *,
     the ``X-Config`` header (a JSON object) works everywhere. A body's ``"stream": true`` turns
     streaming on. Raises :class:`InputError` that names the field.
     """
-    session: Any = request.header(b"x-session") or ""
+    session: Any = ""
     config: Any = {}
+    header = trace = ""
+    if not _HEADERS.isdisjoint(request.headers):
+        session, header = request.header(b"x-session") or "", request.header(b"x-config") or ""
+        trace = request.header(b"traceparent") or ""  # the run becomes a part of its client's trace
     if not _OPTIONS.isdisjoint(body):
         options = _OPTIONS.difference(field.name for field in program.schema.inputs)
         if "stream" in body and "stream" in options:
@@ -89,10 +97,8 @@ def make_call(request: Request, program: ServedProgram, body: dict[str, Any], *,
             config = body.pop("config")
     if session != "":
         begin_history(program, body)
-    header = request.header(b"x-config")
-    if header is not None and header.strip():  # a proxy or a template may leave it empty
+    if header.strip():  # a proxy or a template may leave it empty
         config = parse_object(header.encode("latin-1"), "the X-Config header")  # bytes as they came, of UTF-8
-    trace = request.header(b"traceparent") or ""  # the run becomes a part of its client's trace
     call = new_call(program, body, config, request.run_id, request.key, stream=stream, trace=trace)
     return in_session(call, program, session_name(session)) if session != "" else call
 
@@ -107,7 +113,9 @@ def new_call(
         config = {}
     if not isinstance(config, dict):
         raise InputError("'config' must be an object of LM options", field="config", expected="object")
-    wrong = [error for name, value in config.items() if (error := _option_error(name, value)) is not None]
+    wrong: list[InputError] = []
+    if config:
+        wrong = [error for name, value in config.items() if (error := _option_error(name, value)) is not None]
     checked, unfit = program.schema.convert(inputs)
     if wrong or unfit:
         raise all_of([*wrong, *unfit])

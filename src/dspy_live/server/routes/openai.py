@@ -66,9 +66,8 @@ async def chat_completions(request: Request) -> None:
         return
     run = RegisteredRun(request.app.runs, call.id, request.key)
     request.totals = run.totals
-    with cancel_on_disconnect(request.receive, run.stop):
-        async with run:
-            choices = await run_choices(program, call, options.n, run.totals)
+    with cancel_on_disconnect(request, run.stop), run:
+        choices = await run_choices(program, call, options.n, run.totals)
     contents = [(_content_of(program.schema, prediction, options), totals) for prediction, totals in choices]
     await request.reply(200, encoder.whole(contents, run.totals), JSON)
 
@@ -117,7 +116,7 @@ async def _stream(
             lambda: encoder.loan(stream.exchange, run.totals),
         )
         try:
-            async with run:
+            with run:
                 result = await program.run(call, sink, run.totals)
                 rest = text.rest(result) if options.fields is None else _content_of(program.schema, result, options)
                 if rest:

@@ -76,7 +76,7 @@ async def _shared(request: Request) -> FollowedRun | None:
 async def _read(request: Request, run: Resumable | FollowedRun, reader: int, seq: int) -> None:
     scope = Scope()
     with event_stream(request, scope.fail) as stream:
-        async with scope:
+        with scope:
             stream.open()
             while run.current(reader) and not (run.ended and seq == run.last):
                 if seq == run.last:

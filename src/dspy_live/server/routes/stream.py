@@ -30,7 +30,7 @@ async def predict_stream(request: Request, program: ServedProgram | None = None,
     stop = run.stop  # one object for both
     with event_stream(request, stop) as stream:
         try:
-            async with run:
+            with run:
                 try:  # as program.run() does it, without a coroutine of its own: streams wait here by the thousand
                     result = await program.service(call, StreamSink(encoder, stream, stop))
                 except LMBadReply as exc:

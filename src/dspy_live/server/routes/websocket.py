@@ -14,7 +14,7 @@ from dspy_live.server.errors import ClientGone, error_headers, error_object, err
 from dspy_live.server.routes.ws_plain import PlainSession
 from dspy_live.server.routes.ws_typed import TypedSession
 from dspy_live.server.served import ServedProgram, find
-from dspy_live.server.transport.http import JSON
+from dspy_live.server.transport.http import JSON, by_name
 from dspy_live.server.transport.writer import Writer
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ async def websocket(app: App, scope: Scope, receive: Receive, send: Send, name: 
     """
     await receive()  # websocket.connect
     try:
-        app.origins.check(scope)
+        app.origins.check(by_name(scope["headers"]))
         key = app.keys.check(scope, query=True)
         if name is not None:  # else a typed frame may still name a program that the key may run
             app.keys.check_program(key, name)
@@ -87,7 +87,7 @@ async def websocket(app: App, scope: Scope, receive: Receive, send: Send, name: 
     socket = Socket(send, lost.fail, trace)
     session: Session | None = None
     try:
-        async with lost:
+        with lost:
             while not socket.closed:
                 message: Any = await receive()
                 if message["type"] == "websocket.disconnect":

@@ -83,7 +83,7 @@ class PlainSession:
         self._run = run = RegisteredRun(self._app.runs, run_id, self._key)
         text = PlainText(program.schema, run.stop, hold=program.hold_text)
         try:
-            async with run:
+            with run:
                 sink = TextSink(text, run.totals, socket.text, socket.room)
                 result = await program.run(call, sink, run.totals)
                 if rest := text.rest(result):

@@ -147,7 +147,7 @@ class TypedRun:
         call = new_call(program, inputs, config, self._run.id, session.key, stream=stream, trace=session.socket.trace)
         if named is not None:
             call = in_session(call, program, session_name(named))
-        async with self._run:
+        with self._run:
             if credit is None:
                 return await program.run(call, self._sink, self._run.totals)
             try:

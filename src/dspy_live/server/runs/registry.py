@@ -9,10 +9,10 @@ import time
 from collections import deque
 from collections.abc import Collection, Iterator
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from dspy_live.core.errors import Cancelled, Draining, NotFound, Overloaded
-from dspy_live.runtime.scope import Scope
+from dspy_live.runtime.scope import OVER, Scope
 from dspy_live.server.errors import BadRequest, ClientGone
 from dspy_live.server.lm_watch import LMWatch
 from dspy_live.server.runs.totals import RunTotals
@@ -29,8 +29,8 @@ def may_name_a_run(text: str) -> bool:
     return _CLIENTS_NAME.fullmatch(text) is not None
 
 
-class RegisteredRun:
-    """One run of a server: ``async with run:`` stands around the work, and is its scope.
+class RegisteredRun(Scope):
+    """One run of a server: ``with run:`` stands around the work, and is its scope.
 
     Args:
         registry: counts it while it is under way.
@@ -38,49 +38,37 @@ class RegisteredRun:
         key: the name of the API key that it belongs to.
     """
 
-    __slots__ = ("_entered", "_registry", "_scope", "_stopped", "id", "key", "totals")
+    __slots__ = ("_registry", "id", "key", "totals")
 
     def __init__(self, registry: RunRegistry, run_id: str, key: str) -> None:
+        Scope.__init__(self)
         self.id = run_id
         self.key = key
         self.totals = RunTotals()
         self._registry = registry
-        self._scope: Scope | None = Scope()
-        self._entered = False
-        self._stopped: BaseException | None = None
 
-    def stop(self, error: BaseException) -> None:
-        """End it: the work is cancelled, and once it has ended ``async with`` raises ``error``. The first one wins."""
-        if self._entered:
-            if self._scope is not None:
-                self._scope.fail(error)
-        elif self._stopped is None:
-            self._stopped = error
+    stop = Scope.fail
+    """End it: the work is cancelled, and once it has ended ``with`` raises the error. The first one wins."""
 
-    async def __aenter__(self) -> RegisteredRun:
+    def __enter__(self) -> Self:
         """Begin. Raises :class:`Draining` while the server shuts down, and why it was stopped before it began."""
-        if self._stopped is not None:
-            raise self._stopped
-        self._registry.check()
-        assert self._scope is not None
-        self._scope.enter()
-        self._entered = True
+        if self.error is not None:
+            raise self.error
         self._registry.add(self)
-        return self
+        return Scope.__enter__(self)
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        scope, self._scope = self._scope, None  # which keeps the error, and its traceback all that the run held
-        assert scope is not None
         try:
-            scope.leave(kind, exc)
+            Scope.__exit__(self, kind, exc, trace)
         except BaseException as error:
             exc = error
             raise
         finally:
+            self.error = OVER  # not the failure, whose traceback holds all that the run held
             self._registry.remove(self, exc)
-            del exc, scope
+            del exc
 
 
 class RunRegistry:
@@ -113,11 +101,6 @@ class RunRegistry:
     def started(self) -> int:
         """How many runs have begun; a refused one has not."""
         return len(self._runs) + self.succeeded + self.failed + self.cancelled
-
-    def check(self) -> None:
-        """Raise :class:`Draining` once the server shuts down."""
-        if self.draining:
-            raise Draining("the server is shutting down and takes no new runs", retry_after=5.0)
 
     def find(self, run_id: str, key: str) -> RegisteredRun:
         """Return a run of this key; another key's run is not found."""
@@ -163,7 +146,9 @@ class RunRegistry:
                 del self._called[key, name]
 
     def add(self, run: RegisteredRun) -> None:
-        """Count a run in."""
+        """Count a run in. Raises :class:`Draining` once the server shuts down."""
+        if self.draining:
+            raise Draining("the server is shutting down and takes no new runs", retry_after=5.0)
         self._runs[run.id] = run
 
     def remove(self, run: RegisteredRun, exc: BaseException | None) -> None:

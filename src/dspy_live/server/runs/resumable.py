@@ -201,7 +201,7 @@ class Resumable:
         encoder = self._encoder
         try:
             with self._app.runs.called(self.name, self.id, self.key) if self.name else nullcontext():
-                async with self._run:
+                with self._run:
                     sink = FrameSink(encoder, self._append, self._room.wait, self._run.stop)
                     result = await program.run(call, sink, self._run.totals)
         except (Exception, Stop) as exc:

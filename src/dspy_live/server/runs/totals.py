@@ -8,6 +8,11 @@ from typing import Any
 from dspy_live.core.events import Usage
 
 
+def milliseconds_since(began: float) -> float:
+    """Return the milliseconds since ``time.perf_counter()`` was ``began``, to the microsecond."""
+    return int((time.perf_counter() - began) * 1e6 + 0.5) / 1e3  # round() of a float takes ten times as long
+
+
 class RunTotals:
     """Adds up a run's usage. Times are seconds on the monotonic clock; ``tokens`` are pieces given to the client."""
 
@@ -55,9 +60,12 @@ class RunTotals:
     def add(self, usage: Usage) -> None:
         """Count one LM call."""
         self.lm_calls += 1
-        self.cached_calls += usage.cached
-        self.estimated |= usage.estimated
-        self.truncated |= usage.truncated
+        if usage.cached:
+            self.cached_calls += 1
+        if usage.estimated:
+            self.estimated = True
+        if usage.truncated:
+            self.truncated = True
         if usage.cost is not None:
             self.cost += usage.cost
         elif not usage.cached:
@@ -65,13 +73,15 @@ class RunTotals:
         self.prompt_tokens += usage.prompt_tokens
         self.completion_tokens += usage.completion_tokens
         self.total_tokens += usage.total_tokens
-        self.cached_tokens += usage.cached_tokens
-        self.reasoning_tokens += usage.reasoning_tokens
+        if usage.cached_tokens:
+            self.cached_tokens += usage.cached_tokens
+        if usage.reasoning_tokens:
+            self.reasoning_tokens += usage.reasoning_tokens
 
     @property
     def duration_ms(self) -> float:
         """Milliseconds since the run began."""
-        return round((time.perf_counter() - self.began) * 1000, 3)
+        return milliseconds_since(self.began)
 
     @property
     def cached(self) -> bool:

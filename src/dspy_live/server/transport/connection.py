@@ -7,14 +7,15 @@ import contextvars
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Any
-
-import uvicorn
-from uvicorn.server import ServerState
+from typing import TYPE_CHECKING, Any
 
 from dspy_live.runtime.scope import Room
 from dspy_live.server.transport.exchange import Exchange
 from dspy_live.server.transport.patience import Patience
+
+if TYPE_CHECKING:
+    import uvicorn
+    from uvicorn.server import ServerState
 
 MOST_QUEUED = 16
 """Requests of one client that wait for the one before them; then its socket is not read, and its leaving not seen."""
@@ -31,22 +32,21 @@ MOST_TOGETHER = 1000
 class Shared:
     """What all connections of a server share: the timers of their waiting, and the ``Date`` of their replies."""
 
-    __slots__ = ("_dated", "_lines", "context", "heads", "unused")
+    __slots__ = ("context", "dated", "heads", "lines", "unused")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.heads: Patience[Connection] = Patience(loop, lambda connection: connection.give_up())
         self.unused: Patience[Connection] = Patience(loop, lambda connection: connection.close())
-        self._dated: Any = None
-        self._lines = b""
+        self.dated: Any = None
+        self.lines = b""
+        """The header lines of every reply."""
         self.context = contextvars.copy_context()
         """The server's own, as no request has it."""
 
-    def lines(self, state: ServerState) -> bytes:
-        """Return the header lines that uvicorn renews every second."""
-        if state.default_headers is not self._dated:
-            self._dated = state.default_headers
-            self._lines = b"".join(b"%b: %b\r\n" % header for header in self._dated)
-        return self._lines
+    def date(self, headers: list[tuple[bytes, bytes]]) -> None:
+        """Take the headers of every reply, which uvicorn renews every second."""
+        self.dated = headers
+        self.lines = b"".join(b"%b: %b\r\n" % header for header in headers)
 
 
 _shared: weakref.WeakKeyDictionary[ServerState, Shared] = weakref.WeakKeyDictionary()
@@ -188,6 +188,10 @@ class Connection(asyncio.Protocol):
         """True where nothing more can be written."""
         return self._transport.is_closing()
 
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` at the end of the loop's turn."""
+        self._loop.call_soon(callback)
+
     def rest(self, exchange: Exchange) -> None:
         """A reply of unknown length begins: let go of its request's headers, and of what reads the next request."""
 
@@ -197,7 +201,10 @@ class Connection(asyncio.Protocol):
 
     def common_lines(self) -> bytes:
         """Return the header lines of every reply."""
-        return self._shared.lines(self._state)
+        shared, headers = self._shared, self._state.default_headers
+        if headers is not shared.dated:
+            shared.date(headers)
+        return shared.lines
 
     async def writable(self) -> None:
         """Wait until the client takes more, or is gone."""
@@ -251,7 +258,8 @@ class Connection(asyncio.Protocol):
             return
         else:
             self._shared.unused.start(self, self._config.timeout_keep_alive)
-        self.resume_reading()
+        if self._reading_paused:
+            self.resume_reading()
 
     def _close_after(self, exchange: Exchange) -> None:
         """Close when the rest of the request has come: at once would be a reset, which takes the reply along."""

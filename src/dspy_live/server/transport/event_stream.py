@@ -36,7 +36,7 @@ class EventStream:
     def __init__(self, request: Request, stop: Callable[[ClientGone], object], opening: bytes = b"") -> None:
         self._request = request
         self._opening = opening
-        self._watch = cancel_on_disconnect(request.receive, stop)
+        self._watch = cancel_on_disconnect(request, stop)
         self._body: Exchange | BodyWriter = request.exchange or BodyWriter(request.send_raw, stop)
         self._sent_before = 0
         self.room = self._body.room
@@ -62,17 +62,24 @@ class EventStream:
         self.write = self._body.write  # in place of a method of its own, which would hold it
 
     def _first(self, piece: bytes) -> bool:
-        if not self._request.began:
-            self.open()
-        return self._body.write(piece)
+        return self._body.write(piece) if self._request.began else self.open(piece)
 
-    def open(self) -> None:
-        """Write the head."""
+    def write_soon(self, piece: bytes) -> bool:
+        """Write a piece that nobody waits for: with what is written next, at the end of the loop's turn at the latest.
+
+        False asks to pause until ``room()``.
+        """
+        return self._body.write_soon(piece) if self._request.began else self.open(piece)
+
+    def open(self, *pieces: bytes) -> bool:
+        """Write the head and with it the first pieces. False asks to pause until ``room()``."""
         timing = (b"server-timing", b"start;dur=%.3f" % ((time.perf_counter() - self._request.born) * 1000))
-        self._body.begin(200, self._request.head(200, [*EVENT_STREAM, timing]))
-        self.write = self._body.write
+        head = self._request.head(200, [*EVENT_STREAM, timing])
         if self._opening:
-            self.write(self._opening)
+            pieces = self._opening, *pieces
+        room = self._body.begin(200, head, *pieces)
+        self.write = self._body.write
+        return room
 
     def beat(self) -> None:
         """Write a heartbeat where nothing was written since the last call and nothing waits to be."""

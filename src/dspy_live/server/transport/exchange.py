@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import http
 import logging
-import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +30,7 @@ MOST_UNREAD = 65_536
 
 _BODILESS = (204, 304)
 _STATUS = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in http.HTTPStatus}
-_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_CONTROLS = bytes({*range(32), 127} - {ord("\t")})
 _FAILED = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"21"), CLOSE]
 
 
@@ -47,6 +46,7 @@ class Exchange:
         "_chunked",
         "_connection",
         "_continued",
+        "_held",
         "_left",
         "_news",
         "_parts",
@@ -86,6 +86,7 @@ class Exchange:
         self._left: int | None = None
         self._put: Callable[[bytes], object] = connection.write if scope["method"] != "HEAD" else _drop
         self._borrower: Borrower | None = None
+        self._held = b""
         self.sent = 0
         """Bytes of the body that were written in pieces."""
 
@@ -112,13 +113,17 @@ class Exchange:
             self._unread += len(data)
             if self._unread > MOST_UNREAD:
                 self._connection.pause_reading()
-            self._wake()
+            self._news = True
+            if self._waiting is not None:
+                self._waiting.notify()
 
     def feed_end(self) -> None:
         """The request's body has ended."""
         if not self.complete:
             self.unfinished = False
-            self._wake()
+            self._news = True
+            if self._waiting is not None:
+                self._waiting.notify()
 
     def lost(self) -> None:
         """The connection is gone."""
@@ -128,7 +133,8 @@ class Exchange:
             self.gone = True
             if self.on_gone is not None:
                 self.on_gone(ClientGone("the client closed its connection"))
-        self._wake()
+        if self._waiting is not None:
+            self._waiting.notify()
 
     # The request, for the application.
 
@@ -162,18 +168,12 @@ class Exchange:
 
     def _take(self) -> bytes:
         self._news = False
-        parts = self._parts
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
-        parts.clear()
+        body = b"".join(self._parts)
+        self._parts.clear()
         if self._unread > MOST_UNREAD:
             self._connection.resume_reading()
         self._unread = 0
         return body
-
-    def _wake(self) -> None:
-        self._news = True
-        if self._waiting is not None:
-            self._waiting.notify()
 
     # The reply.
 
@@ -197,21 +197,50 @@ class Exchange:
             self._connection.write(head + body if self._put is not _drop else head)
             self._finish()
 
-    def begin(self, status: int, headers: Headers) -> None:
-        """Write the head of a reply whose length is not known; ``headers`` have none, and no coding."""
-        if not self.gone:
-            self.began = True
-            self._left = None
-            self._chunked = self.scope["http_version"] != "1.0"  # which knows no chunks: the connection's end ends it
-            self._connection.write(self._head(status, headers, self._coding(status)))
-            if not self.unfinished:
-                self._connection.rest(self)
+    def begin(self, status: int, headers: Headers, *pieces: bytes) -> bool:
+        """Write the head of a reply whose length is not known, and with it the body's first pieces, none of them empty.
+
+        ``headers`` have no length and no coding. False asks to pause until :meth:`room`.
+        """
+        if self.gone:
+            return self.write(b"".join(pieces))  # which is counted
+        self.began = True
+        self._left = None
+        self._chunked = self.scope["http_version"] != "1.0"  # which knows no chunks: the connection's end ends it
+        head = self._head(status, headers, self._coding(status))
+        body = b"".join(map(self._framed, pieces))
+        self._connection.write(head + body if self._put is not _drop else head)
+        if not self.unfinished:
+            self._connection.rest(self)
+        return not self._connection.writing_paused
 
     def write(self, piece: bytes) -> bool:
         """Write a piece of the body, which is not empty. False asks to pause until :meth:`room`."""
-        self.sent += len(piece)
-        self._put(b"%x\r\n%b\r\n" % (len(piece), piece) if self._chunked else piece)
+        size = len(piece)
+        self.sent += size
+        self._put(b"%x\r\n%b\r\n" % (size, piece) if self._chunked else piece)
         return not self._connection.writing_paused
+
+    def write_soon(self, piece: bytes) -> bool:
+        """Write a piece together with what is written next, at the end of the loop's turn at the latest."""
+        if self._put is not self._connection.write:  # lent, dropped, or one is held already
+            return self.write(piece)
+        self._held, self._put = self._framed(piece), self._put_after_held
+        self._connection.call_soon(self._put_held)
+        return not self._connection.writing_paused
+
+    def _put_after_held(self, data: bytes) -> None:
+        held, self._held, self._put = self._held, b"", self._connection.write
+        self._put(held + data)
+
+    def _put_held(self) -> None:
+        if self._held and not self.gone:
+            self._put_after_held(b"")
+
+    def _framed(self, piece: bytes) -> bytes:
+        """Count a piece of the body and return it as it goes over the wire."""
+        self.sent += len(piece)
+        return b"%x\r\n%b\r\n" % (len(piece), piece) if self._chunked else piece
 
     def sent_so_far(self) -> int:
         """Return how many bytes of the body were written in pieces, those of a borrower too."""
@@ -225,6 +254,7 @@ class Exchange:
         """
         if not self._chunked or self.complete or self.gone or self._borrower is not None or self._put is _drop:
             return None
+        self._put_held()
         descriptor = self._connection.lend()
         if descriptor is not None:
             self._borrower, self._put = borrower, self._take_back_and_put
@@ -253,10 +283,11 @@ class Exchange:
         """Write the last piece of the body."""
         if self.gone:
             return
-        if piece:
-            self.write(piece)
+        rest = self._framed(piece) if piece else b""
         if self._chunked:
-            self._put(b"0\r\n\r\n")
+            rest += b"0\r\n\r\n"
+        if rest:
+            self._put(rest)
         self._finish()
 
     async def flushed(self) -> None:
@@ -315,8 +346,8 @@ class Exchange:
         return b"transfer-encoding: chunked\r\n" if self._chunked else b""
 
     def _head(self, status: int, headers: Headers, framing: bytes) -> bytes:
-        lines = b"".join(map(b"%b: %b\r\n".__mod__, headers))
-        if lines.count(b"\n") != len(headers) or lines.count(b"\r") != len(headers) or _CONTROL.search(lines):
+        lines = b"\r\n".join([*map(b": ".join, headers), b""])
+        if len(lines) - len(lines.translate(None, _CONTROLS)) != 2 * len(headers):  # each has its own line break
             raise RuntimeError("a header of a reply has a line break or another control character in it")
         if b"connection" in lines.lower() and any(
             n.lower() == b"connection" and b"close" in v.lower() for n, v in headers
@@ -329,11 +360,13 @@ class Exchange:
 
     def _finish(self) -> None:
         self.complete = True
-        self._wake()
+        if self._waiting is not None:
+            self._waiting.notify()
         self._connection.replied(self)
 
     def _give_up(self) -> None:
         self._take_back()
+        self._put_held()
         if self.began:
             self._connection.close()
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -14,6 +14,7 @@ from dspy_live.core.call import new_id
 from dspy_live.core.errors import LiveError, TooLarge
 from dspy_live.server.encoders.json import dumps
 from dspy_live.server.errors import BadRequest, ClientGone, RequestTimeout, error_headers, error_object, error_status
+from dspy_live.server.transport import connection
 from dspy_live.server.transport.exchange import CLOSE as CLOSE
 from dspy_live.server.transport.exchange import Exchange, exchange_of
 
@@ -29,22 +30,20 @@ JSON: tuple[bytes, bytes] = (b"content-type", b"application/json")
 class Request:
     """One HTTP request and its reply.
 
-    ``run_id`` is the id of the run that it becomes, if it becomes one; ``began`` is true once the
-    reply's head has been sent, from when on an error can't change the status any more. ``status``, ``sent`` (bytes of
-    the body), ``program`` and ``totals`` are for the access log. ``reply_headers`` are a route's own, for whatever the
-    reply becomes. ``exchange`` is the connection's own side of it, where nothing stands between: plain calls then do
-    what ASGI's two functions do.
+    ``run_id`` is the id of the run that it becomes, if it becomes one. ``status`` is 0 until the reply's head is sent;
+    that, ``sent`` (bytes of the body), ``program`` and ``totals`` are for the access log. ``reply_headers`` are a
+    route's own, for whatever the reply becomes. ``exchange`` is the connection's own side of it, where nothing stands
+    between: plain calls then do what ASGI's two functions do.
     """
 
     __slots__ = (
         "_asgi",
-        "_headers",
         "app",
-        "began",
         "born",
         "cors",
         "error_object",
         "exchange",
+        "headers",
         "key",
         "params",
         "program",
@@ -62,7 +61,8 @@ class Request:
         self.scope = scope
         self.exchange = exchange_of(receive, send)
         self._asgi = (receive, send) if self.exchange is None else None
-        self._headers: dict[bytes, bytes] | None = None
+        self.headers = by_name(scope["headers"])
+        """Until the reply's head is sent."""
         self.params: dict[str, str] = {}
         self.run_id = new_id()
         self.with_run = False
@@ -70,12 +70,16 @@ class Request:
         self.key = ""
         self.cors: Headers = []
         self.reply_headers: Headers = []
-        self.began = False
         self.status = 0
         self.sent = 0
         self.program = ""
         self.totals: RunTotals | None = None
         self.error_object: ErrorObject = error_object
+
+    @property
+    def began(self) -> bool:
+        """True once the reply's head was sent, from when on an error can't change the status any more."""
+        return self.status > 0
 
     @property
     def receive(self) -> Receive:
@@ -94,10 +98,7 @@ class Request:
 
     def header(self, name: bytes) -> str | None:
         """Return a header's value (the name in lower case), the first of several, or ``None``."""
-        headers = self._headers
-        if headers is None:
-            headers = self._headers = dict(reversed(list(self.scope["headers"])))
-        value = headers.get(name)
+        value = self.headers.get(name)
         return None if value is None else str(value, "latin-1")
 
     async def body(self) -> bytes:
@@ -106,11 +107,13 @@ class Request:
         Raises :class:`TooLarge` as soon as it is known to be over the limit, :class:`RequestTimeout`
         for one that comes too slowly.
         """
-        if (coding := self.header(b"content-encoding")) not in (None, "", "identity"):
-            raise BadRequest(f"the body is compressed ({coding[:40]}); this server takes it as it is only")
+        coding = self.headers.get(b"content-encoding")
+        if coding and coding != b"identity":
+            named = coding[:40].decode("latin-1")
+            raise BadRequest(f"the body is compressed ({named}); this server takes it as it is only")
         limit = self.app.max_body
-        body = self.exchange.whole_body() if self.exchange is not None else None
-        if len(body or b"") > limit or (body is None and int(self._length() or 0) > limit):
+        body = None if self.exchange is None else self.exchange.whole_body()
+        if (int(self._length() or 0) if body is None else len(body)) > limit:
             raise TooLarge(f"the body is over the limit of {limit} bytes")
         if body is not None:
             return body
@@ -142,17 +145,17 @@ class Request:
 
     def head(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> Headers:
         """Return the headers of the reply, which the caller sends now."""
-        self.began = True
         self.status = status
-        self._headers = None  # a stream may last for hours
-        head = [*self.app.common_headers, *headers]
+        self.headers = {}  # a stream may last for hours
+        app = self.app
+        head = [*app.common_headers, *headers]
         if self.with_run:
             head.append((b"x-run-id", self.run_id.encode()))
         head += self.reply_headers
         if self.with_run and self.key and status != 429:
-            head += self.app.keys.headers(self.key)
+            head += app.keys.headers(self.key)
         head += self.cors
-        if self.app.runs.leaving and self.scope.get("http_version", "1.1").startswith("1"):
+        if app.runs.leaving and self.scope.get("http_version", "1.1").startswith("1"):
             head.append(CLOSE)
         return head
 
@@ -203,9 +206,9 @@ class Request:
 
     async def _linger(self) -> None:
         # Closing at once would reset the connection and the client, still sending, might never see the
-        # reply. So what it sends is thrown away until it stops, for a second at most.
+        # reply. So what it sends is thrown away until it stops, for a moment at most.
         try:
-            async with asyncio.timeout(1.0):
+            async with asyncio.timeout(connection.LINGER):
                 while (message := await self.receive())["type"] == "http.request" and message.get("more_body"):
                     pass
         except TimeoutError:
@@ -216,6 +219,11 @@ class Request:
         if value is not None and not value.isdigit():
             raise BadRequest("Content-Length must be a whole number")
         return value
+
+
+def by_name(headers: Iterable[tuple[bytes, bytes]]) -> Mapping[bytes, bytes]:
+    """Return headers by their names in lower case; of several of one name the first."""
+    return dict(reversed(list(headers)))
 
 
 def parse_object(data: bytes | str, what: str) -> dict[str, Any]:

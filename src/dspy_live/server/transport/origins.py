@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from urllib.parse import SplitResult, urlsplit
-
-from starlette.types import Scope
 
 from dspy_live.core.errors import ConfigurationError
 from dspy_live.server.errors import Forbidden
@@ -59,17 +57,18 @@ class Origins:
                 )
         self._names = {urlsplit(origin).hostname or "" for origin in self._allowed}
 
-    def check(self, scope: Scope) -> Headers:
-        """Return the CORS headers of the reply; raise :class:`Forbidden` for a page of another origin.
+    def check(self, headers: Mapping[bytes, bytes]) -> Headers:
+        """Return the CORS headers of the reply to a request with these headers, by their names in lower case.
+
+        Raises :class:`Forbidden` for a page of another origin.
 
         A request without ``Origin`` does not come from a page of another site and passes, unless the page has made its
         own name point here.
         """
-        headers = dict(scope["headers"])
-        host: bytes = headers.get(b"host", b"")
+        host = headers.get(b"host", b"")
         if self.local_only and not self._any:
             self._check_host(_dns_name(host))
-        origin: bytes | None = headers.get(b"origin")
+        origin = headers.get(b"origin")
         if not origin:
             return []
         text = origin.decode("latin-1").lower()

@@ -7,6 +7,7 @@ the connection's transport, and no message, task or timer stands between.
 from __future__ import annotations
 
 import asyncio
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
@@ -34,6 +35,8 @@ HEAD_SECONDS = 30.0
 
 
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
+_LONGEST = 200
+"""Bytes of an address whose parts are remembered; clients choose them, and their length."""
 
 
 class Protocol(Connection):
@@ -194,9 +197,9 @@ class Protocol(Connection):
                 self._transport.close()
 
     def _scope(self, version: str) -> Scope:
-        url = httptools.parse_url(self._url)
-        path = url.path.decode("ascii")
         root = self._config.root_path
+        parts = _parts_kept if len(self._url) <= _LONGEST else _parts
+        path, raw_path, query = parts(self._url, root)
         return {
             "type": "http",
             "asgi": _ASGI,
@@ -206,9 +209,9 @@ class Protocol(Connection):
             "scheme": self._scheme,
             "method": self._parser.get_method().decode("ascii"),
             "root_path": root,
-            "path": root + (unquote(path) if "%" in path else path),
-            "raw_path": root.encode("ascii") + url.path,
-            "query_string": url.query or b"",
+            "path": path,
+            "raw_path": raw_path,
+            "query_string": query,
             "headers": self._headers,
             "state": self._app_state.copy(),
         }
@@ -274,6 +277,16 @@ class Protocol(Connection):
                 )
             else:
                 self._transport.close()
+
+
+def _parts(url: bytes, root: str) -> tuple[str, bytes, bytes]:
+    """Return the path of a request's address below ``root``, the same as it came, and the query."""
+    parts = httptools.parse_url(url)
+    path = parts.path.decode("ascii")
+    return root + (unquote(path) if "%" in path else path), root.encode("ascii") + parts.path, parts.query or b""
+
+
+_parts_kept = lru_cache(maxsize=256)(_parts)
 
 
 def _ignore(data: object) -> None:

@@ -164,14 +164,21 @@ class BodyWriter:
         """Return :attr:`sent`."""
         return self.sent
 
-    def begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Write the head."""
-        self._writer.write({"type": "http.response.start", "status": status, "headers": headers})
+    def begin(self, status: int, headers: Iterable[tuple[bytes, bytes]], *pieces: bytes) -> bool:
+        """Write the head and the first pieces. False asks to pause until :meth:`room`."""
+        room = self._writer.write({"type": "http.response.start", "status": status, "headers": headers})
+        for piece in pieces:
+            room = self.write(piece)
+        return room
 
     def write(self, piece: bytes) -> bool:
         """Write a piece. False asks to pause until :meth:`room`."""
         self.sent += len(piece)
         return self._writer.write({"type": "http.response.body", "body": piece, "more_body": True})
+
+    def write_soon(self, piece: bytes) -> bool:
+        """As :meth:`write`: a middleware has a turn of its own for each message."""
+        return self.write(piece)
 
     def end(self, piece: bytes = b"") -> None:
         """Let ``piece`` be the last one, which :meth:`flushed` writes."""

@@ -53,7 +53,7 @@ async def call_tool(request: Request, message: Message, meta: dict[str, Any], *,
         sink = UsageSink(run.totals) if stream is None else _sink(encoder, run, stream)
         try:
             call = _call(request, program, message, arguments or {}, mcp_session, stream=token is not None)
-            async with run:
+            with run:
                 reply = encoder.result(await program.run(call, sink, run.totals))
         except ClientGone:
             raise
@@ -72,7 +72,7 @@ def _event_stream(request: Request, run: RegisteredRun, streams: bool) -> Iterat
         with event_stream(request, run.stop) as stream:
             yield stream
     else:
-        with cancel_on_disconnect(request.receive, run.stop):
+        with cancel_on_disconnect(request, run.stop):
             yield None
 
 
