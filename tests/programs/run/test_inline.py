@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import subprocess
 import sys
 import threading
@@ -22,7 +23,7 @@ from tests.support.until import async_until, until
 
 from dspy_live import asyncify
 from dspy_live.core.errors import Cancelled, DeadlineExceeded
-from dspy_live.runtime.execution import blocked, execution
+from dspy_live.runtime.execution import execution
 from dspy_live.runtime.execution.blocked import BlockingCodeWarning, BlockWatch, _users_line, watch
 
 QA = "question -> answer"
@@ -121,23 +122,18 @@ def test_a_process_that_stood_still_has_not_blocked_its_loop(
     class Over(Exception):
         pass
 
-    class Clock:
-        now, looked = 0.0, 0
+    minutes = itertools.count()
+    slept: list[float] = []
 
-        def monotonic(self) -> float:
-            return self.now
-
-        def sleep(self, seconds: float) -> None:
-            self.now += 60
-            self.looked += 1
-            if self.looked > looks:
-                raise Over
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) > looks:
+            raise Over
 
     seen: list[int] = []
-    watching = BlockWatch()
+    watching = BlockWatch(lambda: 60.0 * next(minutes), sleep)
     watching._active, watching._steps = 1, {7: 1}
     monkeypatch.setattr(watching, "_tell", seen.append)
-    monkeypatch.setattr(blocked, "time", Clock())
     with pytest.raises(Over):
         watching._look()
     assert seen == told

@@ -37,9 +37,16 @@ class BlockingCodeWarning(RuntimeWarning):
 
 
 class BlockWatch:
-    """Counts the steps of inline programs by thread, and looks at those that take too long. One per process."""
+    """Counts the steps of inline programs by thread, and looks at those that take too long. One per process.
 
-    def __init__(self) -> None:
+    Args:
+        now: the monotonic clock, in seconds.
+        sleep: waits so many seconds.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._now = now
+        self._sleep = sleep
         self._lock = threading.Lock()
         self._active = 0
         self._thread: threading.Thread | None = None
@@ -75,8 +82,8 @@ class BlockWatch:
         seen: dict[int, tuple[int, int]] = {}
         idle_since: float | None = None
         while True:
-            time.sleep(INTERVAL)
-            now = time.monotonic()
+            self._sleep(INTERVAL)
+            now = self._now()
             with self._lock:
                 idle_since = None if self._active else idle_since or now
                 if idle_since is not None and now - idle_since > _LINGER:
