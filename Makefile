@@ -5,6 +5,7 @@
 # make webapps the tests that run converted Streamlit and Gradio apps
 # make network the tests over several hosts, with those that wait for a minute of silence; as root
 # make search  the property tests with examples that were not drawn before
+# make stops   all tests while their processes stand still for up to two seconds, again and again (SEED=1)
 # make bench   the benchmarks          make soak   load with faults, for SOAK_SECONDS (300)
 # make docs    the site, in site/      make clean  removes what was built
 # make wheel   builds wheels and sdists in dist/ and tries them in clean environments of PYTHONS (python3)
@@ -21,10 +22,11 @@ TARGET ?= examples/demo.py:program
 ARGS ?=
 WORKERS ?= 3
 SOAK_SECONDS ?= 300
+SEED ?= 1
 PYTHONS ?= python3
 CODE := src tests examples scripts bench rust native
 
-.PHONY: help setup serve test check format lint types floors pytest rust network ray webapps system search bench docs wheel native-wheel soak lock clean
+.PHONY: help setup serve test check format lint types floors pytest rust network ray webapps system search stops bench docs wheel native-wheel soak lock clean
 
 help:
 	@sed -n 's/^# \(make \)/\1/p' Makefile
@@ -75,6 +77,10 @@ ray: setup system
 
 search: setup system
 	HYPOTHESIS_PROFILE=search $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m hypothesis $(ARGS)
+
+stops: setup system
+	$(BIN)/python scripts/stop_at_random.py --seed $(SEED) -- $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal \
+	  -m "not ray and not network and not webapps" $(ARGS)
 
 bench: setup
 	$(BIN)/python bench/run.py $(ARGS)
