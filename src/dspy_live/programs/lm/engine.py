@@ -173,17 +173,16 @@ async def _completed(
 def _service_of(lm: LM, lm_call: LMCall, runtime: Runtime) -> Service:
     """Return the endpoint of the call inside of the LM's layers."""
     endpoint = endpoint_for(lm, lm_call)
-    if lm_call.cache or runtime.lm_layers:  # layers that know of this one call, and a user's own
-        accounting.install(runtime.account)
-        server = server_of(endpoint)
-        return compose(endpoint, lm_layers(lm, runtime, looked_up=lm_call.cache, server=server, once=lm_call.once))
+    lasting = not lm_call.cache and not runtime.lm_layers  # else: layers that know of this one call, or a user's own
     made_of = (endpoint, runtime.account, lm.live, lm.model, lm.num_retries, lm_call.once)
-    kept = lm.kept_service
-    if kept is None or kept[0] != made_of:
-        accounting.install(runtime.account)
-        service = compose(endpoint, lm_layers(lm, runtime, server=server_of(endpoint), once=lm_call.once))
-        kept = lm.kept_service = (made_of, service)
-    return kept[1]
+    if lasting and (kept := lm.kept_service) is not None and kept[0] == made_of:
+        return kept[1]
+    accounting.install(runtime.account)
+    layers = lm_layers(lm, runtime, looked_up=lm_call.cache, server=server_of(endpoint), once=lm_call.once)
+    service = compose(endpoint, layers)
+    if lasting:
+        lm.kept_service = (made_of, service)
+    return service
 
 
 def _call_of(lm: LM, lm_call: LMCall, run: Run | None, origin: Origin, stream: FieldStream | None) -> Call:

@@ -148,11 +148,7 @@ class Exchange:
             if self._stale:
                 await self._start_again()
                 continue
-            news = self._changed.promise()  # as Condition.wait does it, without a frame of its own
-            try:
-                await news
-            finally:
-                self._changed.forget(news)
+            await self._changed.wait()
         if isinstance(self._error, Redirected):
             raise self._error
 
@@ -307,13 +303,10 @@ class Exchange:
             self._silence.heard()
         inbox = self._inbox
         try:
-            if inbox.decoder is not None:
-                inbox.receive(data)
-            elif inbox.sink is not None:
+            if inbox.decoder is None and inbox.sink is not None:
                 inbox.sink(data)
                 return
-            else:
-                inbox.keep(data)
+            inbox.receive(data)
         except BaseException as exc:
             self._fail_with(exc)
         if inbox.full:

@@ -62,7 +62,7 @@ class Inbox:
         elif self.sink is not None:
             self.sink(data)
         else:
-            self.keep(data)
+            self._keep(data)
 
     def take_over(self, sink: Callable[[bytes], None]) -> None:
         """Give what waits to a new sink, which gets all that follows. Raises as :meth:`receive`."""
@@ -85,15 +85,14 @@ class Inbox:
             if self.sink is not None:
                 self.sink(piece)
             else:
-                self.keep(piece)
+                self._keep(piece)
 
     def clear(self) -> None:
         """Forget what waits."""
         self._pending.clear()
         self.size = 0
 
-    def keep(self, data: bytes) -> None:
-        """Keep a piece that needs no decoding until somebody takes it."""
+    def _keep(self, data: bytes) -> None:
         self._pending.append(data)
         self.size += len(data)
         self.full = self.size >= PENDING_LIMIT

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from dspy_live.core.errors import LMBadReply
 from dspy_live.server.encoders.json import dumps
 from dspy_live.server.encoders.sinks import UsageSink
 from dspy_live.server.routes.inputs import make_call
@@ -29,12 +28,7 @@ async def predict(request: Request) -> None:
     run = RegisteredRun(request.app.runs, call.id, request.key)
     totals = request.totals = run.totals
     with cancel_on_disconnect(request, run.stop), run:
-        try:  # as program.run() does it, without a coroutine of its own
-            result = await program.service(call, UsageSink(totals))
-        except LMBadReply as exc:
-            program.explain(exc, totals)
-            raise
-        prediction = program.prediction(result, totals)
+        prediction = await program.run(call, UsageSink(totals), totals)
     duration = totals.duration_ms
     body: dict[str, Any] = dict(prediction.outputs)
     body.setdefault("duration_ms", duration)

@@ -114,16 +114,14 @@ class Exchange:
             if self._unread > MOST_UNREAD:
                 self._connection.pause_reading()
             self._news = True
-            if self._waiting is not None:
-                self._waiting.notify()
+            self._wake()
 
     def feed_end(self) -> None:
         """The request's body has ended."""
         if not self.complete:
             self.unfinished = False
             self._news = True
-            if self._waiting is not None:
-                self._waiting.notify()
+            self._wake()
 
     def lost(self) -> None:
         """The connection is gone."""
@@ -133,8 +131,7 @@ class Exchange:
             self.gone = True
             if self.on_gone is not None:
                 self.on_gone(ClientGone("the client closed its connection"))
-        if self._waiting is not None:
-            self._waiting.notify()
+        self._wake()
 
     # The request, for the application.
 
@@ -174,6 +171,10 @@ class Exchange:
             self._connection.resume_reading()
         self._unread = 0
         return body
+
+    def _wake(self) -> None:
+        if self._waiting is not None:
+            self._waiting.notify()
 
     # The reply.
 
@@ -360,8 +361,7 @@ class Exchange:
 
     def _finish(self) -> None:
         self.complete = True
-        if self._waiting is not None:
-            self._waiting.notify()
+        self._wake()
         self._connection.replied(self)
 
     def _give_up(self) -> None:
